@@ -1,0 +1,1 @@
+"""Where record data lives: a small seam over object stores, and one module per store."""

@@ -1,0 +1,60 @@
+"""The seam to object storage: what the log needs of a store, and nothing more.
+
+Objects are written whole, never changed, read in byte ranges, deleted by key. Keys are `/`-separated ASCII, relative to
+the store's own prefix. Stores raise `warp.errors.ObjectStoreError` and its kinds, never a library's own errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+Buffer = bytes | bytearray | memoryview
+"""Anything that holds bytes in one piece."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One object in a listing."""
+
+    key: str
+    size_bytes: int
+    modified_ms: int
+
+
+class ObjectStore(Protocol):
+    """An object store.
+
+    `requests_are_free` says that requests cost nothing (local directory, memory): then nothing is saved by batching
+    beyond group commit, and no request budget applies.
+    """
+
+    requests_are_free: bool
+
+    async def check(self) -> None:
+        """Prove at start that the store can be used. Raises StartError with what to do when it can't."""
+
+    async def put(self, key: str, parts: Sequence[Buffer]) -> None:
+        """Store the parts, in order, as one object; durable on return.
+
+        Raises StoreFull, or ObjectStoreError: then the object may or may not be there.
+        """
+
+    async def create(self, key: str, data: Buffer) -> bool:
+        """Store a small object only if the key is free (`If-None-Match: *`). False: somebody else was first."""
+
+    async def get(self, key: str, start: int, length: int) -> bytes | bytearray:
+        """Read `length` bytes from `start`. Raises ObjectNotFound, ShortObject (fewer bytes are there), ObjectStoreError."""
+
+    async def head(self, key: str) -> ObjectInfo:
+        """What a listing would say of one object. Raises ObjectNotFound."""
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Remove objects; keys that are not there count as removed."""
+
+    def list(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
+        """All objects whose key starts with `prefix`, in no order that callers may rely on."""
+
+    async def close(self) -> None:
+        """Let go of connections and files. The store is not used afterwards."""
