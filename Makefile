@@ -1,10 +1,88 @@
-# Everything a person or CI does with this tree. `make help` lists the targets.
-.DEFAULT_GOAL := help
+# Everything that a person or CI does with this tree; `make help` lists the targets.
+# The virtual environment is .venv, or VENV=elsewhere; its interpreter the first CPython >= 3.11 on PATH, or PYTHON=path.
 SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
 
-VENV := .venv
+VENV ?= .venv
 PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check install --quiet --constraint tools/constraints.txt
+LOCKED := mkdir -p build && flock build/lock
+NATIVE := warp._codec warp._compression warp._crc32c warp._records
+# What is given to the program that a target runs: make run ARGS='--seconds 10', make test ARGS='-k fetch -x'.
+ARGS ?=
 
-.PHONY: build
-build: ## Compile the native extensions in place (WARP_DEBUG_BUILD=1: with checks)
-	@mkdir -p build && flock build/lock $(PY) setup.py -q build_ext --inplace
+.PHONY: help run test check build clients sim breakages test-debug bench bench-micro bench-macro wheels check-wheel format clean
+
+help: ## List the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 14
+
+run: build ## Build, then show the system at work: warp demo
+	$(VENV)/bin/warp demo $(ARGS)
+
+test: build $(VENV)/.stamp-dev ## Build, then run every test that needs no other server or toolchain
+	$(PY) -m pytest -m 'not toolchain' $(ARGS)
+
+check: build $(VENV)/.stamp-dev ## Lint, types, stubs, import contracts, freshness of the wheels
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/stubtest --mypy-config-file pyproject.toml $(NATIVE)
+	$(VENV)/bin/cython-lint --quiet warp
+	$(VENV)/bin/lint-imports
+	$(PY) -m tools.check_native_imports
+	$(PY) -m tools.check_wheels
+
+build: $(VENV)/.stamp-run ## Compile the native extensions in place
+	@$(LOCKED) $(PY) setup.py --quiet build_ext --inplace
+
+clients: build $(VENV)/.stamp-dev ## Run the tests with real clients (needs kcat, node and npm)
+	$(PY) -m pytest tests/clients $(ARGS)
+
+sim: build $(VENV)/.stamp-dev ## Run the simulator: ARGS='--seed 7', ARGS='--seeds 500'
+	$(PY) -m tests.sim $(ARGS)
+
+breakages: build $(VENV)/.stamp-dev ## Break the code on purpose, one way at a time, and see that a test notices
+	$(PY) -m tests.breakages $(ARGS)
+
+test-debug: $(VENV)/.stamp-dev ## Run the wire tests on a build with bounds checks, overflow checks and assertions
+	@$(LOCKED) env WARP_DEBUG_BUILD=1 $(PY) setup.py --quiet build --build-lib build/debug
+	$(PY) -m pytest --override-ini pythonpath='build/debug .' tests/wire $(ARGS)
+
+bench: bench-micro bench-macro ## Run all benchmarks
+
+bench-micro: build $(VENV)/.stamp-dev ## Benchmark the native core beside pure Python and other libraries
+	$(PY) -m benchmarks.micro $(ARGS)
+
+bench-macro: build $(VENV)/.stamp-dev ## Benchmark a whole agent
+	$(PY) -m benchmarks.macro $(ARGS)
+
+wheels: $(VENV)/.stamp-dev ## Build the sdist and a wheel per CPython at hand into wheelhouse/
+	$(PY) wheelhouse/build $(ARGS)
+
+check-wheel: $(VENV)/.stamp-dev ## Install the wheel where no compiler is in reach and run its agent
+	$(PY) -m tools.check_wheel_runs $(ARGS)
+
+format: $(VENV)/.stamp-dev ## Format the Python code and sort its imports
+	$(VENV)/bin/ruff check --select I --fix .
+	$(VENV)/bin/ruff format .
+
+clean: ## Remove what builds and tests leave, the virtual environment included
+	rm -rf build .venv warp/*.so *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find warp tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.stamp-venv: tools/make-venv
+	@tools/make-venv $(VENV) $(PYTHON)
+	@$(PIP) --upgrade pip
+	@touch $@
+
+$(VENV)/.stamp-run: $(VENV)/.stamp-venv pyproject.toml tools/constraints.txt
+	@echo 'make: installing what the build and the agent need'
+	@$(PIP) --group build
+	@$(LOCKED) env PYTHONWARNINGS=ignore $(PIP) --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.stamp-dev: $(VENV)/.stamp-run
+	@echo 'make: installing what the tests and checks need'
+	@$(PIP) --group dev
+	@touch $@

@@ -1,26 +1,35 @@
 """The native extensions and their build flags; everything else about the distribution is in pyproject.toml.
 
 Two kinds of build exist. The release build is what users get. The debug build (``WARP_DEBUG_BUILD=1``) turns on
-Cython's bounds and overflow checks and C's ``assert``; both keep their intermediate files apart under build/.
+Cython's bounds and overflow checks and C's ``assert``. Both keep their intermediate files under build/, apart.
+Every wheel and sdist carries a digest of its sources, see tools/source_digest.py.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sys
+import sysconfig
 from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
+from setuptools.command.sdist import sdist
 
 ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT))
+
+from tools.source_digest import BUILD_INFO, source_digest  # noqa: E402
+
 DEBUG = os.environ.get("WARP_DEBUG_BUILD", "") not in ("", "0")
 KIND = "debug" if DEBUG else "release"
 NATIVE_MODULES = ("_codec", "_records", "_crc32c", "_compression")
 
-# No -march: one wheel runs on every CPU of its architecture, and what needs newer instructions chooses at run time.
+# No -march: one wheel runs on every CPU of its architecture; what needs newer instructions chooses at run time.
 COMMON_FLAGS = ["-std=gnu11", "-fno-plt", "-fvisibility=hidden"]
 DEBUG_FLAGS = ["-O1", "-g", "-UNDEBUG", "-fno-omit-frame-pointer"]
 RELEASE_FLAGS = ["-O3", "-g0"]
@@ -32,41 +41,64 @@ DIRECTIVES = {
     "wraparound": False,
     "initializedcheck": DEBUG,
     "overflowcheck": DEBUG,
-    "embedsignature": False,
 }
 
 
 class BuildExtensions(build_ext):
-    """build_ext that compiles again when the kind of build has changed since the last one in the same place."""
+    """build_ext with one incremental build folder per kind, which in-place and editable builds share."""
 
-    def finalize_options(self) -> None:
+    def finalize_options(self) -> None:  # noqa: D102
         super().finalize_options()
-        self.build_temp = f"{self.build_temp}-{KIND}"
-        self._kind_file = Path("build", f"kind-{sys.implementation.cache_tag}")
-        if self.inplace and self._kind_file.is_file() and self._kind_file.read_text() != KIND:
-            self.force = True
+        if self.inplace:
+            self.build_lib = f"build/inplace-{KIND}-{sys.implementation.cache_tag}"
+            self.build_temp = f"{self.build_lib}-objects"
+            self._remove_other_kind()
         if not self.parallel:
             self.parallel = min(len(os.sched_getaffinity(0)), len(NATIVE_MODULES))
 
-    def run(self) -> None:
+    def _remove_other_kind(self) -> None:
+        """Remove the libraries in place if the other kind of build made them: they look newer than what is built."""
+        marker = ROOT / "build" / f"kind-{sys.implementation.cache_tag}"
+        if marker.is_file() and marker.read_text(encoding="utf-8") != KIND:
+            for library in ROOT.glob(f"warp/*{sysconfig.get_config_var('EXT_SUFFIX')}"):
+                library.unlink()
+        marker.parent.mkdir(exist_ok=True)
+        marker.write_text(KIND, encoding="utf-8")
+
+
+class BuildPackage(build_py):
+    """build_py that adds the digest of the sources to what a wheel installs."""
+
+    def run(self) -> None:  # noqa: D102
         super().run()
-        if self.inplace:
-            self._kind_file.parent.mkdir(exist_ok=True)
-            self._kind_file.write_text(KIND)
+        if not self.editable_mode:
+            write_build_info(Path(self.build_lib))
+
+
+class SourceDistribution(sdist):
+    """sdist that adds the digest of the sources to the archive."""
+
+    def make_release_tree(self, base_dir: str, files: list[str]) -> None:  # noqa: D102
+        super().make_release_tree(base_dir, files)
+        write_build_info(Path(base_dir))
+
+
+def write_build_info(directory: Path) -> None:
+    """Store the digest of this tree's sources under `directory`."""
+    target = directory / BUILD_INFO
+    target.parent.mkdir(parents=True, exist_ok=True)
+    info = {"sources_sha256": source_digest(ROOT)}
+    target.write_text(json.dumps(info) + "\n", encoding="utf-8")
 
 
 def extensions() -> list[Extension]:
-    """One extension per native leaf, each depending on every shared .pxd and C header."""
-    shared = sorted(
-        str(path.relative_to(ROOT))
-        for pattern in ("*.pxd", "native/*.h")
-        for path in ROOT.glob(f"warp/{pattern}")
-    )
+    """One extension per native leaf; each depends on every shared .pxd and C header."""
+    shared = [*ROOT.glob("warp/*.pxd"), *ROOT.glob("warp/native/*.h")]
     return [
         Extension(
             f"warp.{name}",
             [f"warp/{name}.pyx"],
-            depends=shared,
+            depends=sorted(str(path.relative_to(ROOT)) for path in shared),
             include_dirs=["warp", "warp/native"],
             extra_compile_args=COMMON_FLAGS + (DEBUG_FLAGS if DEBUG else RELEASE_FLAGS),
             extra_link_args=[] if DEBUG else ["-Wl,-s"],
@@ -86,5 +118,5 @@ setup(
         compiler_directives=DIRECTIVES,
         quiet=True,
     ),
-    cmdclass={"build_ext": BuildExtensions},
+    cmdclass={"build_ext": BuildExtensions, "build_py": BuildPackage, "sdist": SourceDistribution},
 )
