@@ -1,0 +1,99 @@
+"""A `warp agent` as a process of its own: started, killed, frozen and started again by tests."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 60.0
+
+
+def free_port() -> int:
+    """A TCP port of the loopback address that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class AgentProcess:
+    """One agent on loopback ports of its own. Ports and data stay the same over restarts.
+
+    Use as a context manager: the agent is started on entry and stopped (by its process id) on exit.
+    """
+
+    def __init__(self, data_dir: Path, *options: str, environment: dict[str, str] | None = None) -> None:
+        self.data_dir = data_dir
+        self.port = free_port()
+        self.http_port = free_port()
+        self.bootstrap = f"127.0.0.1:{self.port}"
+        self.http = f"http://127.0.0.1:{self.http_port}"
+        self._options = options
+        self._environment = environment or {}
+        self._process: subprocess.Popen[bytes] | None = None
+        self.output: list[str] = []
+
+    def command(self) -> list[str]:
+        return [
+            sys.executable, "-m", "warp", "agent", "--listen", self.bootstrap,
+            "--http", f"127.0.0.1:{self.http_port}", "--data-dir", str(self.data_dir), *self._options,
+        ]  # fmt: skip
+
+    def start(self) -> None:
+        """Starts the agent and returns when it serves. Raises AssertionError with its output when it doesn't."""
+        environment = {**os.environ, **self._environment}
+        process = subprocess.Popen(
+            self.command(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
+        )
+        self._process = process
+        serving = threading.Event()
+        reader = threading.Thread(target=self._read_output, args=(process, serving), daemon=True)
+        reader.start()
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not serving.wait(0.02):
+            if process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise AssertionError("the agent did not start:\n" + "\n".join(self.output[-50:]))
+
+    def _read_output(self, process: subprocess.Popen[bytes], serving: threading.Event) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            text = line.decode(errors="replace").rstrip()
+            self.output.append(text)
+            if re.search(rf"serv\w+.*127\.0\.0\.1:{self.port}\b", text):
+                serving.set()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def kill(self) -> None:
+        """kill -9, as a crash would be; returns when the process is gone."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def stop(self) -> int:
+        """SIGTERM, then wait. Returns the exit code."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        code = self._process.wait(STOP_TIMEOUT_S)
+        self._process = None
+        return code
+
+    def __enter__(self) -> AgentProcess:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
