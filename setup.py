@@ -47,7 +47,7 @@ DIRECTIVES = {
 class BuildExtensions(build_ext):
     """build_ext with one incremental build folder per kind, which in-place and editable builds share."""
 
-    def finalize_options(self) -> None:  # noqa: D102
+    def finalize_options(self) -> None:
         super().finalize_options()
         if self.inplace:
             self.build_lib = f"build/inplace-{KIND}-{sys.implementation.cache_tag}"
@@ -69,7 +69,7 @@ class BuildExtensions(build_ext):
 class BuildPackage(build_py):
     """build_py that adds the digest of the sources to what a wheel installs."""
 
-    def run(self) -> None:  # noqa: D102
+    def run(self) -> None:
         super().run()
         if not self.editable_mode:
             write_build_info(Path(self.build_lib))
@@ -78,7 +78,7 @@ class BuildPackage(build_py):
 class SourceDistribution(sdist):
     """sdist that adds the digest of the sources to the archive."""
 
-    def make_release_tree(self, base_dir: str, files: list[str]) -> None:  # noqa: D102
+    def make_release_tree(self, base_dir: str, files: list[str]) -> None:
         super().make_release_tree(base_dir, files)
         write_build_info(Path(base_dir))
 

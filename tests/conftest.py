@@ -1,0 +1,58 @@
+"""What every test shares: determinism, markers, and the rule that nothing is skipped where everything must run.
+
+Environment:
+    REQUIRE_ALL_TESTS=1     a test that is skipped, for want of a program for instance, counts as failed (CI sets it)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+REQUIRE_ALL = os.environ.get("REQUIRE_ALL_TESTS", "") not in ("", "0")
+
+# The settings of whoever runs the tests are no business of the agents under test.
+for _name in [name for name in os.environ if name.startswith("WARP_")]:
+    del os.environ[_name]
+
+# The same examples in every run; how long one takes depends on the machine and proves nothing.
+settings.register_profile(
+    "warp", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("warp")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the markers; an undeclared one is an error."""
+    config.addinivalue_line(
+        "markers", "toolchain: needs a program that pip does not install, such as kcat or node"
+    )
+    config.addinivalue_line("markers", "may_skip: may be skipped everywhere, as on another kind of processor")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turn a skip into a failure where every test must run."""
+    report = yield
+    expected = hasattr(report, "wasxfail") or item.get_closest_marker("may_skip") is not None
+    if REQUIRE_ALL and report.skipped and not expected:
+        report.outcome = "failed"
+        report.longrepr = f"skipped where every test must run: {call.excinfo and call.excinfo.value}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Turn the skip of a whole module into a failure where every test must run."""
+    report = yield
+    if REQUIRE_ALL and report.outcome == "skipped":
+        report.outcome = "failed"
+        report.longrepr = f"skipped where every test must run: {collector.nodeid}: {report.longrepr}"
+    return report
