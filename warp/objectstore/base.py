@@ -45,7 +45,10 @@ class ObjectStore(Protocol):
         """Store a small object only if the key is free (`If-None-Match: *`). False: somebody else was first."""
 
     async def get(self, key: str, start: int, length: int) -> bytes | bytearray:
-        """Read `length` bytes from `start`. Raises ObjectNotFound, ShortObject (fewer bytes are there), ObjectStoreError."""
+        """Read `length` bytes from `start`.
+
+        Raises ObjectNotFound, ObjectStoreError, and ShortObject when fewer bytes are there, which hands them over.
+        """
 
     async def head(self, key: str) -> ObjectInfo:
         """What a listing would say of one object. Raises ObjectNotFound."""
