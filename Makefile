@@ -18,7 +18,7 @@ help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 14
 
 run: build ## Build, then show the system at work: warp demo
-	$(VENV)/bin/warp demo $(ARGS)
+	@env -u WARP_DEBUG_BUILD $(VENV)/bin/warp demo $(ARGS)
 
 test: build $(VENV)/.stamp-dev ## Build, then run every test that needs no other server or toolchain
 	$(PY) -m pytest -m 'not toolchain' $(ARGS)

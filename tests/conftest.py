@@ -1,7 +1,7 @@
 """What every test shares: determinism, markers, and the rule that nothing is skipped where everything must run.
 
 Environment:
-    REQUIRE_ALL_TESTS=1     a test that is skipped, for want of a program for instance, counts as failed (CI sets it)
+    WARP_TEST_REQUIRE_ALL=1     a skipped test counts as failed, for want of a program for instance (CI sets it)
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Generator
 import pytest
 from hypothesis import HealthCheck, settings
 
-REQUIRE_ALL = os.environ.get("REQUIRE_ALL_TESTS", "") not in ("", "0")
+REQUIRE_ALL = os.environ.get("WARP_TEST_REQUIRE_ALL", "") not in ("", "0")
 
 # The settings of whoever runs the tests are no business of the agents under test.
 for _name in [name for name in os.environ if name.startswith("WARP_")]:
