@@ -28,7 +28,7 @@ check: build $(VENV)/.stamp-dev ## Lint, types, stubs, import contracts, freshne
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/stubtest --mypy-config-file pyproject.toml $(NATIVE)
-	$(VENV)/bin/cython-lint --quiet warp
+	PATH="$(abspath $(VENV))/bin:$$PATH" cython-lint warp
 	$(VENV)/bin/lint-imports
 	$(PY) -m tools.check_native_imports
 	$(PY) -m tools.check_wheels

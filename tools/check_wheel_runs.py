@@ -73,7 +73,14 @@ def make_environment(directory: Path) -> Path:
 def run_agent(program: Path, environment: dict[str, str], directory: Path) -> None:
     """Start an agent on free ports, wait until it serves, ask for its health, stop it."""
     kafka_port, http_port = free_ports(2)
-    command = [program, "agent", "--listen", f"127.0.0.1:{kafka_port}", "--http", f"127.0.0.1:{http_port}"]
+    command: list[str | Path] = [
+        program,
+        "agent",
+        "--listen",
+        f"127.0.0.1:{kafka_port}",
+        "--http",
+        f"127.0.0.1:{http_port}",
+    ]
     log = directory / "agent.log"
     with log.open("wb") as output:
         agent = subprocess.Popen(
