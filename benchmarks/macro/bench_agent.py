@@ -1,0 +1,183 @@
+"""A whole agent beside its client: CPU per GB, latency, start, memory. Figures are ratios within one run.
+
+`python -m benchmarks.macro.bench_agent [--quick]` prints Markdown tables and stores benchmarks/results/macro.json.
+The agent runs on one processor and the load driver (librdkafka in C) on another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sqlite3
+import tempfile
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from benchmarks.macro import harness
+from benchmarks.macro.harness import GB, Table, cpu_seconds, median, peak_mib, resident_mib
+from tests.support.process import AgentProcess
+
+AGENT_CPU, CLIENT_CPU = 0, 1
+STORES = {
+    "memory": ["--object-store", "mem://"],
+    "local, fsync": [],
+}
+BIG_BATCHES = ["linger.ms=50", "batch.size=1000000", "batch.num.messages=100000", "queue.buffering.max.messages=500000"]
+SMALL_BATCHES = ["linger.ms=5", "batch.size=16384", "queue.buffering.max.messages=500000"]
+
+
+class Run:
+    """An agent for one group of measurements, with its own temporary directory."""
+
+    def __init__(self, options: list[str]) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="warp-bench-")
+        self.agent = AgentProcess(Path(self._folder.name) / "data", *options)
+
+    def __enter__(self) -> AgentProcess:
+        begin = time.monotonic()
+        self.agent.start()
+        self.agent.start_seconds = time.monotonic() - begin  # type: ignore[attr-defined]
+        if (os.cpu_count() or 1) > 1:
+            for thread in os.listdir(f"/proc/{self.agent.pid}/task"):
+                os.sched_setaffinity(int(thread), {AGENT_CPU})
+        return self.agent
+
+    def __exit__(self, *_: object) -> None:
+        self.agent.kill()
+        self._folder.cleanup()
+
+
+def measured(agent: AgentProcess, *arguments: object) -> dict[str, Any]:
+    """One run of the load driver, with the agent's CPU seconds over it."""
+    before = cpu_seconds(agent.pid)
+    answer = harness.load(*arguments, cpu=CLIENT_CPU)
+    answer["agent_cpu_seconds"] = cpu_seconds(agent.pid) - before
+    return answer
+
+
+def throughput(count: int, rounds: int) -> Table:
+    """Produce, then fetch from the cache, for each store, codec and batch size."""
+    rows: list[list[Any]] = []
+    for store, options in STORES.items():
+        for codec in ("none", "lz4", "zstd"):
+            for batch, properties in (("1 MB", BIG_BATCHES), ("16 KiB", SMALL_BATCHES)):
+                with Run([*options, "--cache-bytes", "1GiB"]) as agent:
+                    produced, consumed = [], []
+                    for _ in range(rounds):
+                        topic = f"bench-{uuid.uuid4().hex[:8]}"
+                        produced.append(measured(
+                            agent, "produce", agent.bootstrap, topic, 1, count, 1024, 0,
+                            f"compression.codec={codec}", *properties,
+                        ))  # fmt: skip
+                        consumed.append(measured(
+                            agent, "consume", agent.bootstrap, topic, 1, count,
+                            "fetch.message.max.bytes=10000000", "queued.max.messages.kbytes=100000",
+                        ))  # fmt: skip
+                    rows.append([store, codec, batch, *ratios(produced), *ratios(consumed)])
+    return Table(
+        "throughput",
+        "Agent beside its client (librdkafka in C), 1 KiB records, one partition; CPU-seconds per GB of record values",
+        ["store", "codec", "batches", "produce: agent", "client", "agent ÷ client", "MB/s",
+         "fetch: agent", "client", "agent ÷ client", "MB/s"],
+        rows,
+    )  # fmt: skip
+
+
+def ratios(runs: list[dict[str, Any]]) -> list[float]:
+    agent = median([run["agent_cpu_seconds"] * GB / run["bytes"] for run in runs])
+    client = median([run["cpu_seconds"] * GB / run["bytes"] for run in runs])
+    ratio = median([run["agent_cpu_seconds"] / run["cpu_seconds"] for run in runs])
+    rate = median([run["bytes"] / run["seconds"] / 1e6 for run in runs])
+    return [agent, client, ratio, rate]
+
+
+def latency(seconds: int, rounds: int) -> Table:
+    """Produce latency at low load (open loop), beside the same durable work done bare: one file and one commit."""
+    rows: list[list[Any]] = []
+    with Run([]) as agent, tempfile.TemporaryDirectory(prefix="warp-bench-") as folder:
+        floor = durable_floor_us(Path(folder), 300)
+        harness.load("produce", agent.bootstrap, "low", 1, 100, 100, 100)
+        for rate in (2, 50, 200):
+            runs = [
+                harness.load("produce", agent.bootstrap, "low", 1, max(rate * seconds, 20), 100, rate,
+                             "linger.ms=0", cpu=CLIENT_CPU)
+                for _ in range(rounds)
+            ]  # fmt: skip
+            p50 = median([run["p50_us"] for run in runs])
+            rows.append([rate, p50 / 1000, median([run["p99_us"] for run in runs]) / 1000, floor / 1000, p50 / floor])
+    return Table(
+        "latency",
+        "Produce latency at low load, local store (ms), beside one fsync'ed file write and one SQLite commit",
+        ["records/s", "p50", "p99", "floor p50", "p50 ÷ floor"],
+        rows,
+    )
+
+
+def durable_floor_us(folder: Path, rounds: int) -> float:
+    """p50 of: write and fsync a new 4 KiB file, fsync its directory, commit two rows to SQLite (WAL, FULL)."""
+    database = sqlite3.connect(folder / "floor.sqlite", isolation_level=None)
+    database.execute("pragma journal_mode=wal")
+    database.execute("pragma synchronous=full")
+    database.execute("create table rows (id integer primary key, data blob)")
+    directory = os.open(folder, os.O_RDONLY)
+    took: list[float] = []
+    for number in range(rounds):
+        begin = time.perf_counter()
+        file = os.open(folder / f"{number}", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        os.write(file, bytes(4096))
+        os.fsync(file)
+        os.close(file)
+        os.fsync(directory)
+        database.execute("begin immediate")
+        database.executemany("insert into rows (data) values (?)", [(bytes(100),), (bytes(100),)])
+        database.execute("commit")
+        took.append((time.perf_counter() - begin) * 1e6)
+        time.sleep(0.005)
+    os.close(directory)
+    database.close()
+    return median(took)
+
+
+def start_and_memory(rounds: int, count: int) -> Table:
+    """Time from exec to the serving line, and resident memory idle, loaded and at its peak."""
+    starts, idle = [], []
+    for _ in range(rounds):
+        with Run([]) as agent:
+            starts.append(agent.start_seconds)  # type: ignore[attr-defined]
+            idle.append(resident_mib(agent.pid))
+    with Run(["--cache-bytes", "128MiB", "--request-memory-bytes", "128MiB"]) as agent:
+        harness.load("produce", agent.bootstrap, "memory", 8, count, 1024, 0, *BIG_BATCHES, cpu=CLIENT_CPU)
+        harness.load("consume", agent.bootstrap, "memory", 8, count, cpu=CLIENT_CPU)
+        loaded = [resident_mib(agent.pid), peak_mib(agent.pid)]
+    return Table(
+        "start",
+        "Start to serving, and resident memory (loaded: 128 MiB cache and 128 MiB request memory configured)",
+        ["start, s (median)", "idle, MiB", "loaded, MiB", "peak, MiB"],
+        [[median(starts), median(idle), *loaded]],
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the data and one round: a smoke test")
+    parser.add_argument("--only", choices=["throughput", "latency", "start"], action="append")
+    arguments = parser.parse_args()
+    scale, rounds = (50_000, 1) if arguments.quick else (500_000, 3)
+    chosen = arguments.only or ["start", "latency", "throughput"]
+    tables: list[Table] = []
+    for name, make in (
+        ("start", lambda: start_and_memory(rounds * 2 - 1, scale)),
+        ("latency", lambda: latency(2 if arguments.quick else 10, rounds)),
+        ("throughput", lambda: throughput(scale, rounds)),
+    ):
+        if name in chosen:
+            tables.append(make())
+            tables[-1].print()
+    if not arguments.quick and not arguments.only:
+        print(f"\nstored in {harness.store('macro', tables)}")
+
+
+if __name__ == "__main__":
+    main()
