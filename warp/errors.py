@@ -210,5 +210,17 @@ class MetadataUnavailable(MetadataError):
     """The metadata store can't be reached or is busy; nothing was changed. May pass."""
 
 
+class MetadataFull(MetadataUnavailable):
+    """The metadata store has no space left; nothing was changed."""
+
+
+class MetadataReadOnly(MetadataError):
+    """The metadata store refuses writes for want of rights; nothing was changed."""
+
+
+class MetadataCorrupt(MetadataError):
+    """The metadata store's own files are damaged."""
+
+
 class OutcomeUnknown(MetadataError):
     """The connection was lost during COMMIT: the transaction may have been applied. Repeat it under the same key."""

@@ -31,6 +31,15 @@ class CatalogueRows:
 
 
 @dataclass(frozen=True, slots=True)
+class CatalogueChanges:
+    """What makes a newer catalogue out of an older one: topics that are new or changed, and ids that are gone."""
+
+    version: int
+    topics: Sequence[Topic]
+    removed: Sequence[TopicId]
+
+
+@dataclass(frozen=True, slots=True)
 class NewTopic:
     """A topic to create; validated by the caller."""
 
@@ -72,13 +81,15 @@ class BatchOutcome(NamedTuple):
     """What the commit decided for one batch.
 
     NONE with `is_duplicate` means that the batch was committed before; `base_offset` is then the original one.
-    `base_offset` is -1 with any error.
+    `base_offset` is -1 with any error. `max_timestamp_ms` is the original batch's, given for duplicates alone: it is
+    their log append time where the topic uses that.
     """
 
     error: ErrorCode
     base_offset: int
     is_duplicate: bool = False
     log_start_offset: int = -1
+    max_timestamp_ms: int = NO_TIMESTAMP
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +127,14 @@ class CommitResult:
     """What one metadata transaction did for several segments.
 
     `outcomes[i][j]` belongs to batch j of segment i. `extents` are the new ones, per log in offset order; `logs` the
-    states after the commit of every log that it touched.
+    states after the commit of every log that it touched. `refused` names the segments that were refused as a whole,
+    by their place in the commit.
     """
 
     outcomes: Sequence[Sequence[BatchOutcome]]
     extents: Sequence[Extent]
     logs: Sequence[LogState]
+    refused: Mapping[int, CommitRefused] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

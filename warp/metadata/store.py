@@ -1,0 +1,175 @@
+"""The metadata store: every fact that must outlive an agent, behind one class.
+
+Each operation is one transaction or one snapshot, written once for SQLite and PostgreSQL; the modules named after their
+nouns hold them. All raise MetadataUnavailable (nothing was changed), OutcomeUnknown (it may have been) or another
+MetadataError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from warp.clock import Clock
+from warp.errors import ErrorCode, StartError
+from warp.ids import BrokerId, IdSource, LogId, ProducerId, TopicId
+from warp.metadata import commits, extents, records, topics
+from warp.metadata.commit import GapMemory
+from warp.metadata.model import (
+    CatalogueChanges,
+    CatalogueRows,
+    CommitResult,
+    Extent,
+    ExtentQuery,
+    LogRead,
+    LogState,
+    NewTopic,
+    SegmentCommit,
+    Topic,
+)
+from warp.metadata.session import Database, load_statements
+
+_SQL = load_statements("settings")
+READ_SETTING = _SQL["read_setting"]
+WRITE_SETTING = _SQL["write_setting"]
+WRITE_SETTING_ONCE = _SQL["write_setting_once"]
+REGISTER_AGENT = _SQL["register_agent"]
+ALLOCATE_PRODUCER_IDS = _SQL["allocate_producer_ids"]
+
+CLUSTER_ID = "cluster.id"
+FORMAT_LEVEL = "format.level"
+FIRST_FORMAT_LEVEL = 1
+"""The level of what agents may write. Raised by the cluster once every live agent knows the next one."""
+
+
+class MetadataStore:
+    """Operations on the metadata of one cluster, over a database that is SQLite or PostgreSQL."""
+
+    def __init__(self, database: Database, clock: Clock, ids: IdSource) -> None:
+        self._database = database
+        self._clock = clock
+        self._ids = ids
+        self._gaps = GapMemory()
+
+    async def open(self) -> None:
+        """Connect, migrate, and check that this release may write here. Raises StartError."""
+        await self._database.open()
+        try:
+            await self._database.execute(WRITE_SETTING_ONCE, FORMAT_LEVEL, str(FIRST_FORMAT_LEVEL))
+            level = int(await self.setting(FORMAT_LEVEL) or FIRST_FORMAT_LEVEL)
+            if level > FIRST_FORMAT_LEVEL:
+                raise StartError(
+                    f"the cluster writes format level {level}, this release knows {FIRST_FORMAT_LEVEL}: "
+                    "install a newer release"
+                )
+        except BaseException:
+            await self._database.close()
+            raise
+
+    async def close(self) -> None:
+        """Let go of the database."""
+        await self._database.close()
+
+    async def check(self) -> None:
+        """Prove that the database answers. Raises MetadataError."""
+        await self.setting(FORMAT_LEVEL)
+
+    # Settings, agents, producers
+
+    async def setting(self, name: str) -> str | None:
+        """A cluster setting, None when nobody has set it."""
+        row = await self._database.one(READ_SETTING, name)
+        return None if row is None else row[0]
+
+    async def set_setting(self, name: str, value: str) -> None:
+        """Set a cluster setting."""
+        await self._database.execute(WRITE_SETTING, name, value)
+
+    async def cluster_id(self, wanted: str | None) -> str:
+        """The cluster's id: the stored one; where there is none yet, the wanted or a new one.
+
+        Raises StartError when another one is wanted than is stored.
+        """
+        await self._database.execute(WRITE_SETTING_ONCE, CLUSTER_ID, wanted or self._ids.cluster_id())
+        stored = await self.setting(CLUSTER_ID)
+        assert stored is not None, "it was there or has just been written"
+        if wanted is not None and wanted != stored:
+            raise StartError(f"this metadata belongs to cluster {stored}, not {wanted}")
+        return stored
+
+    async def register_agent(self, name: str) -> BrokerId:
+        """The agent's broker id: the one that it had before under this name, or one never given out."""
+        row = await self._database.one(REGISTER_AGENT, name, self._clock.time_ms())
+        assert row is not None, "an upsert returns its row"
+        return BrokerId(row[0])
+
+    async def allocate_producer_ids(self, count: int) -> ProducerId:
+        """The first of `count` producer ids that were never given out."""
+        if count < 1:
+            raise ValueError(f"{count} producer ids make no block")
+        row = await self._database.one(ALLOCATE_PRODUCER_IDS, count)
+        assert row is not None, "the first migration inserts the row"
+        return ProducerId(row[0] - count)
+
+    # The catalogue
+
+    async def catalogue(self, known_version: int | None) -> CatalogueRows | None:
+        """All topics; None when the catalogue is still at the known version."""
+        return await topics.read_catalogue(self._database, known_version)
+
+    async def catalogue_changes(self, known_version: int) -> CatalogueChanges | None:
+        """What has changed since the known version; None when nothing has."""
+        return await topics.read_changes(self._database, known_version)
+
+    async def create_topics(self, new_topics: Sequence[NewTopic]) -> list[Topic | ErrorCode]:
+        """Per topic: it, TOPIC_ALREADY_EXISTS, or INVALID_TOPIC_EXCEPTION when its name collides with another's."""
+        return await topics.create_topics(self._database, new_topics, self._clock.time_ms())
+
+    async def delete_topics(self, topic_ids: Sequence[TopicId]) -> list[ErrorCode]:
+        """Per topic NONE or UNKNOWN_TOPIC_ID."""
+        return await topics.delete_topics(self._database, topic_ids, self._clock.time_ms())
+
+    async def create_partitions(self, topic_id: TopicId, total: int) -> Topic | ErrorCode:
+        """Grow a topic to `total` partitions: it, UNKNOWN_TOPIC_ID, or INVALID_PARTITIONS unless that is more."""
+        return await topics.create_partitions(self._database, topic_id, total)
+
+    async def set_topic_configs(self, topic_id: TopicId, configs: Mapping[str, str]) -> Topic | ErrorCode:
+        """Replace all overrides of a topic: it, or UNKNOWN_TOPIC_ID."""
+        return await topics.set_topic_configs(self._database, topic_id, configs)
+
+    # Logs
+
+    async def commit(self, segments: Sequence[SegmentCommit], now_ms: int) -> CommitResult:
+        """Give the batches of segments their offsets, in order, in one transaction, and once however often it is asked.
+
+        A key that was committed before is answered as it was then. Raises MetadataUnavailable (nothing was changed) or
+        OutcomeUnknown: commit the same segments again, under the same keys.
+        """
+        return await commits.commit(self._database, segments, self._gaps, self._clock.monotonic(), now_ms)
+
+    async def read_extents(self, queries: Sequence[ExtentQuery]) -> list[LogRead]:
+        """Extents from offsets on, all from one snapshot. Early stop: the cost grows with the answer."""
+        return await extents.read_extents(self._database, queries)
+
+    async def log_states(self, log_ids: Sequence[LogId]) -> dict[LogId, LogState]:
+        """The ends of those of the logs that exist."""
+        return await extents.log_states(self._database, log_ids)
+
+    async def extents_for_time(self, log_id: LogId, timestamp_ms: int, limit: int) -> Sequence[Extent]:
+        """The first `limit` extents, in offset order, that can hold a record of that time or later."""
+        return await extents.extents_for_time(self._database, log_id, timestamp_ms, limit)
+
+    async def extent_of_max_timestamp(self, log_id: LogId) -> Extent | None:
+        """The first extent that holds the log's largest timestamp; None when the log is empty or gone."""
+        return await extents.extent_of_max_timestamp(self._database, log_id)
+
+    async def delete_records(self, before_offsets: Mapping[LogId, int]) -> dict[LogId, int | ErrorCode]:
+        """Move log starts up to an offset (-1: the end).
+
+        Per log the new start, UNKNOWN_TOPIC_OR_PARTITION or OFFSET_OUT_OF_RANGE.
+        """
+        return await records.delete_records(self._database, before_offsets)
+
+    async def claim_key(self, key: str, size_bytes: int) -> bool:
+        """Make an unknown object's key unusable for commits (it counts as dead); False when the key is known."""
+        async with self._database.transaction() as session:
+            return await commits.claim_key(session, key, size_bytes, self._clock.time_ms())
