@@ -8,7 +8,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet --constraint tools/constraints.txt
 LOCKED := mkdir -p build && flock build/lock
-NATIVE := warp._codec warp._compression warp._crc32c warp._records
+NATIVE := $(subst /,.,$(basename $(wildcard warp/*.pyx)))
 # What is given to the program that a target runs: make run ARGS='--seconds 10', make test ARGS='-k fetch -x'.
 ARGS ?=
 

@@ -27,7 +27,7 @@ from tools.source_digest import BUILD_INFO, source_digest  # noqa: E402
 
 DEBUG = os.environ.get("WARP_DEBUG_BUILD", "") not in ("", "0")
 KIND = "debug" if DEBUG else "release"
-NATIVE_MODULES = ("_codec", "_records", "_crc32c", "_compression")
+NATIVE_MODULES = sorted(path.stem for path in ROOT.glob("warp/*.pyx"))
 
 # No -march: one wheel runs on every CPU of its architecture; what needs newer instructions chooses at run time.
 COMMON_FLAGS = ["-std=gnu11", "-fno-plt", "-fvisibility=hidden"]
@@ -104,7 +104,6 @@ def extensions() -> list[Extension]:
             extra_link_args=[] if DEBUG else ["-Wl,-s"],
         )
         for name in NATIVE_MODULES
-        if (ROOT / f"warp/{name}.pyx").exists()
     ]
 
 
