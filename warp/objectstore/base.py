@@ -6,12 +6,27 @@ the store's own prefix. Stores raise `warp.errors.ObjectStoreError` and its kind
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 Buffer = bytes | bytearray | memoryview
 """Anything that holds bytes in one piece."""
+
+KEY_LENGTH_MAX = 900
+"""S3 allows 1,024 bytes; the rest is left to a store's own prefix."""
+
+_KEY = re.compile(r"[A-Za-z0-9_=-][A-Za-z0-9._=-]{0,199}(/[A-Za-z0-9_=-][A-Za-z0-9._=-]{0,199})*")
+
+
+def check_key(key: str) -> None:
+    """Raise ValueError unless `key` is one that every store can hold.
+
+    No part of it is empty, begins with a dot, or needs quoting anywhere; so a key never leaves a store's own place.
+    """
+    if len(key) > KEY_LENGTH_MAX or not _KEY.fullmatch(key):
+        raise ValueError(f"not an object key: {key[:100]!r}")
 
 
 @dataclass(frozen=True, slots=True)
