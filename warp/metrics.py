@@ -1,0 +1,255 @@
+"""What an agent counts and measures, as Prometheus reads it.
+
+Recording is a dictionary update or a bisection on the loop's own thread, with no locks: it happens for every request.
+The rendering, with its locks and text, happens when somebody asks. Labels only ever take values out of closed lists
+(APIs, error codes, phases, operations), never names that clients choose, so the number of series is bounded.
+
+One `Metrics` per agent; every metric is an attribute of it, so that what exists can be read in one place.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+SECONDS_BOUNDS: Final = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+)  # fmt: skip
+BYTES_BOUNDS: Final = tuple(float(4**power * 1024) for power in range(10))
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Counter:
+    """A number that only grows, per combination of label values. A name without `_total` is shown as a gauge."""
+
+    def __init__(self, name: str, help_text: str, labels: Sequence[str] = ()) -> None:
+        self.name = name
+        self.help = help_text
+        self.labels = tuple(labels)
+        self._values: dict[tuple[str, ...], float] = {} if labels else {(): 0}
+
+    def add(self, amount: float, *label_values: str) -> None:
+        """Raise the number that belongs to these label values."""
+        self._values[label_values] = self._values.get(label_values, 0) + amount
+
+    def value(self, *label_values: str) -> float:
+        """The number now; 0 when it was never raised."""
+        return self._values.get(label_values, 0)
+
+    def collect(self) -> Metric:
+        """What Prometheus is shown."""
+        shape = CounterMetricFamily if self.name.endswith("_total") else GaugeMetricFamily
+        family = shape(self.name, self.help, labels=self.labels)
+        for label_values, value in sorted(self._values.items()):
+            family.add_metric(label_values, value)
+        return family
+
+
+class Distribution:
+    """How often a measured value fell into each range, and the sum of all."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one measured value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Cumulative counts by upper bound, as Prometheus writes them."""
+        below = 0
+        rows: list[tuple[str, float]] = []
+        for bound, count in zip([*map(str, self.bounds), "+Inf"], self.counts, strict=True):
+            below += count
+            rows.append((bound, below))
+        return rows
+
+
+class Histogram:
+    """A `Distribution` per combination of label values."""
+
+    def __init__(
+        self, name: str, help_text: str, labels: Sequence[str] = (), bounds: Sequence[float] = SECONDS_BOUNDS
+    ) -> None:
+        self.name = name
+        self.help = help_text
+        self.labels = tuple(labels)
+        self._bounds = bounds
+        self._children: dict[tuple[str, ...], Distribution] = {} if labels else {(): Distribution(bounds)}
+
+    def of(self, *label_values: str) -> Distribution:
+        """The distribution of these label values. Hot paths keep it."""
+        child = self._children.get(label_values)
+        if child is None:
+            child = self._children[label_values] = Distribution(self._bounds)
+        return child
+
+    def observe(self, value: float, *label_values: str) -> None:
+        """Count one measured value."""
+        self.of(*label_values).observe(value)
+
+    def collect(self) -> Metric:
+        """What Prometheus is shown."""
+        family = HistogramMetricFamily(self.name, self.help, labels=self.labels)
+        for label_values, child in sorted(self._children.items()):
+            family.add_metric(label_values, child.buckets(), child.total)
+        return family
+
+
+class Reading:
+    """A number that somebody else keeps and that is read when Prometheus asks: a gauge, or a counter (`_total`).
+
+    Until `read` is set, it is not shown.
+    """
+
+    def __init__(self, name: str, help_text: str) -> None:
+        self.name = name
+        self.help = help_text
+        self.labels: tuple[str, ...] = ()
+        self.read: Callable[[], float] | None = None
+
+    def collect(self) -> Metric | None:
+        """What Prometheus is shown; None when nobody keeps the number."""
+        if self.read is None:
+            return None
+        family = CounterMetricFamily if self.name.endswith("_total") else GaugeMetricFamily
+        return family(self.name, self.help, value=self.read())
+
+
+Instrument = Counter | Histogram | Reading
+
+
+class Metrics:
+    """All metrics of one agent, on a registry of their own."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry if registry is not None else CollectorRegistry()
+        self._make_server_metrics()
+        self._make_log_metrics()
+        self._make_store_metrics()
+        self._make_process_metrics()
+        self.registry.register(self)
+
+    def _make_server_metrics(self) -> None:
+        self.requests = Counter(
+            "warp_requests_total",
+            "Kafka requests answered, by API and outcome: NONE, the first error code of the answer, "
+            "BUG, or DROPPED when the client was gone",
+            ["api", "outcome"],
+        )
+        self.request_seconds = Histogram(
+            "warp_request_seconds",
+            "From the last byte of a request to its answer; waits that the client asked for included",
+            ["api"],
+        )
+        self.received_bytes = Reading("warp_received_bytes_total", "Bytes read from Kafka connections")
+        self.sent_bytes = Reading("warp_sent_bytes_total", "Bytes handed to Kafka connections")
+        self.connections = Reading("warp_connections", "Kafka connections open now")
+        self.connections_max = Reading("warp_connections_max", "Kafka connections that may be open at once")
+        self.connections_opened = Reading("warp_connections_opened_total", "Kafka connections taken")
+        self.connections_refused = Reading(
+            "warp_connections_refused_total", "Kafka connections closed at once because of the limit"
+        )
+        self.protocol_errors = Reading(
+            "warp_protocol_errors_total", "Connections closed because the peer broke the protocol"
+        )
+        self.handler_bugs = Reading(
+            "warp_handler_bugs_total", "Requests that ended in an error of the agent's own"
+        )
+
+    def _make_log_metrics(self) -> None:
+        self.produced_bytes = Reading("warp_produced_bytes_total", "Bytes of record batches committed")
+        self.fetched_bytes = Reading(
+            "warp_fetched_bytes_total", "Bytes of record batches handed to consumers"
+        )
+        self.flush_seconds = Histogram(
+            "warp_flush_seconds", "Time that a segment spends in each phase of its flush", ["phase"]
+        )
+        self.segment_bytes = Histogram("warp_segment_bytes", "Size of flushed segments", bounds=BYTES_BOUNDS)
+        self.flush_failures = Counter(
+            "warp_flush_failures_total", "Segments that could not be stored or committed, by phase", ["phase"]
+        )
+        self.buffer_bytes = Reading("warp_buffer_bytes", "Bytes of records that wait for a flush")
+        self.request_memory_bytes = Reading(
+            "warp_request_memory_bytes", "Memory that requests and waiting records hold"
+        )
+        self.request_memory_bytes_max = Reading(
+            "warp_request_memory_bytes_max", "Memory that requests and waiting records may hold"
+        )
+        self.cache_bytes = Reading("warp_cache_bytes", "Memory that the cache of record data holds")
+        self.cache_bytes_max = Reading("warp_cache_bytes_max", "Memory that the cache may hold")
+        self.cache_hits = Reading("warp_cache_hits_total", "Chunks that a reader found in the cache")
+        self.cache_misses = Reading(
+            "warp_cache_misses_total", "Chunks that a reader did not find in the cache"
+        )
+        self.tail_extents = Reading(
+            "warp_tail_extents", "Recent extents remembered for consumers that keep up"
+        )
+
+    def _make_store_metrics(self) -> None:
+        self.object_store_seconds = Histogram(
+            "warp_object_store_seconds", "Time of object store requests, failed ones included", ["operation"]
+        )
+        self.object_store_errors = Counter(
+            "warp_object_store_errors_total",
+            "Object store requests that failed, by kind",
+            ["operation", "error"],
+        )
+        self.object_store_bytes = Counter(
+            "warp_object_store_bytes_total", "Bytes written to and read from the object store", ["operation"]
+        )
+        self.metadata_seconds = Histogram(
+            "warp_metadata_seconds", "Time of metadata operations, failed ones included", ["operation"]
+        )
+        self.metadata_errors = Counter(
+            "warp_metadata_errors_total", "Metadata operations that failed, by kind", ["operation", "error"]
+        )
+
+    def _make_process_metrics(self) -> None:
+        self.info = Counter("warp_build_info", "Always 1; the version of the agent is its label", ["version"])
+        self.ready = Reading(
+            "warp_ready", "1 when the agent serves, 0 when it starts, stops or misses a store"
+        )
+        self.loop_lag_seconds = Histogram(
+            "warp_loop_lag_seconds", "How late the event loop runs what is due, sampled four times a second"
+        )
+        self.gc_pause_seconds = Histogram(
+            "warp_gc_pause_seconds", "Time that a garbage collection stopped the process", ["generation"]
+        )
+        self.log_lines_dropped = Reading(
+            "warp_log_lines_dropped_total", "Log lines lost because nobody read them fast enough"
+        )
+
+    def instruments(self) -> list[Instrument]:
+        """Every metric, in the order of their definition."""
+        return [value for value in vars(self).values() if isinstance(value, (Counter, Histogram, Reading))]
+
+    def count_request(self, api: str, version: int, seconds: float, outcome: str) -> None:
+        """The server's request observer."""
+        self.requests.add(1, api, outcome)
+        self.request_seconds.observe(seconds, api)
+
+    def watch_process(self) -> None:
+        """Add the standard `process_…` metrics: memory, CPU seconds, file descriptors, start time."""
+        ProcessCollector(registry=self.registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """What the registry asks for on every scrape."""
+        for instrument in self.instruments():
+            metric = instrument.collect()
+            if metric is not None:
+                yield metric
+
+    def render(self) -> bytes:
+        """The Prometheus text format of everything on the registry."""
+        return generate_latest(self.registry)
