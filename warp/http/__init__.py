@@ -1,0 +1,1 @@
+"""The HTTP face of an agent: health checks and metrics."""

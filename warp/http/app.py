@@ -1,0 +1,68 @@
+"""What the HTTP face answers: one explicit table of paths.
+
+* `GET /v1/status`: the process is alive; its version and ids. Always 200.
+* `GET /v1/ready`: 200 when clients can be sent here, otherwise 503 with the reasons. Load balancers ask this.
+* `GET /metrics`: the Prometheus text format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from warp.http.messages import Handler, Request, Response, error_response, json_response
+from warp.metrics import CONTENT_TYPE
+
+
+@dataclass(frozen=True, slots=True)
+class AgentFace:
+    """What the HTTP face asks of the agent.
+
+    `status` returns the fields of /v1/status. `reasons_not_ready` is empty when the agent is ready. `metrics` renders
+    /metrics.
+    """
+
+    status: Callable[[], Mapping[str, Any]]
+    reasons_not_ready: Callable[[], Awaitable[list[str]]]
+    metrics: Callable[[], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """The handler of every request: finds the path in the table."""
+
+    face: AgentFace
+    routes: Mapping[str, Handler] = field(init=False)
+
+    def __post_init__(self) -> None:
+        routes = {
+            "/v1/status": self._status,
+            "/v1/ready": self._ready,
+            "/metrics": self._metrics,
+            "/": self._index,
+        }
+        object.__setattr__(self, "routes", routes)
+
+    async def __call__(self, request: Request) -> Response:
+        """Answer one request."""
+        handler = self.routes.get(request.path)
+        if handler is None:
+            return error_response(404, f"nothing here; try one of {', '.join(self.routes)}")
+        if request.method not in ("GET", "HEAD"):
+            return error_response(405, f"{request.path} answers GET and HEAD", ("Allow", "GET, HEAD"))
+        return await handler(request)
+
+    async def _status(self, _request: Request) -> Response:
+        return json_response(200, {"status": "alive", **self.face.status()})
+
+    async def _ready(self, _request: Request) -> Response:
+        reasons = await self.face.reasons_not_ready()
+        return json_response(503 if reasons else 200, {"ready": not reasons, "reasons": reasons})
+
+    async def _metrics(self, _request: Request) -> Response:
+        return Response(200, self.face.metrics(), CONTENT_TYPE)
+
+    async def _index(self, _request: Request) -> Response:
+        paths = "".join(f"{path}\n" for path in self.routes if path != "/")
+        return Response(200, f"Warp agent. Paths:\n{paths}".encode(), "text/plain; charset=utf-8")

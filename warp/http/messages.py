@@ -1,0 +1,43 @@
+"""Requests and answers of the HTTP face, free of sockets and of the parser."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One whole request. `path` is without its query and not percent-decoded; header names are lower case."""
+
+    method: str
+    path: str
+    query: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One whole answer."""
+
+    status: int
+    body: bytes
+    content_type: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def json_response(status: int, content: Mapping[str, Any], *headers: tuple[str, str]) -> Response:
+    """An answer that holds one JSON object."""
+    return Response(status, json.dumps(content).encode() + b"\n", "application/json", headers)
+
+
+def error_response(status: int, reason: str | None = None, *headers: tuple[str, str]) -> Response:
+    """An answer that says what went wrong: `{"error": …}`."""
+    return json_response(status, {"error": reason or HTTPStatus(status).phrase}, *headers)
