@@ -1,0 +1,277 @@
+"""Fetch: what a consumer gets from an offset on, and when.
+
+One call goes through three steps. *Resolve*: the ends and extents of each log, from the tail index where it knows,
+otherwise from the store. *Wait*: while there is less than the client's minimum, first the store is asked once whether
+there is more (so that what was acknowledged before the request is seen), then the commits wake the fetch. *Fill*: in
+request order, whole batches are copied into buffers that were set aside in a memory budget before, until a limit is
+reached; the first batch goes out whatever its size.
+
+Sources: Kafka's rules for the limits (KIP-74), for isolation levels (KIP-98); the constant leader epoch is our own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+
+from warp.errors import ErrorCode, MetadataError
+from warp.ids import LogId
+from warp.log.answer import (
+    FetchAnswer,
+    FetchCounters,
+    FetchLimits,
+    FetchPartitionQuery,
+    Filling,
+    View,
+    available_bytes,
+)
+from warp.log.cache import ChunkCache
+from warp.log.memory import MemoryBudget
+from warp.log.reader import ExtentReader
+from warp.log.refresh import ExtentIndex, Refresher
+from warp.log.tail import TailIndex
+from warp.log.waiters import Waiters
+from warp.metadata.model import CommitResult, Extent, ExtentQuery, LogRead
+from warp.objectstore.base import Buffer
+
+logger = logging.getLogger(__name__)
+
+_ASKS_MAX = 3
+"""How often one fetch asks the store about a partition whose end keeps moving away, before it takes the last word."""
+
+
+class FetchService:
+    """Serves fetches of one agent. `memory` is the budget of response buffers."""
+
+    def __init__(
+        self,
+        index: ExtentIndex,
+        cache: ChunkCache,
+        tail: TailIndex,
+        memory: MemoryBudget,
+        limits: FetchLimits | None = None,
+    ) -> None:
+        self.counters = FetchCounters()
+        self._cache = cache
+        self._tail = tail
+        self._limits = limits or FetchLimits()
+        self._refresher = Refresher(index)
+        self._waiters = Waiters()
+        self._filling = Filling(ExtentReader(cache), memory, self._limits, self.counters, self._look_again)
+
+    @property
+    def waiting(self) -> int:
+        """How many fetches wait for data."""
+        return self._waiters.count
+
+    async def fetch(
+        self,
+        queries: Sequence[FetchPartitionQuery],
+        *,
+        bytes_max: int,
+        bytes_min: int,
+        wait_ms: int,
+        read_committed: bool = False,
+        allow_zstd: bool = True,
+    ) -> FetchAnswer:
+        """Answer a Fetch of these partitions, in this order, when `bytes_min` are there or `wait_ms` have passed.
+
+        Errors are per partition: OFFSET_OUT_OF_RANGE, UNKNOWN_TOPIC_OR_PARTITION (the log is gone),
+        KAFKA_STORAGE_ERROR, UNSUPPORTED_COMPRESSION_TYPE (zstd records, `allow_zstd` False: KIP-110).
+        """
+        self.counters.fetches += 1
+        bytes_max = max(0, min(bytes_max, self._limits.bytes_max))
+        bytes_min = min(bytes_min, bytes_max)
+        views = await self._until_enough(queries, bytes_max, bytes_min, wait_ms, read_committed)
+        return await self._filling.fill(
+            queries, views, bytes_max=bytes_max, read_committed=read_committed, allow_zstd=allow_zstd
+        )
+
+    def committed(self, result: CommitResult, images: Mapping[str, Buffer | Sequence[Buffer]]) -> None:
+        """A commit of this agent: keep its bytes (`images` by object key) and its extents, wake who waits for them."""
+        for key, image in images.items():
+            self._cache.put_segment(key, image)
+        self._tail.committed(result)
+        self._waiters.arrived((extent.log_id, extent.size_bytes) for extent in result.extents)
+
+    def log_starts_at(self, log_id: LogId, start_offset: int) -> None:
+        """Records before `start_offset` were deleted: readers of the log look anew."""
+        self._tail.log_starts_at(log_id, start_offset)
+        self._waiters.wake([log_id])
+
+    def logs_gone(self, log_ids: Sequence[LogId]) -> None:
+        """These logs were deleted: forget them, and let their readers find out."""
+        for log_id in log_ids:
+            self._tail.forget(log_id)
+        self._waiters.wake(log_ids)
+
+    def stop_waiting(self) -> None:
+        """Answer all that wait, and let nobody wait from now on: the agent drains."""
+        self._waiters.close()
+
+    async def close(self) -> None:
+        """Stop for good; fetches that still ask the store get an error."""
+        self.stop_waiting()
+        await self._refresher.close()
+
+    async def _until_enough(
+        self,
+        queries: Sequence[FetchPartitionQuery],
+        bytes_max: int,
+        bytes_min: int,
+        wait_ms: int,
+        read_committed: bool,
+    ) -> list[View]:
+        """Resolve all partitions, as often as it takes until the answer may go out."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + min(wait_ms, self._limits.wait_ms_max) / 1000
+        asked: dict[int, View] = {}
+        views = await self._resolve(queries, bytes_max, asked)
+        # Even a client that wants no minimum must see what was acknowledged before it asked.
+        if not _is_enough(queries, views, max(bytes_min, 1), read_committed):
+            if not await self._refresh_ends(queries, views, bytes_max):
+                return [_unless_known(view) for view in views]
+            views = await self._resolve(queries, bytes_max, asked)
+        # Between a view from memory and the wait that builds on it nothing is awaited: no commit is missed.
+        while not _is_enough(queries, views, bytes_min, read_committed):
+            timeout_s = deadline - loop.time()
+            if not queries or timeout_s <= 0 or self._waiters.is_closed:
+                break
+            room, available = _room(queries, views, read_committed, bytes_min)
+            self.counters.waits += 1
+            await self._waiters.wait(room, bytes_min - available, timeout_s)
+            asked.clear()
+            views = await self._resolve(queries, bytes_max, asked)
+        return views
+
+    async def _resolve(
+        self, queries: Sequence[FetchPartitionQuery], bytes_max: int, asked: dict[int, View]
+    ) -> list[View]:
+        """A view of each partition: from memory where that suffices, else from the store.
+
+        `asked` keeps what the store said, by place in the request. Memory is looked at last, for all partitions at
+        once, so the views belong to one moment.
+        """
+        for _ in range(_ASKS_MAX):
+            views, unknown = self._from_memory(queries, bytes_max, asked)
+            if not unknown:
+                return views
+            said = await self._ask([queries[index] for index in unknown], bytes_max)
+            asked.update(zip(unknown, said, strict=True))
+        views, unknown = self._from_memory(queries, bytes_max, asked)
+        for index in unknown:
+            views[index] = asked.get(index, _UNKNOWN)
+        return views
+
+    def _from_memory(
+        self, queries: Sequence[FetchPartitionQuery], bytes_max: int, asked: Mapping[int, View]
+    ) -> tuple[list[View], list[int]]:
+        """What can be said without asking, and the places in the request of what can't."""
+        views: list[View] = []
+        unknown: list[int] = []
+        for index, query in enumerate(queries):
+            read = self._tail.read(query.log_id, query.offset, min(query.bytes_max, bytes_max))
+            said = asked.get(index)
+            if read is not None:
+                views.append(View(ErrorCode.NONE, read.state, read.extents, said is not None))
+            elif said is not None and (said.error or said.extents):
+                views.append(said)
+            else:
+                unknown.append(index)
+                views.append(_UNKNOWN)
+        return views, unknown
+
+    async def _refresh_ends(
+        self, queries: Sequence[FetchPartitionQuery], views: Sequence[View], bytes_max: int
+    ) -> bool:
+        """Ask the store what follows the known ends of the logs that were answered from memory; False if it can't."""
+        places = []
+        for query, view in zip(queries, views, strict=True):
+            end_offset = self._tail.end_offset(query.log_id)
+            if not view.asked and end_offset is not None:
+                places.append(ExtentQuery(query.log_id, end_offset, min(query.bytes_max, bytes_max)))
+        try:
+            reads = await self._refresher.ask(places)
+        except MetadataError as error:
+            self._metadata_failed(error)
+            return False
+        for place, read in zip(places, reads, strict=True):
+            if read.state is None:
+                self._tail.forget(place.log_id)
+            self._tail.fill(read)
+        return True
+
+    async def _look_again(self, query: FetchPartitionQuery) -> View:
+        self._tail.forget(query.log_id)
+        [view] = await self._ask([query], self._limits.bytes_max)
+        return view
+
+    async def _ask(self, queries: Sequence[FetchPartitionQuery], bytes_max: int) -> list[View]:
+        """What the store says of these partitions now."""
+        places = [
+            ExtentQuery(query.log_id, query.offset, min(query.bytes_max, bytes_max)) for query in queries
+        ]
+        try:
+            reads = await self._refresher.ask(places)
+        except MetadataError as error:
+            self._metadata_failed(error)
+            return [View(ErrorCode.KAFKA_STORAGE_ERROR, asked=True) for _ in queries]
+        return [self._judge(query, read) for query, read in zip(queries, reads, strict=True)]
+
+    def _judge(self, query: FetchPartitionQuery, read: LogRead) -> View:
+        """Turn the store's answer for one partition into a view. Only here is an offset found out of range."""
+        if read.state is None:
+            self._tail.forget(query.log_id)
+            return View(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, asked=True)
+        state = self._tail.fill(read) or read.state
+        if not state.start_offset <= query.offset <= state.next_offset:
+            return View(ErrorCode.OFFSET_OUT_OF_RANGE, asked=True)
+        if query.offset < read.state.next_offset and not _covers(read.extents, query.offset):
+            logger.error("log %d: the index has no extent for offset %d", query.log_id, query.offset)
+            self.counters.missing_objects += 1
+            return View(ErrorCode.KAFKA_STORAGE_ERROR, asked=True)
+        return View(ErrorCode.NONE, state, read.extents, asked=True)
+
+    def _metadata_failed(self, error: MetadataError) -> None:
+        self.counters.metadata_failures += 1
+        logger.warning("the metadata store can't answer a fetch: %s", error)
+
+
+_UNKNOWN = View(ErrorCode.KAFKA_STORAGE_ERROR)
+
+
+def _unless_known(view: View) -> View:
+    """A view when the store can't be asked: what is known remains true, what is not there can't be told."""
+    return view if view.error or view.extents else _UNKNOWN
+
+
+def _covers(extents: Sequence[Extent], offset: int) -> bool:
+    return bool(extents) and extents[0].base_offset <= offset < extents[0].end_offset
+
+
+def _is_enough(
+    queries: Sequence[FetchPartitionQuery], views: Sequence[View], bytes_min: int, read_committed: bool
+) -> bool:
+    """Whether the answer may go out: an error among the partitions, or `bytes_min` bytes."""
+    if bytes_min <= 0 or any(view.error for view in views):
+        return True
+    missing = bytes_min
+    for query, view in zip(queries, views, strict=True):
+        missing -= available_bytes(query, view, read_committed, missing)
+        if missing <= 0:
+            return True
+    return False
+
+
+def _room(
+    queries: Sequence[FetchPartitionQuery], views: Sequence[View], read_committed: bool, enough: int
+) -> tuple[dict[LogId, int], int]:
+    """How many bytes each log may yet add to the answer, and how many are there already."""
+    room: dict[LogId, int] = {}
+    total = 0
+    for query, view in zip(queries, views, strict=True):
+        available = available_bytes(query, view, read_committed, enough)
+        room[query.log_id] = room.get(query.log_id, 0) + max(query.bytes_max - available, 0)
+        total += available
+    return room, total

@@ -1,0 +1,230 @@
+"""From extents to the bytes of an answer: find the batch that holds an offset, copy whole batches, stamp them.
+
+One copy is made, from the cache into the buffer that goes to the socket; records are never looked at. Where an answer
+ended inside an extent is remembered, so that a consumer that reads on does not walk the extent from its start again.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from warp._records import stamp_batches
+from warp.errors import ObjectStoreError
+from warp.ids import LEADER_EPOCH, LogId
+from warp.log.cache import ChunkCache
+from warp.metadata.model import Extent
+from warp.objectstore.base import Buffer
+
+_BATCH_HEAD = struct.Struct(">8xi11xi")
+"""batchLength and lastOffsetDelta of a record batch; see `warp._records` for the whole layout."""
+_LENGTH = struct.Struct(">i")
+_LENGTH_PREFIX_BYTES = 12
+_ATTRIBUTES_AT = 21
+_CODEC_MASK = 0x07
+_ZSTD = 4
+_BATCH_HEADER_BYTES = 61
+
+
+class CorruptExtent(ObjectStoreError):
+    """The bytes of an extent are not the batches that the index promises."""
+
+
+class Place(NamedTuple):
+    """Where a batch begins: byte position in its object, the offset of its first record, its size."""
+
+    position: int
+    base_offset: int
+    batch_bytes: int
+
+
+class Records(NamedTuple):
+    """Stamped whole batches, and the offset after the last of them."""
+
+    buffer: Buffer
+    next_offset: int
+
+
+class _Piece(NamedTuple):
+    """The part of an extent that goes into an answer."""
+
+    extent: Extent
+    position: int
+    size_bytes: int
+    base_offset: int
+
+
+class ExtentReader:
+    """Reads extents through the cache. `places_max` bounds how many places it remembers (about 300 bytes each)."""
+
+    def __init__(self, cache: ChunkCache, *, places_max: int = 10_000) -> None:
+        self._cache = cache
+        self._places_max = places_max
+        self._places: OrderedDict[tuple[LogId, int], tuple[str, int]] = OrderedDict()
+
+    async def locate(self, extent: Extent, offset: int) -> Place:
+        """The batch of `extent` that holds `offset`. Raises ObjectStoreError and its kinds."""
+        position, base_offset = extent.position, extent.base_offset
+        if offset != base_offset:
+            known = self._places.get((extent.log_id, offset))
+            if (
+                known is not None
+                and known[0] == extent.key
+                and known[1] < extent.position + extent.size_bytes
+            ):
+                position, base_offset = known[1], offset
+        end = extent.position + extent.size_bytes
+        while position + _BATCH_HEADER_BYTES <= end:
+            window = await self._window(extent, position, end)
+            place = find_batch(window, position, base_offset, offset)
+            if place.batch_bytes:
+                if place.position + place.batch_bytes > end:
+                    break
+                return place
+            position, base_offset = place.position, place.base_offset
+        raise CorruptExtent(
+            f"{extent.key}: no batch with offset {offset} in bytes {extent.position} to {end}"
+        )
+
+    async def read(self, extents: Sequence[Extent], place: Place, bytes_max: int, end_offset: int) -> Records:
+        """As many whole batches from `place` (in the first extent) on as fit into `bytes_max`, all below `end_offset`.
+
+        Raises ObjectStoreError and its kinds.
+        """
+        pieces = _pieces(extents, place, bytes_max, end_offset)
+        parts: list[Buffer] | None = self._views(pieces)
+        if parts is None:
+            parts = []
+            for piece in pieces:
+                parts.extend(await self._copies(piece))
+        # join copies into memory that was not cleared before.
+        buffer = bytearray().join(parts)
+        del parts
+        view = memoryview(buffer)
+        start, next_offset = 0, place.base_offset
+        for piece in pieces:
+            whole, next_offset = _stamp(view[start : start + piece.size_bytes], piece, end_offset)
+            start += whole
+            if whole < piece.size_bytes:
+                self._remember(piece, piece.position + whole, next_offset)
+                break
+        return Records(buffer if start == len(buffer) else view[:start], next_offset)
+
+    def prefetch(self, extents: Sequence[Extent], bytes_max: int) -> int:
+        """Start loading what an answer of `bytes_max` bytes will need. Returns how many loads it started."""
+        started = 0
+        for extent in extents:
+            if extent.inline is None:
+                size = min(extent.size_bytes, bytes_max)
+                started += self._cache.prefetch(extent.key, extent.position, size)
+            bytes_max -= extent.size_bytes
+            if bytes_max <= 0:
+                break
+        return started
+
+    async def _window(self, extent: Extent, position: int, end: int) -> Buffer:
+        """Bytes of an extent from `position` on, a batch header at least, in one piece: what is cheap to have."""
+        if extent.inline is not None:
+            return memoryview(extent.inline)[position - extent.position :]
+        chunk_bytes = self._cache.chunk_bytes
+        size_bytes = max(_BATCH_HEADER_BYTES, min(end - position, chunk_bytes - position % chunk_bytes))
+        found = self._cache.views(extent.key, position, size_bytes)
+        parts: Sequence[Buffer]
+        if found is None:
+            # Loads the chunk and copies a header; the next turn of the walk finds the chunk in memory.
+            parts = await self._cache.read(extent.key, position, _BATCH_HEADER_BYTES)
+        else:
+            parts = found
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _views(self, pieces: Sequence[_Piece]) -> list[Buffer] | None:
+        """The bytes of all pieces, if all are in memory; to be copied before the next await."""
+        parts: list[Buffer] = []
+        for extent, position, size_bytes, _ in pieces:
+            if extent.inline is not None:
+                parts.append(_inline(extent, position, size_bytes))
+                continue
+            found = self._cache.views(extent.key, position, size_bytes)
+            if found is None:
+                return None
+            parts.extend(found)
+        return parts
+
+    async def _copies(self, piece: _Piece) -> Sequence[Buffer]:
+        """The bytes of a piece, in memory of their own: they may be kept while others are waited for."""
+        if piece.extent.inline is not None:
+            return [_inline(piece.extent, piece.position, piece.size_bytes)]
+        return await self._cache.read(piece.extent.key, piece.position, piece.size_bytes)
+
+    def _remember(self, piece: _Piece, position: int, offset: int) -> None:
+        self._places[piece.extent.log_id, offset] = (piece.extent.key, position)
+        self._places.move_to_end((piece.extent.log_id, offset))
+        if len(self._places) > self._places_max:
+            self._places.popitem(last=False)
+
+
+def _inline(extent: Extent, position: int, size_bytes: int) -> Buffer:
+    assert extent.inline is not None
+    start = position - extent.position
+    return memoryview(extent.inline)[start : start + size_bytes]
+
+
+def find_batch(data: Buffer, position: int, base_offset: int, offset: int) -> Place:
+    """Walk batches from the start of `data` to the one that holds `offset`.
+
+    `position` is where `data` begins in its object, `base_offset` the offset of its first record. A place without a
+    size means that the walk ran out of data there.
+    """
+    at = 0
+    limit = len(data) - _BATCH_HEADER_BYTES
+    while at <= limit:
+        length, last_offset_delta = _BATCH_HEAD.unpack_from(data, at)
+        size = length + _LENGTH_PREFIX_BYTES
+        if size < _BATCH_HEADER_BYTES or last_offset_delta < 0:
+            raise CorruptExtent(f"no record batch at byte {position + at} of its object")
+        next_offset = base_offset + last_offset_delta + 1
+        if offset < next_offset:
+            return Place(position + at, base_offset, size)
+        at += size
+        base_offset = next_offset
+    return Place(position + at, base_offset, 0)
+
+
+def holds_zstd(data: Buffer) -> bool:
+    """Whether one of these whole batches is compressed with zstd, which fetches before v10 don't know (KIP-110)."""
+    at = 0
+    while at + _BATCH_HEADER_BYTES <= len(data):
+        (length,) = _LENGTH.unpack_from(data, at + 8)
+        if data[at + _ATTRIBUTES_AT + 1] & _CODEC_MASK == _ZSTD:
+            return True
+        at += length + _LENGTH_PREFIX_BYTES
+    return False
+
+
+def _pieces(extents: Sequence[Extent], place: Place, bytes_max: int, end_offset: int) -> list[_Piece]:
+    """What to copy: extents in order while there is room, the last one perhaps in part."""
+    pieces: list[_Piece] = []
+    position, base_offset = place.position, place.base_offset
+    for extent in extents:
+        if pieces:
+            position, base_offset = extent.position, extent.base_offset
+        if base_offset >= end_offset or bytes_max <= 0:
+            break
+        size = min(extent.position + extent.size_bytes - position, bytes_max)
+        pieces.append(_Piece(extent, position, size, base_offset))
+        bytes_max -= size
+    return pieces
+
+
+def _stamp(view: memoryview, piece: _Piece, end_offset: int) -> tuple[int, int]:
+    """Stamp the whole batches of a piece below `end_offset`: how many bytes they take, and the offset after them."""
+    whole, next_offset = stamp_batches(view, piece.base_offset, LEADER_EPOCH)
+    extent = piece.extent
+    if piece.position + whole == extent.position + extent.size_bytes and next_offset != extent.end_offset:
+        raise CorruptExtent(f"{extent.key}: offsets end at {next_offset}, the index says {extent.end_offset}")
+    if next_offset > end_offset:
+        cut = find_batch(view[:whole], 0, piece.base_offset, end_offset)
+        return cut.position, cut.base_offset
+    return whole, next_offset

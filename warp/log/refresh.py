@@ -1,0 +1,105 @@
+"""Questions to the index in the metadata store, put together: one in flight serves all that came before it.
+
+An answer never comes from a question that was sent before the caller asked, so what it says is at least as new as
+anything that was acknowledged by then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
+
+from warp.errors import MetadataError
+from warp.ids import LogId
+from warp.metadata.model import ExtentQuery, LogRead
+
+QUERIES_PER_READ_MAX = 1_000
+
+
+class ExtentIndex(Protocol):
+    """What the read path asks of the metadata store."""
+
+    async def read_extents(self, queries: Sequence[ExtentQuery]) -> Sequence[LogRead]:
+        """Answers in the order of the queries, all from one snapshot. Raises MetadataError."""
+
+
+Place = tuple[LogId, int]
+"""A log and an offset in it."""
+
+
+class _Round:
+    """The questions that the next read will carry, each with the largest size wanted, and the answer to come."""
+
+    __slots__ = ("answers", "bytes_max")
+
+    def __init__(self) -> None:
+        self.bytes_max: dict[Place, int] = {}
+        self.answers: asyncio.Future[dict[Place, LogRead]] = asyncio.get_running_loop().create_future()
+
+
+class Refresher:
+    """Asks the index on behalf of many fetches at once."""
+
+    def __init__(self, index: ExtentIndex) -> None:
+        self.reads = 0
+        self.failures = 0
+        self._index = index
+        self._next: _Round | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def ask(self, queries: Sequence[ExtentQuery]) -> list[LogRead]:
+        """What the store says now, in the order of the queries; an answer may hold more bytes than were asked for.
+
+        Raises MetadataError. A caller that is cancelled disturbs nobody else.
+        """
+        if not queries:
+            return []
+        if self._next is None:
+            self._next = _Round()
+        current = self._next
+        for query in queries:
+            place = (query.log_id, query.offset)
+            current.bytes_max[place] = max(query.bytes_max, current.bytes_max.get(place, 0))
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+        answers = await asyncio.shield(current.answers)
+        return [answers[query.log_id, query.offset] for query in queries]
+
+    async def close(self) -> None:
+        """Stop; those who still wait get MetadataError."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        """Carry round after round until nobody asks."""
+        current: _Round | None = None
+        try:
+            while self._next is not None:
+                current, self._next = self._next, None
+                await self._carry(current)
+        finally:
+            self._task = None
+            for left in (current, self._next):
+                if left is not None and not left.answers.done():
+                    left.answers.set_exception(MetadataError("the agent stopped asking"))
+                    left.answers.exception()
+            self._next = None
+
+    async def _carry(self, current: _Round) -> None:
+        queries = [ExtentQuery(*place, bytes_max) for place, bytes_max in current.bytes_max.items()]
+        answers: dict[Place, LogRead] = {}
+        try:
+            for start in range(0, len(queries), QUERIES_PER_READ_MAX):
+                part = queries[start : start + QUERIES_PER_READ_MAX]
+                self.reads += 1
+                for query, read in zip(part, await self._index.read_extents(part), strict=True):
+                    answers[query.log_id, query.offset] = read
+        except Exception as error:  # noqa: BLE001 - whatever it is belongs to those who asked, who let it rise
+            self.failures += 1
+            current.answers.set_exception(error)
+            # Marked as seen: all who asked may have gone.
+            current.answers.exception()
+        else:
+            current.answers.set_result(answers)

@@ -1,0 +1,178 @@
+"""What an agent remembers of the ends of logs, so that consumers that keep up cost no query.
+
+The extents of a log tile its offsets without a gap. The index keeps the last of them, one run per log that reaches up
+to some offset, and extends the run only with what joins it: an extent that begins later stays out until the store has
+filled the gap, so nothing is ever skipped. It never says that an offset does not exist; it only says "ask the store".
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
+from operator import attrgetter
+
+from warp.ids import LogId
+from warp.metadata.model import CommitResult, Extent, LogRead, LogState
+
+_END_OFFSET = attrgetter("end_offset")
+
+
+class _Tail:
+    """The run of one log: `extents` tile up to `end_offset`, which may lag behind the log's state."""
+
+    __slots__ = ("end_offset", "extents", "state")
+
+    def __init__(self, state: LogState, end_offset: int) -> None:
+        self.state = state
+        self.end_offset = end_offset
+        self.extents: list[Extent] = []
+
+    @property
+    def begin_offset(self) -> int:
+        return self.extents[0].base_offset if self.extents else self.end_offset
+
+
+class TailIndex:
+    """The recent extents of the logs that were written or read last.
+
+    `extents_max` bounds the extents of all logs together (a log without any counts as one), `extents_per_log_max` those
+    of one log. Whole logs are forgotten in order of last use, the oldest extents of one log first.
+    """
+
+    def __init__(self, *, extents_max: int = 200_000, extents_per_log_max: int = 4_096) -> None:
+        if extents_max < 1 or extents_per_log_max < 1:
+            raise ValueError("the tail index needs room for one extent")
+        self._extents_max = extents_max
+        self._extents_per_log_max = extents_per_log_max
+        self._tails: OrderedDict[LogId, _Tail] = OrderedDict()
+        self.extent_count = 0
+        """Extents held, plus one for each log."""
+        self.gaps = 0
+        """How often an extent did not join the run of its log."""
+
+    def state(self, log_id: LogId) -> LogState | None:
+        """The newest ends known of a log; None when nothing is known."""
+        tail = self._tails.get(log_id)
+        return tail.state if tail is not None else None
+
+    def end_offset(self, log_id: LogId) -> int | None:
+        """Up to where the run of a log is known; None when nothing is known."""
+        tail = self._tails.get(log_id)
+        return tail.end_offset if tail is not None else None
+
+    def read(self, log_id: LogId, offset: int, bytes_max: int) -> LogRead | None:
+        """Extents from the one that holds `offset` on until `bytes_max` is reached; None: only the store can tell.
+
+        With `offset` at the end of the log the answer has no extents.
+        """
+        tail = self._tails.get(log_id)
+        if tail is None or not max(tail.begin_offset, tail.state.start_offset) <= offset <= tail.end_offset:
+            return None
+        if offset == tail.end_offset < tail.state.next_offset:
+            return None
+        self._tails.move_to_end(log_id)
+        return LogRead(tail.state, _until(tail.extents, offset, bytes_max))
+
+    def committed(self, result: CommitResult) -> None:
+        """Take over what a commit of this agent made."""
+        begins: dict[LogId, int] = {}
+        for extent in result.extents:
+            begins.setdefault(extent.log_id, extent.base_offset)
+        tails = {state.log_id: self._meet(state, begins.get(state.log_id)) for state in result.logs}
+        for extent in result.extents:
+            if not self._join(tails[extent.log_id], extent):
+                self.gaps += 1
+        self._trim()
+
+    def fill(self, read: LogRead) -> LogState | None:
+        """Take over what the store said, and give back the newest state known, which may be newer than the answer's."""
+        if read.state is None:
+            return None
+        reaches_end = not read.extents or read.extents[-1].end_offset >= read.state.next_offset
+        if not reaches_end and read.state.log_id not in self._tails:
+            return read.state
+        tail = self._meet(read.state, read.extents[0].base_offset if read.extents else None)
+        for extent in read.extents:
+            self._join(tail, extent)
+        if reaches_end and read.extents and tail.end_offset < read.extents[-1].end_offset:
+            self._restart(tail, read.extents)
+        self._trim()
+        return tail.state
+
+    def log_starts_at(self, log_id: LogId, start_offset: int) -> None:
+        """The records of a log before `start_offset` were deleted."""
+        tail = self._tails.get(log_id)
+        if tail is not None and tail.state.start_offset < start_offset:
+            tail.state = replace(tail.state, start_offset=start_offset)
+
+    def forget(self, log_id: LogId) -> None:
+        """Drop a log: it is gone, or what was known of it proved wrong."""
+        tail = self._tails.pop(log_id, None)
+        if tail is not None:
+            self.extent_count -= 1 + len(tail.extents)
+
+    def _meet(self, state: LogState, begin: int | None) -> _Tail:
+        """The tail of a log, with its state brought up to date; a new one starts at `begin`, or at the log's end."""
+        tail = self._tails.get(state.log_id)
+        if tail is None:
+            tail = self._tails[state.log_id] = _Tail(state, state.next_offset if begin is None else begin)
+            self.extent_count += 1
+        else:
+            tail.state = _newer(tail.state, state)
+            self._tails.move_to_end(state.log_id)
+        return tail
+
+    def _join(self, tail: _Tail, extent: Extent) -> bool:
+        """Extend a run by an extent that begins where it ends; False for one that leaves a gap."""
+        if extent.base_offset == tail.end_offset:
+            tail.end_offset = extent.end_offset
+            self._append(tail, extent)
+        return extent.end_offset <= tail.end_offset
+
+    def _append(self, tail: _Tail, extent: Extent) -> None:
+        tail.extents.append(extent)
+        self.extent_count += 1
+        if len(tail.extents) > self._extents_per_log_max:
+            # Half at once, so that dropping from the front of a list costs little per extent.
+            dropped = len(tail.extents) - self._extents_per_log_max // 2
+            del tail.extents[:dropped]
+            self.extent_count -= dropped
+
+    def _restart(self, tail: _Tail, extents: Sequence[Extent]) -> None:
+        """Begin a run anew with extents that reach the log's end but don't join what was known."""
+        self.extent_count -= len(tail.extents)
+        tail.extents.clear()
+        tail.end_offset = extents[0].base_offset
+        for extent in extents:
+            self._join(tail, extent)
+
+    def _trim(self) -> None:
+        while self.extent_count > self._extents_max and len(self._tails) > 1:
+            self.forget(next(iter(self._tails)))
+
+
+def _until(extents: Sequence[Extent], offset: int, bytes_max: int) -> list[Extent]:
+    """The extents from the one that holds `offset` on whose sizes reach `bytes_max`; at least one, if there is one."""
+    chosen: list[Extent] = []
+    size_bytes = 0
+    for index in range(bisect_right(extents, offset, key=_END_OFFSET), len(extents)):
+        chosen.append(extents[index])
+        size_bytes += extents[index].size_bytes
+        if size_bytes >= bytes_max:
+            break
+    return chosen
+
+
+def _newer(known: LogState, other: LogState) -> LogState:
+    """The later of two states of a log, part by part: none of its ends ever goes back."""
+    ends = (other.next_offset >= known.next_offset, other.last_stable_offset >= known.last_stable_offset)
+    if all(ends) and other.start_offset >= known.start_offset:
+        return other
+    newest = other if other.next_offset > known.next_offset else known
+    return replace(
+        newest,
+        start_offset=max(known.start_offset, other.start_offset),
+        last_stable_offset=max(known.last_stable_offset, other.last_stable_offset),
+    )
