@@ -1,0 +1,1 @@
+"""The tables of all messages, one module per family of APIs."""
