@@ -8,7 +8,6 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet --constraint tools/constraints.txt
 LOCKED := mkdir -p build && flock build/lock
-NATIVE := $(subst /,.,$(basename $(wildcard warp/*.pyx)))
 # What is given to the program that a target runs: make run ARGS='--seconds 10', make test ARGS='-k fetch -x'.
 ARGS ?=
 
@@ -24,14 +23,7 @@ test: build $(VENV)/.stamp-dev ## Build, then run every test that needs no other
 	$(PY) -m pytest -m 'not toolchain' $(ARGS)
 
 check: build $(VENV)/.stamp-dev ## Lint, types, stubs, import contracts, freshness of the wheels
-	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/mypy
-	$(VENV)/bin/stubtest --mypy-config-file pyproject.toml $(NATIVE)
-	PATH="$(abspath $(VENV))/bin:$$PATH" cython-lint warp
-	$(VENV)/bin/lint-imports
-	$(PY) -m tools.check_native_imports
-	$(PY) -m tools.check_wheels
+	tools/check $(VENV)/bin
 
 build: $(VENV)/.stamp-run ## Compile the native extensions in place
 	@$(LOCKED) $(PY) setup.py --quiet build_ext --inplace
@@ -45,7 +37,7 @@ sim: build $(VENV)/.stamp-dev ## Run the simulator: ARGS='--seed 7', ARGS='--see
 breakages: build $(VENV)/.stamp-dev ## Break the code on purpose, one way at a time, and see that a test notices
 	$(PY) -m tests.breakages $(ARGS)
 
-test-debug: $(VENV)/.stamp-dev ## Run the wire tests on a build with bounds checks, overflow checks and assertions
+test-debug: $(VENV)/.stamp-dev ## Run the wire tests on the debug build: bounds, overflow, assertions
 	@$(LOCKED) env WARP_DEBUG_BUILD=1 $(PY) setup.py --quiet build --build-lib build/debug
 	$(PY) -m pytest --override-ini pythonpath='build/debug .' tests/wire $(ARGS)
 

@@ -1,7 +1,8 @@
 """The native extensions and their build flags; everything else about the distribution is in pyproject.toml.
 
 Two kinds of build exist. The release build is what users get. The debug build (``WARP_DEBUG_BUILD=1``) turns on
-Cython's bounds and overflow checks and C's ``assert``. Both keep their intermediate files under build/, apart.
+Cython's bounds checks, C's ``assert``, and the compiler's checks for undefined behaviour: overflow, shifts, misaligned
+reads. Both keep their intermediate files under build/, apart.
 Every wheel and sdist carries a digest of its sources, see tools/source_digest.py.
 """
 
@@ -31,7 +32,9 @@ NATIVE_MODULES = sorted(path.stem for path in ROOT.glob("warp/*.pyx"))
 
 # No -march: one wheel runs on every CPU of its architecture; what needs newer instructions chooses at run time.
 COMMON_FLAGS = ["-std=gnu11", "-fno-plt", "-fvisibility=hidden"]
-DEBUG_FLAGS = ["-O1", "-g", "-UNDEBUG", "-fno-omit-frame-pointer"]
+# CPython's own flags define signed overflow (-fwrapv); the debug build takes that back, to find it.
+SANITIZER_FLAGS = ["-fsanitize=undefined", "-fno-sanitize-recover=undefined"]
+DEBUG_FLAGS = ["-O1", "-g", "-UNDEBUG", "-fno-wrapv", "-fno-omit-frame-pointer", *SANITIZER_FLAGS]
 RELEASE_FLAGS = ["-O3", "-g0"]
 
 DIRECTIVES = {
@@ -40,7 +43,6 @@ DIRECTIVES = {
     # Off in both kinds: with boundscheck on, a negative index is then an error instead of counting from the end.
     "wraparound": False,
     "initializedcheck": DEBUG,
-    "overflowcheck": DEBUG,
 }
 
 
@@ -101,7 +103,7 @@ def extensions() -> list[Extension]:
             depends=sorted(str(path.relative_to(ROOT)) for path in shared),
             include_dirs=["warp", "warp/native"],
             extra_compile_args=COMMON_FLAGS + (DEBUG_FLAGS if DEBUG else RELEASE_FLAGS),
-            extra_link_args=[] if DEBUG else ["-Wl,-s"],
+            extra_link_args=SANITIZER_FLAGS if DEBUG else ["-Wl,-s"],
         )
         for name in NATIVE_MODULES
     ]
