@@ -43,6 +43,8 @@ DIRECTIVES = {
     # Off in both kinds: with boundscheck on, a negative index is then an error instead of counting from the end.
     "wraparound": False,
     "initializedcheck": DEBUG,
+    # Native objects hold views of foreign memory: nobody pickles them.
+    "auto_pickle": False,
 }
 
 
