@@ -137,7 +137,7 @@ class TxnOffsetCommitRequest(Request, api=ApiKey.TXN_OFFSET_COMMIT, versions=(0,
     group_id: string
     producer_id: int64
     producer_epoch: int16
-    generation_id_or_member_epoch: int32 = field(default=-1, since=3)
+    generation_id: int32 = field(default=-1, since=3)
     member_id: string = field(default="", since=3)
     group_instance_id: string | None = field(default=None, since=3)
     topics: list[TxnOffsetCommitRequestTopic]
