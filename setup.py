@@ -96,8 +96,8 @@ def write_build_info(directory: Path) -> None:
 
 
 def extensions() -> list[Extension]:
-    """One extension per native leaf; each depends on every shared .pxd and C header."""
-    shared = [*ROOT.glob("warp/*.pxd"), *ROOT.glob("warp/native/*.h")]
+    """One extension per native leaf; each depends on every shared .pxd and C header, and on the flags here."""
+    shared = [*ROOT.glob("warp/*.pxd"), *ROOT.glob("warp/native/*.h"), ROOT / "setup.py"]
     return [
         Extension(
             f"warp.{name}",
@@ -111,6 +111,13 @@ def extensions() -> list[Extension]:
     ]
 
 
+def is_older_than_flags() -> bool:
+    """Whether Cython ran before this file was changed last: it compares its output with the sources alone."""
+    translated = (ROOT / f"build/cython-{KIND}/warp/{name}.c" for name in NATIVE_MODULES)
+    changed = (ROOT / "setup.py").stat().st_mtime
+    return any(path.exists() and path.stat().st_mtime < changed for path in translated)
+
+
 if platform.system() != "Linux" or sys.byteorder != "little":
     raise SystemExit("warp-agent builds on Linux on x86_64 and aarch64 only")
 
@@ -119,6 +126,7 @@ setup(
         extensions(),
         build_dir=f"build/cython-{KIND}",
         compiler_directives=DIRECTIVES,
+        force=is_older_than_flags(),
         quiet=True,
     ),
     cmdclass={"build_ext": BuildExtensions, "build_py": BuildPackage, "sdist": SourceDistribution},
