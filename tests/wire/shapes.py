@@ -180,12 +180,13 @@ _KIO_KINDS = {
 
 def kio_class(name: str, version: int) -> type[Any] | None:
     """kio's dataclass of a message in one version; None when it has none."""
-    api, kind = name, EntityType.data
-    for suffix, one in (("Request", EntityType.request), ("Response", EntityType.response)):
-        if name.endswith(suffix):
-            api, kind = name.removesuffix(suffix), one
+    api = snake_case(name.removesuffix("Request").removesuffix("Response"))
     try:
-        return load_entity_schema(snake_case(api), version, kind)
+        if name.endswith("Request"):
+            return load_entity_schema(api, version, EntityType.request)
+        if name.endswith("Response"):
+            return load_entity_schema(api, version, EntityType.response)
+        return load_entity_schema(api, version, EntityType.data)
     except UnknownEntity:
         return None
 

@@ -17,7 +17,7 @@ from warp.protocol.schema import (
 from warp.protocol.types import AUTHORIZED_OPERATIONS_OMITTED, ApiKey
 
 
-class ConsumerGroupHeartbeatTopicPartitions(Struct):
+class ConsumerGroupOwnedTopic(Struct):
     topic_id: uuid
     partitions: list[int32]
 
@@ -37,16 +37,16 @@ class ConsumerGroupHeartbeatRequest(
     subscribed_topic_names: list[string] | None = field(default=None)
     subscribed_topic_regex: string | None = field(default=None, since=1)  # KIP-848
     server_assignor: string | None = field(default=None)
-    topic_partitions: list[ConsumerGroupHeartbeatTopicPartitions] | None = field(default=None)
+    topic_partitions: list[ConsumerGroupOwnedTopic] | None = field(default=None)
 
 
-class ConsumerGroupHeartbeatConsumerGroupHeartbeatTopicPartitions(Struct):
+class ConsumerGroupAssignedTopic(Struct):
     topic_id: uuid
     partitions: list[int32]
 
 
-class ConsumerGroupHeartbeatAssignment(Struct):
-    topic_partitions: list[ConsumerGroupHeartbeatConsumerGroupHeartbeatTopicPartitions]
+class ConsumerGroupAssignment(Struct):
+    topic_partitions: list[ConsumerGroupAssignedTopic]
 
 
 class ConsumerGroupHeartbeatResponse(
@@ -58,7 +58,7 @@ class ConsumerGroupHeartbeatResponse(
     member_id: string | None = field(default=None)
     member_epoch: int32
     heartbeat_interval_ms: int32
-    assignment: ConsumerGroupHeartbeatAssignment | None = field(default=None)
+    assignment: ConsumerGroupAssignment | None = field(default=None)
 
 
 class ConsumerGroupDescribeRequest(Request, api=ApiKey.CONSUMER_GROUP_DESCRIBE, versions=(0, 1), flexible=0):
@@ -68,17 +68,17 @@ class ConsumerGroupDescribeRequest(Request, api=ApiKey.CONSUMER_GROUP_DESCRIBE, 
     include_authorized_operations: boolean
 
 
-class ConsumerGroupDescribeTopicPartitions(Struct):
+class DescribedAssignmentTopic(Struct):
     topic_id: uuid
     topic_name: string
     partitions: list[int32]
 
 
-class ConsumerGroupDescribeAssignment(Struct):
-    topic_partitions: list[ConsumerGroupDescribeTopicPartitions]
+class DescribedAssignment(Struct):
+    topic_partitions: list[DescribedAssignmentTopic]
 
 
-class ConsumerGroupDescribeMember(Struct):
+class DescribedConsumerGroupMember(Struct):
     member_id: string
     instance_id: string | None = field(default=None)
     rack_id: string | None = field(default=None)
@@ -87,12 +87,12 @@ class ConsumerGroupDescribeMember(Struct):
     client_host: string
     subscribed_topic_names: list[string]
     subscribed_topic_regex: string | None = field(default=None)
-    assignment: ConsumerGroupDescribeAssignment
-    target_assignment: ConsumerGroupDescribeAssignment
+    assignment: DescribedAssignment
+    target_assignment: DescribedAssignment
     member_type: int8 = field(default=-1, since=1, ignorable=True)
 
 
-class DescribedGroup(Struct):
+class DescribedConsumerGroup(Struct):
     error_code: int16
     error_message: string | None = field(default=None)
     group_id: string
@@ -100,7 +100,7 @@ class DescribedGroup(Struct):
     group_epoch: int32
     assignment_epoch: int32
     assignor_name: string
-    members: list[ConsumerGroupDescribeMember]
+    members: list[DescribedConsumerGroupMember]
     authorized_operations: int32 = field(default=AUTHORIZED_OPERATIONS_OMITTED)
 
 
@@ -108,7 +108,7 @@ class ConsumerGroupDescribeResponse(
     Response, api=ApiKey.CONSUMER_GROUP_DESCRIBE, versions=(0, 1), flexible=0
 ):
     throttle_time_ms: int32 = field(default=0)
-    groups: list[DescribedGroup]
+    groups: list[DescribedConsumerGroup]
 
 
 class ConsumerProtocolSubscriptionTopicPartition(Struct):

@@ -23,7 +23,7 @@ class OffsetCommitRequestPartition(Struct):
     committed_metadata: string | None
 
 
-class OffsetCommitOffsetCommitRequestTopic(Struct):
+class OffsetCommitRequestTopic(Struct):
     name: string = field(default="", until=9, ignorable=True)
     topic_id: uuid = field(default=NO_UUID, since=10, ignorable=True)
     partitions: list[OffsetCommitRequestPartition]
@@ -38,7 +38,7 @@ class OffsetCommitRequest(Request, api=ApiKey.OFFSET_COMMIT, versions=(2, 10), f
     member_id: string
     group_instance_id: string | None = field(default=None, since=7)  # KIP-345
     retention_time_ms: int64 = field(default=-1, until=4, ignorable=True)
-    topics: list[OffsetCommitOffsetCommitRequestTopic]
+    topics: list[OffsetCommitRequestTopic]
 
 
 class OffsetCommitResponsePartition(Struct):
@@ -62,7 +62,7 @@ class OffsetFetchRequestTopic(Struct):
     partition_indexes: list[int32]
 
 
-class OffsetFetchRequestTopics(Struct):
+class OffsetFetchRequestGroupTopic(Struct):
     name: string = field(default="", until=9, ignorable=True)
     topic_id: uuid = field(default=NO_UUID, since=10, ignorable=True)
     partition_indexes: list[int32]
@@ -72,7 +72,7 @@ class OffsetFetchRequestGroup(Struct):
     group_id: string
     member_id: string | None = field(default=None, since=9, ignorable=True)
     member_epoch: int32 = field(default=-1, since=9, ignorable=True)
-    topics: list[OffsetFetchRequestTopics] | None
+    topics: list[OffsetFetchRequestGroupTopic] | None
 
 
 class OffsetFetchRequest(Request, api=ApiKey.OFFSET_FETCH, versions=(1, 10), flexible=6):
@@ -98,7 +98,7 @@ class OffsetFetchResponseTopic(Struct):
     partitions: list[OffsetFetchResponsePartition]
 
 
-class OffsetFetchResponsePartitions(Struct):
+class OffsetFetchResponseGroupPartition(Struct):
     partition_index: int32
     committed_offset: int64
     committed_leader_epoch: int32 = field(default=-1)
@@ -106,15 +106,15 @@ class OffsetFetchResponsePartitions(Struct):
     error_code: int16
 
 
-class OffsetFetchResponseTopics(Struct):
+class OffsetFetchResponseGroupTopic(Struct):
     name: string = field(until=9, ignorable=True)
     topic_id: uuid = field(since=10, ignorable=True)
-    partitions: list[OffsetFetchResponsePartitions]
+    partitions: list[OffsetFetchResponseGroupPartition]
 
 
 class OffsetFetchResponseGroup(Struct):
     group_id: string
-    topics: list[OffsetFetchResponseTopics]
+    topics: list[OffsetFetchResponseGroupTopic]
     error_code: int16 = field(default=0)
 
 

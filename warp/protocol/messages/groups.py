@@ -107,7 +107,7 @@ class HeartbeatResponse(Response, api=ApiKey.HEARTBEAT, versions=(0, 4), flexibl
     error_code: int16
 
 
-class MemberIdentity(Struct):
+class LeaveGroupMember(Struct):
     member_id: string
     group_instance_id: string | None = field(default=None)
     reason: string | None = field(default=None, since=5, ignorable=True)  # KIP-800
@@ -118,10 +118,10 @@ class LeaveGroupRequest(Request, api=ApiKey.LEAVE_GROUP, versions=(0, 5), flexib
 
     group_id: string
     member_id: string = field(default="", until=2)
-    members: list[MemberIdentity] = field(default_factory=list, since=3)
+    members: list[LeaveGroupMember] = field(default_factory=list, since=3)
 
 
-class MemberResponse(Struct):
+class LeaveGroupMemberResponse(Struct):
     member_id: string
     group_instance_id: string | None
     error_code: int16
@@ -130,7 +130,7 @@ class MemberResponse(Struct):
 class LeaveGroupResponse(Response, api=ApiKey.LEAVE_GROUP, versions=(0, 5), flexible=4):
     throttle_time_ms: int32 = field(default=0, since=1, ignorable=True)
     error_code: int16
-    members: list[MemberResponse] = field(default_factory=list, since=3)
+    members: list[LeaveGroupMemberResponse] = field(default_factory=list, since=3)
 
 
 class DescribeGroupsRequest(Request, api=ApiKey.DESCRIBE_GROUPS, versions=(0, 6), flexible=5):

@@ -66,7 +66,7 @@ class MetadataResponse(Response, api=ApiKey.METADATA, versions=(0, 13), flexible
     error_code: int16 = field(since=13, ignorable=True)
 
 
-class TopicRequest(Struct):
+class DescribeTopicPartitionsTopic(Struct):
     name: string
 
 
@@ -80,7 +80,7 @@ class DescribeTopicPartitionsRequest(
 ):
     """Partitions of topics, page by page (KIP-966)."""
 
-    topics: list[TopicRequest]
+    topics: list[DescribeTopicPartitionsTopic]
     response_partition_limit: int32 = field(default=2000)
     cursor: DescribeTopicPartitionsCursor | None = field(default=None)
 
@@ -106,14 +106,9 @@ class DescribeTopicPartitionsResponseTopic(Struct):
     topic_authorized_operations: int32 = field(default=AUTHORIZED_OPERATIONS_OMITTED)
 
 
-class DescribeTopicPartitionsDescribeTopicPartitionsCursor(Struct):
-    topic_name: string
-    partition_index: int32
-
-
 class DescribeTopicPartitionsResponse(
     Response, api=ApiKey.DESCRIBE_TOPIC_PARTITIONS, versions=(0, 0), flexible=0
 ):
     throttle_time_ms: int32 = field(default=0)
     topics: list[DescribeTopicPartitionsResponseTopic]
-    next_cursor: DescribeTopicPartitionsDescribeTopicPartitionsCursor | None = field(default=None)
+    next_cursor: DescribeTopicPartitionsCursor | None = field(default=None)

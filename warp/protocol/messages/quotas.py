@@ -15,7 +15,7 @@ from warp.protocol.schema import (
 from warp.protocol.types import ApiKey
 
 
-class DescribeClientQuotasComponentData(Struct):
+class QuotaFilterComponent(Struct):
     entity_type: string
     match_type: int8
     match: string | None
@@ -24,66 +24,66 @@ class DescribeClientQuotasComponentData(Struct):
 class DescribeClientQuotasRequest(Request, api=ApiKey.DESCRIBE_CLIENT_QUOTAS, versions=(0, 1), flexible=1):
     """A filter of quotas by the entities that they belong to."""
 
-    components: list[DescribeClientQuotasComponentData]
+    components: list[QuotaFilterComponent]
     strict: boolean
 
 
-class DescribeClientQuotasEntityData(Struct):
+class QuotaEntity(Struct):
     entity_type: string
     entity_name: string | None
 
 
-class DescribeClientQuotasValueData(Struct):
+class QuotaValue(Struct):
     key: string
     value: float64
 
 
-class DescribeClientQuotasEntryData(Struct):
-    entity: list[DescribeClientQuotasEntityData]
-    values: list[DescribeClientQuotasValueData]
+class QuotaEntry(Struct):
+    entity: list[QuotaEntity]
+    values: list[QuotaValue]
 
 
 class DescribeClientQuotasResponse(Response, api=ApiKey.DESCRIBE_CLIENT_QUOTAS, versions=(0, 1), flexible=1):
     throttle_time_ms: int32 = field(default=0)
     error_code: int16
     error_message: string | None
-    entries: list[DescribeClientQuotasEntryData] | None
+    entries: list[QuotaEntry] | None
 
 
-class AlterClientQuotasEntityData(Struct):
+class AlterQuotaEntity(Struct):
     entity_type: string
     entity_name: string | None
 
 
-class OpData(Struct):
+class AlterQuotaOperation(Struct):
     key: string
     value: float64
     remove: boolean
 
 
-class AlterClientQuotasEntryData(Struct):
-    entity: list[AlterClientQuotasEntityData]
-    ops: list[OpData]
+class AlterQuotaEntry(Struct):
+    entity: list[AlterQuotaEntity]
+    ops: list[AlterQuotaOperation]
 
 
 class AlterClientQuotasRequest(Request, api=ApiKey.ALTER_CLIENT_QUOTAS, versions=(0, 1), flexible=1):
     """Sets or removes quotas."""
 
-    entries: list[AlterClientQuotasEntryData]
+    entries: list[AlterQuotaEntry]
     validate_only: boolean
 
 
-class AlterClientQuotasAlterClientQuotasEntityData(Struct):
+class AlterQuotaEntityResponse(Struct):
     entity_type: string
     entity_name: string | None
 
 
-class AlterClientQuotasAlterClientQuotasEntryData(Struct):
+class AlterQuotaEntryResponse(Struct):
     error_code: int16
     error_message: string | None
-    entity: list[AlterClientQuotasAlterClientQuotasEntityData]
+    entity: list[AlterQuotaEntityResponse]
 
 
 class AlterClientQuotasResponse(Response, api=ApiKey.ALTER_CLIENT_QUOTAS, versions=(0, 1), flexible=1):
     throttle_time_ms: int32 = field(default=0)
-    entries: list[AlterClientQuotasAlterClientQuotasEntryData]
+    entries: list[AlterQuotaEntryResponse]

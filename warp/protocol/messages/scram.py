@@ -4,7 +4,7 @@ from warp.protocol.schema import Request, Response, Struct, bytes_, field, int8,
 from warp.protocol.types import ApiKey
 
 
-class UserName(Struct):
+class DescribeScramUser(Struct):
     name: string
 
 
@@ -13,10 +13,10 @@ class DescribeUserScramCredentialsRequest(
 ):
     """Null or no users ask for all."""
 
-    users: list[UserName] | None
+    users: list[DescribeScramUser] | None
 
 
-class CredentialInfo(Struct):
+class DescribedScramCredential(Struct):
     mechanism: int8
     iterations: int32
 
@@ -25,7 +25,7 @@ class DescribeUserScramCredentialsResult(Struct):
     user: string
     error_code: int16
     error_message: string | None
-    credential_infos: list[CredentialInfo]
+    credential_infos: list[DescribedScramCredential]
 
 
 class DescribeUserScramCredentialsResponse(

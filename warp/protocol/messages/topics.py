@@ -31,7 +31,7 @@ class CreateTopicsRequest(Request, api=ApiKey.CREATE_TOPICS, versions=(2, 7), fl
     validate_only: boolean = field(default=False)
 
 
-class CreatableTopicConfigs(Struct):
+class CreatableTopicResultConfig(Struct):
     name: string
     value: string | None
     read_only: boolean
@@ -47,7 +47,7 @@ class CreatableTopicResult(Struct):
     topic_config_error_code: int16 = field(default=0, since=5, tag=0, ignorable=True)  # KIP-525
     num_partitions: int32 = field(default=-1, since=5, ignorable=True)
     replication_factor: int16 = field(default=-1, since=5, ignorable=True)
-    configs: list[CreatableTopicConfigs] | None = field(default_factory=list, since=5, ignorable=True)
+    configs: list[CreatableTopicResultConfig] | None = field(default_factory=list, since=5, ignorable=True)
 
 
 class CreateTopicsResponse(Response, api=ApiKey.CREATE_TOPICS, versions=(2, 7), flexible=5):

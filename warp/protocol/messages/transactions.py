@@ -164,12 +164,12 @@ class DescribeTransactionsRequest(Request, api=ApiKey.DESCRIBE_TRANSACTIONS, ver
     transactional_ids: list[string]
 
 
-class DescribeTransactionsTopicData(Struct):
+class DescribedTransactionTopic(Struct):
     topic: string
     partitions: list[int32]
 
 
-class TransactionState(Struct):
+class DescribedTransaction(Struct):
     error_code: int16
     transactional_id: string
     transaction_state: string
@@ -177,12 +177,12 @@ class TransactionState(Struct):
     transaction_start_time_ms: int64
     producer_id: int64
     producer_epoch: int16
-    topics: list[DescribeTransactionsTopicData]
+    topics: list[DescribedTransactionTopic]
 
 
 class DescribeTransactionsResponse(Response, api=ApiKey.DESCRIBE_TRANSACTIONS, versions=(0, 0), flexible=0):
     throttle_time_ms: int32 = field(default=0)
-    transaction_states: list[TransactionState]
+    transaction_states: list[DescribedTransaction]
 
 
 class ListTransactionsRequest(Request, api=ApiKey.LIST_TRANSACTIONS, versions=(0, 2), flexible=0):
@@ -194,7 +194,7 @@ class ListTransactionsRequest(Request, api=ApiKey.LIST_TRANSACTIONS, versions=(0
     transactional_id_pattern: string | None = field(default=None, since=2)
 
 
-class ListTransactionsTransactionState(Struct):
+class ListedTransaction(Struct):
     transactional_id: string
     producer_id: int64
     transaction_state: string
@@ -204,4 +204,4 @@ class ListTransactionsResponse(Response, api=ApiKey.LIST_TRANSACTIONS, versions=
     throttle_time_ms: int32 = field(default=0)
     error_code: int16
     unknown_state_filters: list[string]
-    transaction_states: list[ListTransactionsTransactionState]
+    transaction_states: list[ListedTransaction]
