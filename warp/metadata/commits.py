@@ -1,8 +1,8 @@
 """The commit transaction: gives the batches of sealed segments their offsets, all at once and once only.
 
-A handful of set-based statements whatever the number of partitions. The order matters: logs are locked first, by
-log id; then the segments' keys are inserted, which waits for an attempt under the same key that still runs; what the decision
-depends on is read after both.
+A handful of set-based statements whatever the number of partitions. The order matters: logs are locked first, by log
+id; then the segments' keys are inserted, which waits for an attempt under the same key that still runs; what the
+decision depends on is read after both.
 """
 
 from __future__ import annotations

@@ -20,6 +20,8 @@ class Topic:
     topic_id: TopicId
     logs: tuple[LogId, ...]
     configs: Mapping[str, str] = field(default_factory=dict)
+    replication_factor: int = 1
+    """What its creator asked for. It has no meaning of its own: the object store keeps the data safe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class NewTopic:
     topic_id: TopicId
     partitions: int
     configs: Mapping[str, str] = field(default_factory=dict)
+    replication_factor: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ async def delete_records(
 ) -> dict[LogId, int | ErrorCode]:
     """Delete what lies before an offset, per log.
 
-    Answers the new log start, UNKNOWN_TOPIC_OR_PARTITION or OFFSET_OUT_OF_RANGE. An offset below the start changes nothing and is no error, as in Kafka.
+    Answers the new log start, UNKNOWN_TOPIC_OR_PARTITION or OFFSET_OUT_OF_RANGE. An offset below the
+    start changes nothing and is no error, as in Kafka.
     """
     async with database.transaction() as session:
         rows = await session.all(LOCK_LOGS, [(log_id,) for log_id in sorted(before_offsets)])

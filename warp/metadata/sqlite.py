@@ -81,8 +81,12 @@ def map_error(error: sqlite3.Error, *, committing: bool = False) -> MetadataErro
     return MetadataError(f"SQLite: {error} ({error.sqlite_errorname})")
 
 
+IN_MEMORY = ":memory:"
+"""As a path: a database that is gone when it is closed."""
+
+
 class SqliteDatabase:
-    """A database file (or `:memory:`), used by one process.
+    """A database file (or IN_MEMORY), used by one process.
 
     `Database` in sessions.py says what the methods mean. Only one coroutine at a time is inside a transaction or a
     statement; the others wait in order.
@@ -175,7 +179,7 @@ class SqliteDatabase:
         try:
             connection.create_function("from_hex", 1, _from_hex, deterministic=True)
             mode = connection.execute("pragma journal_mode = wal").fetchone()[0]
-            if mode != "wal" and self._path != ":memory:":
+            if mode != "wal" and self._path != IN_MEMORY:
                 raise MetadataError(f"the file system refuses SQLite's write-ahead log (journal mode {mode})")
             connection.execute("pragma synchronous = full")
             connection.execute(f"pragma wal_autocheckpoint = {WAL_CHECKPOINT_PAGES}")

@@ -94,7 +94,8 @@ async def create_topics(
             await session.execute(SET_CATALOGUE_VERSION, version + 1)
         logs = await _logs_of(session, [topic.topic_id for topic in accepted])
     created = (
-        Topic(topic.name, topic.topic_id, logs[topic.topic_id], dict(topic.configs)) for topic in accepted
+        Topic(topic.name, topic.topic_id, logs[topic.topic_id], dict(topic.configs), topic.replication_factor)
+        for topic in accepted
     )
     return [next(created) if answer is None else answer for answer in answers]
 
@@ -131,7 +132,7 @@ async def create_partitions(database: Database, topic_id: TopicId, total: int) -
         found = await session.one(FIND_TOPICS, [(topic_id,)])
         if found is None:
             return ErrorCode.UNKNOWN_TOPIC_ID
-        _, _, partitions = found
+        partitions = found[2]
         if total <= partitions:
             return ErrorCode.INVALID_PARTITIONS
         await session.execute_rows(
@@ -190,7 +191,10 @@ async def _taken_names(session: Session, new_topics: Sequence[NewTopic]) -> dict
 async def _insert_topics(session: Session, topics: Sequence[NewTopic], version: int, now_ms: int) -> None:
     await session.execute_rows(
         INSERT_TOPICS,
-        [(t.topic_id, t.name, collision_name(t.name), t.partitions, version, now_ms) for t in topics],
+        [
+            (t.topic_id, t.name, collision_name(t.name), t.partitions, t.replication_factor, version, now_ms)
+            for t in topics
+        ],
     )
     await session.execute_rows(
         INSERT_CONFIGS,
@@ -212,21 +216,28 @@ async def _logs_of(session: Session, topic_ids: Sequence[TopicId]) -> dict[Topic
 
 
 async def _read_topic(session: Session, found: Row) -> Topic:
-    topic_id, name, _ = found
+    topic_id, name, _, replication_factor = found
     configs = await session.all(CONFIGS_OF_TOPICS, [(topic_id,)])
     logs = await _logs_of(session, [topic_id])
-    return Topic(name, topic_id, logs[topic_id], {key: value for _, key, value in configs})
+    overrides = {key: value for _, key, value in configs}
+    return Topic(name, topic_id, logs[topic_id], overrides, replication_factor)
 
 
 def _topics(topics: Sequence[Row], configs: Sequence[Row], logs: Sequence[Row]) -> list[Topic]:
     """Topics, by name, from rows of three tables; logs come by partition."""
-    logs_by_topic: dict[TopicId, list[LogId]] = {topic_id: [] for topic_id, _ in topics}
+    logs_by_topic: dict[TopicId, list[LogId]] = {row[0]: [] for row in topics}
     for topic_id, log_id in logs:
         logs_by_topic[topic_id].append(log_id)
     configs_by_topic: dict[TopicId, dict[str, str]] = {}
     for topic_id, name, value in configs:
         configs_by_topic.setdefault(topic_id, {})[name] = value
     return [
-        Topic(name, topic_id, tuple(logs_by_topic[topic_id]), configs_by_topic.get(topic_id, {}))
-        for name, topic_id in sorted((name, topic_id) for topic_id, name in topics)
+        Topic(
+            name,
+            topic_id,
+            tuple(logs_by_topic[topic_id]),
+            configs_by_topic.get(topic_id, {}),
+            replication_factor,
+        )
+        for topic_id, name, replication_factor in sorted(topics, key=lambda row: row[1])
     ]

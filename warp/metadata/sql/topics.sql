@@ -11,7 +11,7 @@ select version from catalogue where id = 1
 update catalogue set version = $1 where id = 1
 
 -- name: all_topics
-select topic_id, name from topics
+select topic_id, name, replication_factor from topics
 
 -- name: all_configs
 select topic_id, name, value from topic_configs order by topic_id, name
@@ -20,7 +20,7 @@ select topic_id, name, value from topic_configs order by topic_id, name
 select topic_id, log_id from logs order by topic_id, partition
 
 -- name: changed_topics
-select topic_id, name from topics where version > $1
+select topic_id, name, replication_factor from topics where version > $1
 
 -- name: changed_configs
 select c.topic_id, c.name, c.value from topics t cross join topic_configs c
@@ -40,10 +40,10 @@ select t.collision_name, t.name from rows($1 as w: collision_name text) cross jo
 where t.collision_name = w.collision_name
 
 -- name: insert_topics
-insert into topics (topic_id, name, collision_name, partitions, version, created_ms)
-select w.topic_id, w.name, w.collision_name, w.partitions, w.version, w.created_ms
-from rows($1 as w: topic_id bytea, name text, collision_name text, partitions integer, version bigint,
-    created_ms bigint)
+insert into topics (topic_id, name, collision_name, partitions, replication_factor, version, created_ms)
+select w.topic_id, w.name, w.collision_name, w.partitions, w.replication_factor, w.version, w.created_ms
+from rows($1 as w: topic_id bytea, name text, collision_name text, partitions integer, replication_factor integer,
+    version bigint, created_ms bigint)
 
 -- name: insert_configs
 insert into topic_configs (topic_id, name, value)
@@ -56,7 +56,7 @@ select w.topic_id, w.partition
 from rows($1 as w: topic_id bytea, partition integer)
 
 -- name: find_topics
-select t.topic_id, t.name, t.partitions from rows($1 as w: topic_id bytea) cross join topics t
+select t.topic_id, t.name, t.partitions, t.replication_factor from rows($1 as w: topic_id bytea) cross join topics t
 where t.topic_id = w.topic_id
 
 -- name: remember_deleted_topics

@@ -32,6 +32,7 @@ create table topics (
     name text not null unique,
     collision_name text not null unique,
     partitions integer not null,
+    replication_factor integer not null,
     version integer not null,
     created_ms integer not null
 ) without rowid;

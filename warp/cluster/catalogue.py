@@ -1,0 +1,262 @@
+"""The catalogue: which topics there are, as one versioned snapshot per agent, and how topics come and go.
+
+A snapshot never changes; a newer one takes its place. What it says of a topic that it knows by id is right for as long
+as the topic lives, because ids are never used twice. What it does not know, and what it says of a name, may be out of
+date: then the version in the metadata store is looked at first, which is one small read, and only what has changed
+since is read again. So a topic that any agent has created is known to all of them when they are asked for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from types import MappingProxyType
+
+from warp.clock import Clock
+from warp.cluster.topic_config import topic_rules
+from warp.cluster.topic_request import (
+    CheckedTopic,
+    PartitionsRequest,
+    TopicRequest,
+    check_partitions_request,
+    check_topic_requests,
+)
+from warp.errors import ErrorCode, KafkaError, MetadataError
+from warp.ids import BrokerId, IdSource, LogId, TopicId
+from warp.log.model import LogTarget, TopicRules
+from warp.metadata.model import CatalogueChanges, NewTopic, Topic
+from warp.metadata.store import MetadataStore
+from warp.metadata.topics import collision_name
+
+NAME_FRESHNESS_S = 1.0
+"""How old a snapshot may be that an answer by name comes from, by monotonic seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicInfo:
+    """A topic, and its configs as an append needs them: parsed once."""
+
+    topic: Topic
+    rules: TopicRules
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.topic.name
+
+    @property
+    def topic_id(self) -> TopicId:
+        """Its id."""
+        return self.topic.topic_id
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions it has."""
+        return len(self.topic.logs)
+
+    def target(self, partition: int) -> LogTarget | None:
+        """A partition as the log's services want it; None when the topic has no such partition."""
+        if not 0 <= partition < len(self.topic.logs):
+            return None
+        topic = self.topic
+        return LogTarget(topic.logs[partition], topic.topic_id, partition, topic.name, self.rules)
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """All topics at one version. `by_name` is in the order of names."""
+
+    version: int
+    by_name: Mapping[str, TopicInfo]
+    by_id: Mapping[TopicId, TopicInfo]
+
+    def colliding(self, name: str) -> str | None:
+        """The topic whose name differs from `name` in '.' and '_' alone, if there is one."""
+        wanted = collision_name(name)
+        return next(
+            (other for other in self.by_name if other != name and collision_name(other) == wanted), None
+        )
+
+
+EMPTY_CATALOGUE = Catalogue(0, MappingProxyType({}), MappingProxyType({}))
+
+
+class CatalogueService:
+    """The agent's snapshot, its freshness, and the changes that clients ask for.
+
+    `broker` holds the agent's own settings by Kafka's names (`message.max.bytes`, `num.partitions`, …), as texts: they
+    are the defaults of topic configs. `broker_ids` names the agents that live. Methods that look at the store raise
+    MetadataError.
+    """
+
+    def __init__(
+        self,
+        store: MetadataStore,
+        clock: Clock,
+        ids: IdSource,
+        *,
+        broker: Mapping[str, str] | None = None,
+        broker_ids: Callable[[], Collection[BrokerId]] = tuple,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._ids = ids
+        self._broker = dict(broker or {})
+        self._broker_ids = broker_ids
+        self._current = EMPTY_CATALOGUE
+        self._checked_s = float("-inf")
+        self._lock = asyncio.Lock()
+        self._refreshes_begun = 0
+        self._last_error: MetadataError | None = None
+
+    @property
+    def current(self) -> Catalogue:
+        """The snapshot as it is, however old."""
+        return self._current
+
+    @property
+    def broker(self) -> Mapping[str, str]:
+        """The agent's own settings, by Kafka's names."""
+        return self._broker
+
+    async def lookup(self, *, names: Iterable[str] = (), topic_ids: Iterable[TopicId] = ()) -> Catalogue:
+        """A snapshot that can answer for these topics: what it does not know did not exist when this was called.
+
+        What it knows by name is at most a second out of date. Does not wait when the snapshot at hand will do.
+        """
+        catalogue = self._current
+        if all(topic_id in catalogue.by_id for topic_id in topic_ids):
+            wanted = list(names)
+            if not wanted or (self._is_fresh() and all(name in catalogue.by_name for name in wanted)):
+                return catalogue
+        return await self.refresh()
+
+    async def everything(self) -> Catalogue:
+        """A snapshot to list all topics from, at most a second out of date."""
+        return self._current if self._is_fresh() else await self.refresh()
+
+    async def refresh(self) -> Catalogue:
+        """The snapshot of a moment after this was called. Those who ask meanwhile share one look at the store."""
+        begun_before = self._refreshes_begun
+        async with self._lock:
+            if self._refreshes_begun > begun_before:
+                # One that began after this call has ended while it waited.
+                if self._last_error is not None:
+                    raise self._last_error
+                return self._current
+            self._refreshes_begun += 1
+            self._last_error = None
+            asked_s = self._clock.monotonic()
+            try:
+                changes = await self._store.catalogue_changes(self._current.version)
+            except MetadataError as error:
+                self._last_error = error
+                raise
+            if changes is not None:
+                self._current = self._apply(changes)
+            self._checked_s = asked_s
+            return self._current
+
+    async def create(
+        self, requests: Sequence[TopicRequest], *, validate_only: bool = False
+    ) -> list[TopicInfo | KafkaError]:
+        """Create topics, each on its own, as Kafka's CreateTopics does; in the order of the requests.
+
+        With `validate_only` nothing is changed, and the topics that would have come into being have made-up ids.
+        """
+        checked = check_topic_requests(
+            requests,
+            int(self._broker.get("num.partitions", "1")),
+            int(self._broker.get("default.replication.factor", "1")),
+            self._broker_ids(),
+        )
+        wanted = [
+            NewTopic(
+                topic.name, self._ids.topic_id(), topic.partitions, topic.configs, topic.replication_factor
+            )
+            for topic in checked
+            if isinstance(topic, CheckedTopic)
+        ]
+        made = iter(await self._create(wanted, validate_only))
+        return [topic if isinstance(topic, KafkaError) else next(made) for topic in checked]
+
+    async def delete(self, topic_ids: Sequence[TopicId]) -> list[ErrorCode]:
+        """Delete topics: per topic NONE or UNKNOWN_TOPIC_ID, in order."""
+        answers = await self._store.delete_topics(topic_ids)
+        await self.refresh()
+        return answers
+
+    async def create_partitions(
+        self, request: PartitionsRequest, *, validate_only: bool = False
+    ) -> TopicInfo:
+        """Raise a topic's number of partitions, as Kafka's CreatePartitions does. Raises KafkaError."""
+        catalogue = await self.lookup(names=[request.name])
+        info = catalogue.by_name.get(request.name)
+        if info is None:
+            raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"Topic {request.name} does not exist")
+        check_partitions_request(request, info.partitions, self._broker_ids())
+        if validate_only:
+            return info
+        grown = await self._store.create_partitions(info.topic_id, request.total)
+        await self.refresh()
+        if isinstance(grown, Topic):
+            return self._info(grown)
+        # Somebody else was first: what the snapshot said no longer holds.
+        if grown == ErrorCode.UNKNOWN_TOPIC_ID:
+            raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"Topic {request.name} does not exist")
+        raise KafkaError(grown, f"Topic already has {request.total} partitions or more")
+
+    async def _create(self, wanted: Sequence[NewTopic], validate_only: bool) -> list[TopicInfo | KafkaError]:
+        if not wanted:
+            return []
+        if validate_only:
+            catalogue = await self.refresh()
+            return [self._would_create(topic, catalogue) for topic in wanted]
+        answers = await self._store.create_topics(wanted)
+        catalogue = await self.refresh()
+        return [
+            self._info(answer) if isinstance(answer, Topic) else _refusal(answer, topic.name, catalogue)
+            for topic, answer in zip(wanted, answers, strict=True)
+        ]
+
+    def _would_create(self, topic: NewTopic, catalogue: Catalogue) -> TopicInfo | KafkaError:
+        if topic.name in catalogue.by_name:
+            return _refusal(ErrorCode.TOPIC_ALREADY_EXISTS, topic.name, catalogue)
+        if catalogue.colliding(topic.name) is not None:
+            return _refusal(ErrorCode.INVALID_TOPIC_EXCEPTION, topic.name, catalogue)
+        made_up = (LogId(-1),) * topic.partitions
+        return self._info(Topic(topic.name, topic.topic_id, made_up, topic.configs, topic.replication_factor))
+
+    def _is_fresh(self) -> bool:
+        return self._clock.monotonic() - self._checked_s < NAME_FRESHNESS_S
+
+    def _apply(self, changes: CatalogueChanges) -> Catalogue:
+        by_id = dict(self._current.by_id)
+        by_name = dict(self._current.by_name)
+        for topic_id in changes.removed:
+            gone = by_id.pop(topic_id, None)
+            if gone is not None:
+                del by_name[gone.name]
+        # Thousands of topics share a few sets of configs.
+        rules: dict[tuple[tuple[str, str], ...], TopicRules] = {}
+        for topic in changes.topics:
+            configs = tuple(sorted(topic.configs.items()))
+            if configs not in rules:
+                rules[configs] = topic_rules(topic.configs, self._broker)
+            by_id[topic.topic_id] = by_name[topic.name] = TopicInfo(topic, rules[configs])
+        in_order = dict(sorted(by_name.items(), key=itemgetter(0)))
+        return Catalogue(changes.version, MappingProxyType(in_order), MappingProxyType(by_id))
+
+    def _info(self, topic: Topic) -> TopicInfo:
+        return TopicInfo(topic, topic_rules(topic.configs, self._broker))
+
+
+def _refusal(error: ErrorCode, name: str, catalogue: Catalogue) -> KafkaError:
+    if error == ErrorCode.TOPIC_ALREADY_EXISTS:
+        return KafkaError(error, f"Topic {name} already exists")
+    other = catalogue.colliding(name)
+    return KafkaError(
+        error, f"Topic {name} collides with {other or 'another topic'}: '.' and '_' count as the same"
+    )
