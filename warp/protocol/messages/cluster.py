@@ -30,7 +30,7 @@ class DescribeClusterBroker(Struct):
     host: string
     port: int32
     rack: string | None = field(default=None)
-    is_fenced: boolean = field(since=2)  # KIP-1073
+    is_fenced: boolean = field(default=False, since=2)  # KIP-1073
 
 
 class DescribeClusterResponse(Response, api=ApiKey.DESCRIBE_CLUSTER, versions=(0, 2), flexible=0):
@@ -78,7 +78,7 @@ class DescribeLogDirsResult(Struct):
 
 class DescribeLogDirsResponse(Response, api=ApiKey.DESCRIBE_LOG_DIRS, versions=(1, 5), flexible=2):
     throttle_time_ms: int32 = field(default=0)
-    error_code: int16 = field(since=3, ignorable=True)
+    error_code: int16 = field(default=0, since=3, ignorable=True)
     results: list[DescribeLogDirsResult]
 
 
@@ -164,4 +164,4 @@ class UpdateFeaturesResponse(Response, api=ApiKey.UPDATE_FEATURES, versions=(0, 
     throttle_time_ms: int32 = field(default=0)
     error_code: int16
     error_message: string | None
-    results: list[UpdatableFeatureResult] = field(until=1, ignorable=True)
+    results: list[UpdatableFeatureResult] = field(default_factory=list, until=1, ignorable=True)

@@ -112,7 +112,7 @@ class NodeEndpoint(Struct):
 
 class FetchResponse(Response, api=ApiKey.FETCH, versions=(4, 18), flexible=12):
     throttle_time_ms: int32 = field(default=0)
-    error_code: int16 = field(since=7, ignorable=True)
+    error_code: int16 = field(default=0, since=7, ignorable=True)
     session_id: int32 = field(default=0, since=7)  # KIP-227
     responses: list[FetchTopicResponse]
     node_endpoints: list[NodeEndpoint] = field(default_factory=list, since=16, tag=0)  # KIP-951

@@ -120,7 +120,7 @@ class OffsetFetchResponseGroup(Struct):
 
 class OffsetFetchResponse(Response, api=ApiKey.OFFSET_FETCH, versions=(1, 10), flexible=6):
     throttle_time_ms: int32 = field(default=0, since=3, ignorable=True)
-    topics: list[OffsetFetchResponseTopic] = field(until=7)
+    topics: list[OffsetFetchResponseTopic] = field(default_factory=list, until=7)
     error_code: int16 = field(default=0, since=2, until=7, ignorable=True)
     groups: list[OffsetFetchResponseGroup] = field(default_factory=list, since=8)
 

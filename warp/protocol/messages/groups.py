@@ -23,11 +23,11 @@ class Coordinator(Struct):
 
 class FindCoordinatorResponse(Response, api=ApiKey.FIND_COORDINATOR, versions=(0, 6), flexible=3):
     throttle_time_ms: int32 = field(default=0, since=1, ignorable=True)
-    error_code: int16 = field(until=3)
-    error_message: string | None = field(since=1, until=3, ignorable=True)
-    node_id: int32 = field(until=3)
-    host: string = field(until=3)
-    port: int32 = field(until=3)
+    error_code: int16 = field(default=0, until=3)
+    error_message: string | None = field(default="", since=1, until=3, ignorable=True)
+    node_id: int32 = field(default=0, until=3)
+    host: string = field(default="", until=3)
+    port: int32 = field(default=0, until=3)
     coordinators: list[Coordinator] = field(default_factory=list, since=4)
 
 

@@ -63,7 +63,7 @@ class MetadataResponse(Response, api=ApiKey.METADATA, versions=(0, 13), flexible
     controller_id: int32 = field(default=-1, since=1, ignorable=True)
     topics: list[MetadataResponseTopic]
     cluster_authorized_operations: int32 = field(default=AUTHORIZED_OPERATIONS_OMITTED, since=8, until=10)
-    error_code: int16 = field(since=13, ignorable=True)
+    error_code: int16 = field(default=0, since=13, ignorable=True)
 
 
 class DescribeTopicPartitionsTopic(Struct):

@@ -64,7 +64,7 @@ class DeleteTopicsRequest(Request, api=ApiKey.DELETE_TOPICS, versions=(1, 6), fl
     """v6 names topics by name or id (KIP-516)."""
 
     topics: list[DeleteTopicState] = field(default_factory=list, since=6)
-    topic_names: list[string] = field(until=5, ignorable=True)
+    topic_names: list[string] = field(default_factory=list, until=5, ignorable=True)
     timeout_ms: int32
 
 
@@ -135,7 +135,7 @@ class ElectLeadersTopicResult(Struct):
 
 class ElectLeadersResponse(Response, api=ApiKey.ELECT_LEADERS, versions=(0, 2), flexible=2):
     throttle_time_ms: int32 = field(default=0)
-    error_code: int16 = field(since=1)
+    error_code: int16 = field(default=0, since=1)
     replica_election_results: list[ElectLeadersTopicResult]
 
 

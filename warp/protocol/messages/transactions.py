@@ -24,7 +24,7 @@ class AddPartitionsToTxnRequest(Request, api=ApiKey.ADD_PARTITIONS_TO_TXN, versi
     v3_and_below_transactional_id: string = field(default="", until=3)
     v3_and_below_producer_id: int64 = field(default=0, until=3)
     v3_and_below_producer_epoch: int16 = field(default=0, until=3)
-    v3_and_below_topics: list[AddPartitionsToTxnTopic] = field(until=3)
+    v3_and_below_topics: list[AddPartitionsToTxnTopic] = field(default_factory=list, until=3)
 
 
 class AddPartitionsToTxnPartitionResult(Struct):
@@ -44,9 +44,9 @@ class AddPartitionsToTxnResult(Struct):
 
 class AddPartitionsToTxnResponse(Response, api=ApiKey.ADD_PARTITIONS_TO_TXN, versions=(0, 5), flexible=3):
     throttle_time_ms: int32 = field(default=0)
-    error_code: int16 = field(since=4, ignorable=True)
+    error_code: int16 = field(default=0, since=4, ignorable=True)
     results_by_transaction: list[AddPartitionsToTxnResult] = field(default_factory=list, since=4)
-    results_by_topic_v3_and_below: list[AddPartitionsToTxnTopicResult] = field(until=3)
+    results_by_topic_v3_and_below: list[AddPartitionsToTxnTopicResult] = field(default_factory=list, until=3)
 
 
 class AddOffsetsToTxnRequest(Request, api=ApiKey.ADD_OFFSETS_TO_TXN, versions=(0, 4), flexible=3):
