@@ -1,13 +1,36 @@
-from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from typing_extensions import Buffer, Self
+from typing_extensions import Buffer
 
-class InvalidBatch(ValueError):
-    error_code: int
-    message: str
-    record_errors: list[tuple[int, str]]
-    def __init__(self, error_code: int, message: str, record_errors: Iterable[tuple[int, str]] = ()) -> None: ...
+from warp._record_io import (
+    InvalidBatch,
+    Record,
+    RecordIterator,
+    build_batch,
+    find_max_timestamp,
+    find_offset_by_timestamp,
+    iterate_records,
+)
+
+__all__ = [
+    "BatchHeader",
+    "BatchRules",
+    "BatchSpan",
+    "InvalidBatch",
+    "Record",
+    "RecordIterator",
+    "ValidatedBatch",
+    "build_batch",
+    "find_max_timestamp",
+    "find_offset_by_timestamp",
+    "iterate_records",
+    "needs_thread",
+    "parse_header",
+    "scan_batches",
+    "stamp_batches",
+    "validate_produce",
+    "whole_batches",
+]
 
 class BatchSpan(NamedTuple):
     position: int
@@ -18,13 +41,6 @@ class BatchSpan(NamedTuple):
     attributes: int
     producer_id: int
     record_count: int
-
-class Record(NamedTuple):
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes | None]]
 
 class BatchHeader:
     @property
@@ -82,37 +98,9 @@ class BatchRules:
         allow_zstd: bool = True,
     ) -> None: ...
 
-class RecordIterator:
-    def __iter__(self) -> Self: ...
-    def __next__(self) -> Record: ...
-
 def validate_produce(data: Buffer, rules: BatchRules) -> ValidatedBatch: ...
 def needs_thread(data: Buffer) -> bool: ...
 def parse_header(data: Buffer, offset: int = 0) -> BatchHeader: ...
 def stamp_batches(buffer: Buffer, base_offset: int, leader_epoch: int = 0) -> int: ...
 def scan_batches(data: Buffer) -> list[BatchSpan]: ...
 def whole_batches(data: Buffer, limit_bytes: int, first_always: bool) -> int: ...
-def iterate_records(
-    batch: Buffer, decompressed_bytes_max: int, *, skip_control: bool = False
-) -> Iterator[Record]: ...
-def find_offset_by_timestamp(
-    batch: Buffer, timestamp: int, decompressed_bytes_max: int, *, from_offset: int = 0
-) -> tuple[int, int] | None: ...
-def find_max_timestamp(batch: Buffer, decompressed_bytes_max: int) -> tuple[int, int]: ...
-def build_batch(
-    records: Iterable[
-        tuple[bytes | None, bytes | None, Sequence[tuple[str | bytes, bytes | None]], int]
-    ],
-    *,
-    codec: int = 0,
-    level: int | None = None,
-    base_offset: int = 0,
-    leader_epoch: int = -1,
-    producer_id: int = -1,
-    producer_epoch: int = -1,
-    base_sequence: int = -1,
-    is_transactional: bool = False,
-    is_control: bool = False,
-    log_append: bool = False,
-    append_time_ms: int | None = None,
-) -> bytes: ...

@@ -57,7 +57,7 @@ static inline void refuse(batch_verdict *verdict, int code, fault message)
 }
 
 /* What Produce checks before anything else: that there is exactly one batch, of magic 2, under an allowed codec. */
-static void judge_frame(const uint8_t *at, size_t count, const batch_rules *rules, batch_verdict *verdict)
+static inline void judge_frame(const uint8_t *at, size_t count, const batch_rules *rules, batch_verdict *verdict)
 {
     verdict->code = OK;
     verdict->message = NULL;
@@ -86,7 +86,7 @@ static void judge_frame(const uint8_t *at, size_t count, const batch_rules *rule
         refuse(verdict, CORRUPT_MESSAGE, "batch length does not agree with the bytes that came");
 }
 
-static void judge_header(batch_verdict *verdict)
+static inline void judge_header(batch_verdict *verdict)
 {
     const batch_header *header = &verdict->header;
     if (header->record_count <= 0 || header->last_offset_delta != header->record_count - 1)
@@ -107,7 +107,7 @@ static void judge_header(batch_verdict *verdict)
         refuse(verdict, UNSUPPORTED_COMPRESSION_TYPE, "batch has an unknown codec");
 }
 
-static void note(batch_verdict *verdict, int32_t record, finding_kind kind, int64_t value)
+static inline void note(batch_verdict *verdict, int32_t record, finding_kind kind, int64_t value)
 {
     bool is_about_time = kind == TIMESTAMP_OUT_OF_RANGE || kind == TIMESTAMP_OVERFLOW;
     if (verdict->findings_total++ < RECORD_FINDINGS_MAX)
@@ -118,7 +118,7 @@ static void note(batch_verdict *verdict, int32_t record, finding_kind kind, int6
 }
 
 /* Reads the records that stand from `at` to `end`, notes what is wrong with each, and finds the largest timestamp. */
-static void judge_records(const uint8_t *at, const uint8_t *end, const batch_rules *rules, batch_verdict *verdict)
+static inline void judge_records(const uint8_t *at, const uint8_t *end, const batch_rules *rules, batch_verdict *verdict)
 {
     const batch_header *header = &verdict->header;
     const int64_t earliest = saturating_subtract(rules->now_ms, rules->before_max_ms);
