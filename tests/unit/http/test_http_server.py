@@ -248,13 +248,14 @@ def test_stop_ends_idle_connections_lets_answers_finish_and_cuts_what_hangs() ->
 
         server = HttpServer(Address("127.0.0.1", 0), wait)
         await server.start()
-        idle, _idle_writer = await asyncio.open_connection("127.0.0.1", server.bound.port)
+        idle, idle_writer = await asyncio.open_connection("127.0.0.1", server.bound.port)
         finishing = asyncio.create_task(exchange(server, get("/finish", close=False)))
         hanging = asyncio.create_task(exchange(server, get("/hang")))
         await entered.acquire()
         await entered.acquire()
         stopping = asyncio.create_task(server.stop(0.2))
         assert await idle.read() == b""
+        idle_writer.close()
         release.set()
         assert b"Connection: close" in await finishing
         await stopping
