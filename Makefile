@@ -7,6 +7,7 @@ SHELL := /bin/bash
 VENV ?= .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet --constraint tools/constraints.txt
+KAFKAJS := tests/clients/kafkajs/node_modules
 LOCKED := mkdir -p build && flock build/lock
 # What is given to the program that a target runs: make run ARGS='--seconds 10', make test ARGS='-k fetch -x'.
 ARGS ?=
@@ -28,7 +29,7 @@ check: build $(VENV)/.stamp-dev ## Lint, types, stubs, import contracts, freshne
 build: $(VENV)/.stamp-run ## Compile the native extensions in place
 	@$(LOCKED) $(PY) setup.py --quiet build_ext --inplace
 
-clients: build $(VENV)/.stamp-dev ## Run the tests with real clients (needs kcat, node and npm)
+clients: build $(VENV)/.stamp-dev $(KAFKAJS)/.stamp-npm ## Run the tests with real clients (needs kcat, node and npm)
 	$(PY) -m pytest tests/clients $(ARGS)
 
 sim: build $(VENV)/.stamp-dev ## Run the simulator: ARGS='--seed 7', ARGS='--seeds 500'
@@ -60,7 +61,7 @@ format: $(VENV)/.stamp-dev ## Format the Python code and sort its imports
 	$(VENV)/bin/ruff format .
 
 clean: ## Remove what builds and tests leave, the virtual environment included
-	rm -rf build .venv warp/*.so *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf build .venv $(KAFKAJS) warp/*.so *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find warp tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.stamp-venv: tools/make-venv
@@ -78,3 +79,10 @@ $(VENV)/.stamp-dev: $(VENV)/.stamp-run
 	@echo 'make: installing what the tests and checks need'
 	@$(PIP) --group dev
 	@touch $@
+
+$(KAFKAJS)/.stamp-npm: tests/clients/kafkajs/package.json
+	@if command -v npm >/dev/null; then \
+	    echo 'make: installing kafkajs' && (cd $(<D) && npm install --silent --no-package-lock) && touch $@; \
+	else \
+	    echo 'make: no npm, so the kafkajs tests are skipped (Debian: apt-get install nodejs npm)'; \
+	fi

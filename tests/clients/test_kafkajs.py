@@ -11,6 +11,7 @@ import pytest
 from tests.clients.conftest import require_folder, require_tool
 from tests.clients.test_confluent import read_partition
 
+pytestmark = pytest.mark.toolchain
 FOLDER = Path(__file__).parent / "kafkajs"
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.clients.conftest import require_tool
 
+pytestmark = pytest.mark.toolchain
 CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
 
 
