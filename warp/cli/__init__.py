@@ -1,0 +1,1 @@
+"""The console script `warp`: one module per command, loaded only when its command is called."""

@@ -1,0 +1,151 @@
+"""The client library behind the commands that talk to a broker, with its errors turned into one line.
+
+librdkafka reports trouble in three ways: exceptions, events, and log lines of its own on standard error. Here the last
+two are remembered instead, because the reason of a time-out is in them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import confluent_kafka
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, ClusterMetadata
+
+from warp.config import did_you_mean
+from warp.errors import UsageError, WarpError
+
+CLIENT_ID = "warp-cli"
+
+C = TypeVar("C")
+
+
+class ClientError(WarpError):
+    """The broker could not be reached, or refused what was asked of it."""
+
+
+class Client:
+    """Makes clients for one broker, and remembers the last reason that they gave for not reaching it."""
+
+    def __init__(self, found: argparse.Namespace) -> None:
+        self.bootstrap: str = found.bootstrap
+        self.timeout_s: float = found.timeout
+        self._options = _client_options(found.client_option)
+        self._last_error = ""
+
+    def producer(self, **settings: Any) -> Producer:
+        """A producer. Raises UsageError for settings that the library refuses."""
+        return self._make(Producer, settings)
+
+    def consumer(self, **settings: Any) -> Consumer:
+        """A consumer that is assigned partitions by hand: no group, no commits."""
+        manual = {"group.id": CLIENT_ID, "enable.auto.commit": False, "enable.partition.eof": True}
+        return self._make(Consumer, {**manual, **settings})
+
+    def admin(self) -> AdminClient:
+        """A client for topics and their configs."""
+        return self._make(AdminClient, {})
+
+    def cluster(self, client: AdminClient | Consumer) -> ClusterMetadata:
+        """Brokers and topics. Raises ClientError when no broker answers in time."""
+        try:
+            return client.list_topics(timeout=self.timeout_s)
+        except KafkaException as error:
+            raise self.failure(error) from error
+
+    def topic_partitions(self, client: AdminClient | Consumer, topic: str) -> list[int]:
+        """The partitions of a topic that exists. Raises ClientError that names the nearest topic when it doesn't."""
+        topics = self.cluster(client).topics
+        if topic not in topics:
+            near = did_you_mean(topic, topics)
+            raise ClientError(
+                f"there is no topic {topic}{near or f'; make it with `warp topic create {topic}`'}"
+            )
+        return sorted(topics[topic].partitions)
+
+    def offsets(self, consumer: Consumer, topic: str, times_ms: Mapping[int, int]) -> dict[int, int]:
+        """Per partition the first offset of that time or later; the end when there is none. Raises ClientError.
+
+        The protocol's special times are OFFSET_BEGINNING and OFFSET_END.
+        """
+        asked = [TopicPartition(topic, partition, time_ms) for partition, time_ms in times_ms.items()]
+        try:
+            answers = consumer.offsets_for_times(asked, timeout=self.timeout_s)
+            for answer in answers:
+                if answer.error is not None:
+                    raise KafkaException(answer.error)
+        except KafkaException as error:
+            raise self.failure(error) from error
+        found = {answer.partition: answer.offset for answer in answers}
+        missing = {partition: OFFSET_END for partition, offset in found.items() if offset < 0}
+        if missing and any(times_ms[partition] != OFFSET_END for partition in missing):
+            found.update(self.offsets(consumer, topic, missing))
+        return found
+
+    def failure(self, error: KafkaException | KafkaError) -> ClientError:
+        """One line for an error of the library."""
+        reason = error.args[0] if isinstance(error, KafkaException) else error
+        if not isinstance(reason, KafkaError):
+            return ClientError(str(reason))
+        if reason.code() in (
+            KafkaError._TRANSPORT,
+            KafkaError._TIMED_OUT,
+            KafkaError._ALL_BROKERS_DOWN,
+            KafkaError._MSG_TIMED_OUT,
+        ):
+            why = f" ({self._last_error})" if self._last_error else ""
+            return ClientError(
+                f"no broker answered at {self.bootstrap} within {self.timeout_s:g} s{why}; is the agent running?"
+            )
+        return ClientError(f"{reason.str()} ({reason.name()})")
+
+    def note_error(self, error: KafkaError) -> None:
+        """The library's error callback."""
+        if error.code() != KafkaError._ALL_BROKERS_DOWN or not self._last_error:
+            self._last_error = _reason(error.str())
+
+    def _make(self, kind: Callable[..., C], settings: Mapping[str, Any]) -> C:
+        config = {
+            "bootstrap.servers": self.bootstrap,
+            "client.id": CLIENT_ID,
+            "socket.timeout.ms": max(100, int(self.timeout_s * 1000)),
+            **settings,
+            **self._options,
+            "error_cb": self.note_error,
+        }
+        try:
+            return kind(config, logger=_silent_logger())
+        except KafkaException as error:
+            raise UsageError(f"the client library refuses its settings: {error.args[0].str()}") from error
+
+
+def _client_options(texts: list[str]) -> dict[str, str]:
+    options = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--client-option {text!r} is not NAME=VALUE")
+        options[name] = value
+    return options
+
+
+def _reason(text: str) -> str:
+    """The essence of librdkafka's `host:port/bootstrap: Connect to ipv4#… failed: Connection refused (after …)`."""
+    text = text.partition(" (after ")[0]
+    _, failed, reason = text.rpartition(" failed: ")
+    return reason if failed else text.rpartition("/bootstrap: ")[2]
+
+
+def _silent_logger() -> logging.Logger:
+    logger = logging.getLogger("warp.cli.librdkafka")
+    logger.addHandler(logging.NullHandler())
+    logger.propagate = False
+    return logger
+
+
+def library_version() -> str:
+    """librdkafka's version, for messages."""
+    return confluent_kafka.libversion()[0]

@@ -1,0 +1,203 @@
+"""`warp consume`: the records of a topic, as lines or as JSON.
+
+Partitions are assigned by hand, so no consumer group is needed and nothing is committed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import BinaryIO, cast
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
+    Consumer,
+    KafkaError,
+    Message,
+    TopicPartition,
+)
+
+from warp.cli.arguments import Parser, add_client_options, positive_count
+from warp.cli.client import Client, ClientError
+from warp.cli.positions import END, Position, offset_at, parse_position
+from warp.cli.records import json_of_record
+
+EXAMPLES = """\
+  warp consume greetings                             # from the beginning, then whatever comes; Ctrl-C ends it
+  warp consume users --keys --to end                 # what is there now
+  warp consume users --from -10 --json               # the last ten of each partition
+  warp consume users --from 15m --count 100          # a hundred of the last quarter of an hour
+"""
+POLL_S = 0.2
+BATCH_RECORDS = 1_000
+
+
+def run(words: Sequence[str]) -> int:
+    """Run the command; the exit code."""
+    found = _parser().parse_all(words)
+    client = Client(found)
+    consumer = client.consumer(**{"auto.offset.reset": "error", "fetch.wait.max.ms": 200})
+    try:
+        _consume(found, client, consumer)
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        consumer.close()
+    return 0
+
+
+def _consume(found: argparse.Namespace, client: Client, consumer: Consumer) -> None:
+    partitions = client.topic_partitions(consumer, found.topic)
+    if found.partition is not None:
+        if found.partition not in partitions:
+            raise ClientError(
+                f"topic {found.topic} has no partition {found.partition}, only 0 to {partitions[-1]}"
+            )
+        partitions = [found.partition]
+    ends = _ends(client, consumer, found.topic, partitions)
+    begins = _resolve(found.begin, client, consumer, found.topic, ends)
+    stops = None if found.to is None else _resolve(found.to, client, consumer, found.topic, ends)
+    output = _Output(sys.stdout.buffer, found)
+    left = {p for p in partitions if stops is None or begins[p] < stops[p]}
+    consumer.assign([TopicPartition(found.topic, p, begins[p]) for p in partitions if p in left])
+    # At the end of a partition comes a message without a record, whose offset is that end.
+    while left:
+        for message in consumer.consume(
+            BATCH_RECORDS if found.count is None else min(BATCH_RECORDS, found.count), POLL_S
+        ):
+            if _failed(message, client):
+                continue
+            partition, offset = message.partition(), message.offset()
+            assert partition is not None
+            assert offset is not None
+            if stops is not None and offset >= stops[partition]:
+                left.discard(partition)
+                continue
+            if message.error() is not None:
+                continue
+            output.write(message)
+            if found.count is not None and output.count >= found.count:
+                left.clear()
+                break
+            if stops is not None and offset + 1 >= stops[partition]:
+                left.discard(partition)
+        output.flush()
+
+
+def _failed(message: Message, client: Client) -> bool:
+    """False for a record or the end of a partition; True for trouble that passes. Raises ClientError for the rest."""
+    error = message.error()
+    if error is None or error.code() == KafkaError._PARTITION_EOF:
+        return False
+    if error.retriable() and not error.fatal():
+        return True
+    raise client.failure(error)
+
+
+def _ends(
+    client: Client, consumer: Consumer, topic: str, partitions: Sequence[int]
+) -> dict[int, tuple[int, int]]:
+    """Per partition the first offset and the one after the last."""
+    starts = client.offsets(consumer, topic, dict.fromkeys(partitions, OFFSET_BEGINNING))
+    ends = client.offsets(consumer, topic, dict.fromkeys(partitions, OFFSET_END))
+    return {partition: (starts[partition], ends[partition]) for partition in partitions}
+
+
+def _resolve(
+    position: Position, client: Client, consumer: Consumer, topic: str, ends: Mapping[int, tuple[int, int]]
+) -> dict[int, int]:
+    """The offset of a position in every partition."""
+    if position == END:
+        return {partition: end for partition, (_, end) in ends.items()}
+    at_time = dict.fromkeys(ends, 0)
+    if position.time_ms is not None:
+        at_time = client.offsets(consumer, topic, dict.fromkeys(ends, position.time_ms))
+    return {p: offset_at(position, start, end, at_time[p]) for p, (start, end) in ends.items()}
+
+
+class _Output:
+    """Writes records in the form that was asked for."""
+
+    def __init__(self, file: BinaryIO, found: argparse.Namespace) -> None:
+        self._file = file
+        self._is_json = found.json
+        self._has_keys = found.keys or found.key_separator is not None
+        self._separator = ("\t" if found.key_separator is None else found.key_separator).encode()
+        self.count = 0
+
+    def write(self, message: Message) -> None:
+        """One record, one line."""
+        self.count += 1
+        key, value = message.key(), message.value()
+        if self._is_json:
+            line = _json(message).encode("utf-8", "surrogatepass")
+        elif self._has_keys:
+            line = (key or b"") + self._separator + (value or b"")
+        else:
+            line = value or b""
+        self._file.write(line + b"\n")
+
+    def flush(self) -> None:
+        """Show what was written: after each batch, so that a pipe sees records when they come."""
+        self._file.flush()
+
+
+def _json(message: Message) -> str:
+    headers: list[tuple[str, bytes | None]] = []
+    for header in message.headers() or []:
+        name, content = cast("tuple[str, bytes | str | None]", header)
+        headers.append((name, content.encode() if isinstance(content, str) else content))
+    return json_of_record(
+        str(message.topic()),
+        int(message.partition() or 0),
+        int(message.offset() or 0),
+        message.timestamp()[1],
+        message.key(),
+        message.value(),
+        headers,
+    )
+
+
+def _parser() -> Parser:
+    parser = Parser("warp consume", "Print the records of a topic, one per line.", EXAMPLES)
+    parser.add_argument("topic", metavar="TOPIC")
+    place = "beginning, end, an offset, -N (N before the end), 10m (ten minutes ago), or a time"
+    parser.add_argument(
+        "--from",
+        dest="begin",
+        type=_position,
+        default="beginning",
+        metavar="PLACE",
+        help=f"Where to begin: {place}. Default: beginning.",
+    )
+    parser.add_argument(
+        "--to",
+        type=_position,
+        metavar="PLACE",
+        help="Where to stop, likewise; without it, wait for more. The place itself is not included.",
+    )
+    parser.add_argument(
+        "-n", "--count", type=positive_count, metavar="NUMBER", help="Stop after so many records."
+    )
+    parser.add_argument("-p", "--partition", type=int, metavar="NUMBER", help="Read this partition alone.")
+    parser.add_argument(
+        "--keys", action="store_true", help="Print the key before the value, with a tab between."
+    )
+    parser.add_argument(
+        "-k", "--key-separator", metavar="TEXT", help="Print keys, with this text between key and value."
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="Print each record with all its fields as a JSON object."
+    )
+    add_client_options(parser)
+    return parser
+
+
+def _position(text: str) -> Position:
+    try:
+        return parse_position(text, time.time_ns() // 1_000_000)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

@@ -1,0 +1,166 @@
+"""`warp topic create|list|describe|delete`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, KafkaException
+from confluent_kafka.admin import (
+    AdminClient,
+    ConfigResource,
+    ConfigSource,
+    NewTopic,
+    ResourceType,
+)
+
+from warp.cli.arguments import Parser, add_client_options, positive_count
+from warp.cli.client import Client, ClientError
+from warp.config import did_you_mean
+from warp.errors import UsageError
+
+ACTIONS = ("create", "list", "describe", "delete")
+
+HELP_EXAMPLES = """\
+  warp topic create orders --partitions 6 --config retention.ms=86400000
+  warp topic list
+  warp topic describe orders
+  warp topic delete orders
+"""
+
+
+def run(words: Sequence[str]) -> int:
+    """Run the command; the exit code."""
+    if not words or words[0] in ("-h", "--help"):
+        Parser("warp topic ACTION", f"Actions: {', '.join(ACTIONS)}.", HELP_EXAMPLES).print_help()
+        if not words:
+            raise UsageError("no action was given")
+        return 0
+    action = words[0]
+    if action not in ACTIONS:
+        raise UsageError(f"unknown action {action}{did_you_mean(action, ACTIONS)}")
+    parser = _parser(action)
+    found = parser.parse_all(words[1:])
+    client = Client(found)
+    actions = {"create": _create, "list": _list, "describe": _describe, "delete": _delete}
+    actions[action](found, client)
+    return 0
+
+
+def _parser(action: str) -> Parser:
+    descriptions = {
+        "create": "Create a topic.",
+        "list": "List the topics.",
+        "describe": "Show a topic's partitions, their offsets, and its settings.",
+        "delete": "Delete topics and all their records.",
+    }
+    examples = "".join(f"{line}\n" for line in HELP_EXAMPLES.splitlines() if f" {action}" in line)
+    parser = Parser(f"warp topic {action}", descriptions[action], examples)
+    if action == "create":
+        parser.add_argument("topic", metavar="TOPIC")
+        parser.add_argument(
+            "-p", "--partitions", type=positive_count, metavar="NUMBER", help="Default: what the broker sets."
+        )
+        parser.add_argument(
+            "-c",
+            "--config",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            help="Setting of the topic. May be repeated.",
+        )
+        parser.add_argument(
+            "--if-not-exists", action="store_true", help="Succeed when the topic is there already."
+        )
+    elif action == "delete":
+        parser.add_argument("topics", metavar="TOPIC", nargs="+")
+    elif action == "describe":
+        parser.add_argument("topic", metavar="TOPIC")
+    if action in ("list", "describe"):
+        parser.add_argument("--json", action="store_true", help="Print JSON instead of columns.")
+    add_client_options(parser)
+    return parser
+
+
+def _create(found: argparse.Namespace, client: Client) -> None:
+    configs = {}
+    for text in found.config:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"--config {text!r} is not NAME=VALUE")
+        configs[name] = value
+    new = NewTopic(found.topic, num_partitions=found.partitions or -1, replication_factor=-1, config=configs)
+    pending = client.admin().create_topics(
+        [new], operation_timeout=client.timeout_s, request_timeout=client.timeout_s
+    )
+    try:
+        pending[found.topic].result()
+    except KafkaException as error:
+        if found.if_not_exists and error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+            print(f"topic {found.topic} is there already")
+            return
+        raise client.failure(error) from error
+    print(f"created topic {found.topic}")
+
+
+def _list(found: argparse.Namespace, client: Client) -> None:
+    topics = client.cluster(client.admin()).topics
+    rows = [(name, len(topics[name].partitions)) for name in sorted(topics)]
+    if found.json:
+        print(json.dumps([{"topic": name, "partitions": count} for name, count in rows]))
+        return
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, count in rows:
+        print(f"{name:<{width}}  {count} partition{'s' if count != 1 else ''}")
+
+
+def _describe(found: argparse.Namespace, client: Client) -> None:
+    admin = client.admin()
+    partitions = client.topic_partitions(admin, found.topic)
+    consumer = client.consumer()
+    try:
+        starts = client.offsets(consumer, found.topic, dict.fromkeys(partitions, OFFSET_BEGINNING))
+        ends = client.offsets(consumer, found.topic, dict.fromkeys(partitions, OFFSET_END))
+        configs = _overrides(admin, found.topic, client)
+    except KafkaException as error:
+        raise client.failure(error) from error
+    finally:
+        consumer.close()
+    rows = [
+        {"partition": partition, "start_offset": starts[partition], "end_offset": ends[partition]}
+        for partition in partitions
+    ]
+    if found.json:
+        print(json.dumps({"topic": found.topic, "partitions": rows, "configs": configs}))
+        return
+    print(f"topic {found.topic}, {len(rows)} partition{'s' if len(rows) != 1 else ''}")
+    for name, value in configs.items():
+        print(f"  {name}={value}")
+    print("PARTITION  START  END")
+    for row in rows:
+        print(f"{row['partition']:<9}  {row['start_offset']:<5}  {row['end_offset']}")
+
+
+def _delete(found: argparse.Namespace, client: Client) -> None:
+    pending = client.admin().delete_topics(
+        found.topics, operation_timeout=client.timeout_s, request_timeout=client.timeout_s
+    )
+    failures: list[ClientError] = []
+    for topic in found.topics:
+        try:
+            pending[topic].result()
+            print(f"deleted topic {topic}")
+        except KafkaException as error:
+            failures.append(ClientError(f"{topic}: {client.failure(error)}"))
+    if failures:
+        raise ClientError("; ".join(map(str, failures)))
+
+
+def _overrides(admin: AdminClient, topic: str, client: Client) -> dict[str, str]:
+    """The settings of a topic that are its own, by name."""
+    resource = ConfigResource(ResourceType.TOPIC, topic)
+    answer = admin.describe_configs([resource], request_timeout=client.timeout_s)
+    entries = answer[resource].result()
+    own = ConfigSource.DYNAMIC_TOPIC_CONFIG.value
+    return {name: entries[name].value for name in sorted(entries) if entries[name].source == own}
