@@ -55,12 +55,19 @@ class ProducerKey(NamedTuple):
     producer_id: ProducerId
 
 
-@dataclass(frozen=True, slots=True)
-class ProducerRow:
-    """A producer's state in one log. No batches: the epoch was raised by a marker, and the next sequence is 0."""
+class ProducerRow(NamedTuple):
+    """A producer's state in one log, its last batches packed as they are stored: most commits need but the last.
+
+    No batches: the epoch was raised by a marker, and the next sequence is 0.
+    """
 
     epoch: int
-    batches: tuple[WrittenBatch, ...]
+    packed_batches: bytes
+
+    @property
+    def batches(self) -> tuple[WrittenBatch, ...]:
+        """Its last batches, oldest first."""
+        return unpack_batches(self.packed_batches)
 
 
 class Gap(NamedTuple):
@@ -70,6 +77,10 @@ class Gap(NamedTuple):
     producer_id: ProducerId
     epoch: int
     first_sequence: int
+
+
+_WRITTEN_BATCH = struct.Struct(">iiqq")
+_OUTCOME = struct.Struct(">hqBq")
 
 
 class GapMemory:
@@ -227,6 +238,10 @@ def _sequence_verdict(
         if batch.base_sequence == 0 or _gap_has_lasted(batch, gap_has_lasted):
             return None
         return BatchOutcome(ErrorCode.NOT_ENOUGH_REPLICAS, -1)
+    expected = expected_sequence(state, batch.producer_epoch)
+    if batch.base_sequence == expected and batch.producer_epoch >= state.epoch:
+        # Next in line; no duplicate either, as a window of five batches can't go once around all sequences.
+        return None
     if batch.producer_epoch == state.epoch:
         last_sequence = add_to_sequence(batch.base_sequence, batch.offset_count - 1)
         for written in state.batches:
@@ -236,9 +251,6 @@ def _sequence_verdict(
                 )
     elif batch.producer_epoch < state.epoch:
         return BatchOutcome(ErrorCode.INVALID_PRODUCER_EPOCH, -1)
-    expected = expected_sequence(state, batch.producer_epoch)
-    if batch.base_sequence == expected:
-        return None
     is_ahead = (batch.base_sequence - expected) % SEQUENCE_MODULUS < SEQUENCE_MODULUS // 2
     if is_ahead and not _gap_has_lasted(batch, gap_has_lasted):
         return BatchOutcome(ErrorCode.NOT_ENOUGH_REPLICAS, -1)
@@ -251,9 +263,12 @@ def _gap_has_lasted(batch: BatchEntry, gap_has_lasted: Callable[[Gap], bool]) ->
 
 def expected_sequence(state: ProducerRow, epoch: int) -> int:
     """The sequence that the producer's next batch has to begin with."""
-    if epoch != state.epoch or not state.batches:
+    if epoch != state.epoch or not state.packed_batches:
         return 0
-    return add_to_sequence(state.batches[-1].last_sequence, 1)
+    _, last_sequence, _, _ = _WRITTEN_BATCH.unpack_from(
+        state.packed_batches, len(state.packed_batches) - _WRITTEN_BATCH.size
+    )
+    return add_to_sequence(last_sequence, 1)
 
 
 def add_to_sequence(sequence: int, count: int) -> int:
@@ -264,14 +279,11 @@ def add_to_sequence(sequence: int, count: int) -> int:
 def _after(state: ProducerRow | None, batch: BatchEntry, base_offset: int) -> ProducerRow:
     """A producer's state once the batch is written."""
     last_sequence = add_to_sequence(batch.base_sequence, batch.offset_count - 1)
-    written = WrittenBatch(batch.base_sequence, last_sequence, base_offset, batch.max_timestamp_ms)
+    written = _WRITTEN_BATCH.pack(batch.base_sequence, last_sequence, base_offset, batch.max_timestamp_ms)
     if state is None or state.epoch != batch.producer_epoch:
-        return ProducerRow(batch.producer_epoch, (written,))
-    return ProducerRow(state.epoch, (*state.batches, written)[-WINDOW_BATCHES:])
-
-
-_WRITTEN_BATCH = struct.Struct(">iiqq")
-_OUTCOME = struct.Struct(">hqBq")
+        return ProducerRow(batch.producer_epoch, written)
+    kept = state.packed_batches[-(WINDOW_BATCHES - 1) * _WRITTEN_BATCH.size :]
+    return ProducerRow(state.epoch, kept + written)
 
 
 def pack_batches(batches: Sequence[WrittenBatch]) -> bytes:

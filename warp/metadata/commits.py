@@ -20,9 +20,7 @@ from warp.metadata.commit import (
     ProducerKey,
     ProducerRow,
     decide,
-    pack_batches,
     pack_outcomes,
-    unpack_batches,
     unpack_outcomes,
 )
 from warp.metadata.extents import extent_from_row
@@ -139,7 +137,7 @@ async def _read_producers(
         return {}
     rows = await session.all(READ_PRODUCERS, keys)
     return {
-        ProducerKey(LogId(log_id), ProducerId(producer_id)): ProducerRow(epoch, unpack_batches(batches))
+        ProducerKey(LogId(log_id), ProducerId(producer_id)): ProducerRow(epoch, batches)
         for log_id, producer_id, epoch, batches, _open_offset in rows
     }
 
@@ -175,7 +173,7 @@ async def _write(session: Session, decision: Decision, segment_ids: Sequence[int
     await session.execute_rows(
         UPSERT_PRODUCERS,
         [
-            (key.log_id, key.producer_id, state.epoch, pack_batches(state.batches), now_ms)
+            (key.log_id, key.producer_id, state.epoch, state.packed_batches, now_ms)
             for key, state in sorted(decision.producers.items())
         ],
     )
