@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from warp._records import stamp_batches
+from warp._records import InvalidBatch, stamp_batches, whole_batches
 from warp.errors import ObjectStoreError
 from warp.ids import LEADER_EPOCH, LogId
 from warp.log.cache import ChunkCache
@@ -220,9 +220,14 @@ def _pieces(extents: Sequence[Extent], place: Place, bytes_max: int, end_offset:
 
 def _stamp(view: memoryview, piece: _Piece, end_offset: int) -> tuple[int, int]:
     """Stamp the whole batches of a piece below `end_offset`: how many bytes they take, and the offset after them."""
-    whole, next_offset = stamp_batches(view, piece.base_offset, LEADER_EPOCH)
     extent = piece.extent
-    if piece.position + whole == extent.position + extent.size_bytes and next_offset != extent.end_offset:
+    try:
+        whole = whole_batches(view, len(view), False)
+        next_offset = stamp_batches(view[:whole], piece.base_offset, LEADER_EPOCH)
+    except InvalidBatch as error:
+        raise CorruptExtent(f"{extent.key}: {error} near byte {piece.position}") from error
+    is_end = piece.position + whole == extent.position + extent.size_bytes
+    if next_offset > extent.end_offset or is_end != (next_offset == extent.end_offset):
         raise CorruptExtent(f"{extent.key}: offsets end at {next_offset}, the index says {extent.end_offset}")
     if next_offset > end_offset:
         cut = find_batch(view[:whole], 0, piece.base_offset, end_offset)

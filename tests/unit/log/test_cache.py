@@ -1,0 +1,285 @@
+"""The chunk cache: one load per chunk, bounded bytes, failures and cancellations that hurt nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from warp.errors import ObjectNotFound, ObjectStoreError, ShortObject
+from warp.log.cache import ChunkCache
+from warp.objectstore.base import ObjectInfo
+
+CHUNK = 100
+DATA = bytes(range(250))
+
+
+class GatedStore:
+    """Objects in a dictionary; requests wait for `gate` and fail while `failure` is set."""
+
+    requests_are_free = True
+
+    def __init__(self, objects: dict[str, bytes], *, hands_over_short: bool = True) -> None:
+        self.objects = objects
+        self.hands_over_short = hands_over_short
+        self.gets: list[tuple[str, int, int]] = []
+        self.heads = 0
+        self.failure: ObjectStoreError | None = None
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def get(self, key: str, start: int, length: int) -> bytes:
+        self.gets.append((key, start, length))
+        await self.gate.wait()
+        if self.failure is not None:
+            raise self.failure
+        if key not in self.objects:
+            raise ObjectNotFound(key)
+        data = self.objects[key][start : start + length]
+        if len(data) < length:
+            raise ShortObject(key, data if self.hands_over_short else None)
+        return data
+
+    async def head(self, key: str) -> ObjectInfo:
+        self.heads += 1
+        return ObjectInfo(key, len(self.objects[key]), 0)
+
+
+def run(scenario: Callable[[], Awaitable[None]]) -> None:
+    async def main() -> None:
+        await asyncio.wait_for(scenario(), 20)
+
+    asyncio.run(main())
+
+
+def make_cache(store: GatedStore, bytes_max: int = 10 * CHUNK) -> ChunkCache:
+    return ChunkCache(store, bytes_max=bytes_max, chunk_bytes=CHUNK)  # type: ignore[arg-type]
+
+
+async def read(cache: ChunkCache, key: str, position: int, size: int) -> bytes:
+    return b"".join(await cache.read(key, position, size))
+
+
+@pytest.mark.parametrize("hands_over_short", [True, False])
+def test_every_range_is_read_as_it_stands_in_the_object(hands_over_short: bool) -> None:
+    async def scenario() -> None:
+        cache = make_cache(GatedStore({"a": DATA}, hands_over_short=hands_over_short))
+        for position in range(0, 250, 7):
+            for size in (1, 60, 100, 101, 249):
+                if position + size <= 250:
+                    assert await read(cache, "a", position, size) == DATA[position : position + size]
+                    views = cache.views("a", position, size)
+                    assert views is not None
+                    assert b"".join(views) == DATA[position : position + size]
+        assert cache.used_bytes == 250
+
+    run(scenario)
+
+
+def test_a_short_last_chunk_costs_one_request_when_the_store_hands_it_over() -> None:
+    async def scenario() -> None:
+        store = GatedStore({"a": DATA})
+        assert await read(make_cache(store), "a", 200, 50) == DATA[200:]
+        assert len(store.gets) == 1
+        assert store.heads == 0
+
+    run(scenario)
+
+
+def test_a_chunk_is_loaded_once_however_many_readers_there_are() -> None:
+    async def scenario() -> None:
+        store = GatedStore({"a": DATA})
+        cache = make_cache(store)
+        store.gate.clear()
+        readers = [asyncio.create_task(read(cache, "a", start, 10)) for start in range(50)]
+        await asyncio.sleep(0)
+        store.gate.set()
+        assert [await reader for reader in readers] == [DATA[s : s + 10] for s in range(50)]
+        assert store.gets == [("a", 0, CHUNK)]
+
+    run(scenario)
+
+
+def test_a_cancelled_reader_leaves_the_load_to_the_others() -> None:
+    async def scenario() -> None:
+        store = GatedStore({"a": DATA})
+        cache = make_cache(store)
+        store.gate.clear()
+        first = asyncio.create_task(read(cache, "a", 0, 10))
+        second = asyncio.create_task(read(cache, "a", 5, 10))
+        await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.sleep(0)
+        store.gate.set()
+        assert await second == DATA[5:15]
+        assert first.cancelled()
+        assert len(store.gets) == 1
+
+    run(scenario)
+
+
+def test_a_failed_load_is_not_remembered() -> None:
+    async def scenario() -> None:
+        store = GatedStore({"a": DATA})
+        cache = make_cache(store)
+        store.failure = ObjectStoreError("down")
+        readers = [asyncio.create_task(read(cache, "a", 0, 10)) for _ in range(3)]
+        outcomes = await asyncio.gather(*readers, return_exceptions=True)
+        assert all(isinstance(outcome, ObjectStoreError) for outcome in outcomes)
+        assert (cache.failed_loads, cache.used_bytes, len(store.gets)) == (1, 0, 1)
+        store.failure = None
+        assert await read(cache, "a", 0, 10) == DATA[:10]
+
+    run(scenario)
+
+
+def test_a_missing_and_a_cut_object_are_told_apart_and_not_kept() -> None:
+    async def scenario() -> None:
+        store = GatedStore({"cut": DATA[:120]})
+        cache = make_cache(store)
+        with pytest.raises(ObjectNotFound):
+            await cache.read("gone", 0, 10)
+        with pytest.raises(ShortObject):
+            await cache.read("cut", 100, 50)
+        store.objects["cut"] = DATA
+        assert await read(cache, "cut", 100, 50) == DATA[100:150]
+
+    run(scenario)
+
+
+def test_the_least_recently_used_chunk_goes_first() -> None:
+    async def scenario() -> None:
+        store = GatedStore(dict.fromkeys("abcd", DATA))
+        cache = make_cache(store, bytes_max=3 * CHUNK)
+        for name in "abc":
+            await cache.read(name, 0, 10)
+        assert cache.views("a", 0, 10) is not None
+        await cache.read("d", 0, 10)
+        assert cache.views("b", 0, 10) is None
+        assert cache.views("a", 0, 10) is not None
+        assert cache.evictions == 1
+
+    run(scenario)
+
+
+def test_the_bound_holds_at_every_moment_under_many_readers() -> None:
+    async def scenario() -> None:
+        names = [f"object-{number}" for number in range(20)]
+        store = GatedStore(dict.fromkeys(names, DATA))
+        cache = make_cache(store, bytes_max=3 * CHUNK)
+        highest = 0
+
+        async def watch() -> None:
+            nonlocal highest
+            while True:
+                highest = max(highest, cache.used_bytes)
+                await asyncio.sleep(0)
+
+        watcher = asyncio.create_task(watch())
+        readers = [asyncio.create_task(read(cache, name, 20, 200)) for name in names for _ in range(3)]
+        for reader in readers:
+            assert await reader == DATA[20:220]
+        watcher.cancel()
+        assert highest == 3 * CHUNK
+        assert cache.used_bytes <= 3 * CHUNK
+
+    run(scenario)
+
+
+def test_readers_that_wait_for_room_can_be_cancelled() -> None:
+    async def scenario() -> None:
+        store = GatedStore(dict.fromkeys("abc", DATA))
+        cache = make_cache(store, bytes_max=CHUNK)
+        store.gate.clear()
+        readers = [asyncio.create_task(read(cache, name, 0, 10)) for name in "abc"]
+        await asyncio.sleep(0.01)
+        assert len(store.gets) == 1
+        readers[1].cancel()
+        await asyncio.sleep(0)
+        store.gate.set()
+        assert await readers[0] == DATA[:10]
+        assert await readers[2] == DATA[:10]
+        assert cache.used_bytes <= CHUNK
+
+    run(scenario)
+
+
+def test_a_fresh_segment_is_read_without_a_request() -> None:
+    async def scenario() -> None:
+        store = GatedStore({})
+        cache = make_cache(store, bytes_max=10_000)
+        cache.put_segment("one", DATA)
+        cache.put_segment("pieces", [DATA[:3], b"", DATA[3:130], memoryview(DATA)[130:]])
+        for key in ("one", "pieces"):
+            for position, size in ((0, 250), (2, 2), (3, 127), (129, 2), (249, 1)):
+                views = cache.views(key, position, size)
+                assert views is not None
+                assert b"".join(views) == DATA[position : position + size]
+                assert await read(cache, key, position, size) == DATA[position : position + size]
+            assert cache.views(key, 200, 51) is None
+        assert store.gets == []
+
+    run(scenario)
+
+
+def test_a_segment_that_does_not_fit_is_left_out() -> None:
+    async def scenario() -> None:
+        store = GatedStore({"a": DATA})
+        cache = make_cache(store, bytes_max=4 * CHUNK)
+        cache.put_segment("big", DATA)
+        assert (cache.refused_segments, cache.used_bytes) == (1, 0)
+        store.gate.clear()
+        reader = asyncio.create_task(read(cache, "a", 0, 10))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        cache.put_segment("beside the load", DATA[:100])
+        assert (cache.refused_segments, cache.used_bytes) == (2, CHUNK)
+        store.gate.set()
+        assert await reader == DATA[:10]
+
+    run(scenario)
+
+
+def test_prefetched_chunks_are_joined_by_readers() -> None:
+    async def scenario() -> None:
+        store = GatedStore({"a": DATA})
+        cache = make_cache(store)
+        assert cache.prefetch("a", 50, 100) == 2
+        assert cache.prefetch("a", 50, 100) == 0
+        assert await read(cache, "a", 50, 100) == DATA[50:150]
+        assert len(store.gets) == 2
+
+    run(scenario)
+
+
+def test_prefetching_keeps_room_for_readers() -> None:
+    async def scenario() -> None:
+        store = GatedStore({"a": DATA})
+        cache = make_cache(store, bytes_max=2 * CHUNK)
+        store.gate.clear()
+        assert cache.prefetch("a", 0, 250) == 1
+        store.gate.set()
+        assert await read(cache, "a", 0, 250) == DATA
+
+    run(scenario)
+
+
+def test_close_stops_loads_in_flight() -> None:
+    async def scenario() -> None:
+        store = GatedStore({"a": DATA})
+        cache = make_cache(store)
+        store.gate.clear()
+        reader = asyncio.create_task(read(cache, "a", 0, 10))
+        await asyncio.sleep(0)
+        await cache.close()
+        with pytest.raises(ObjectStoreError, match="closed"):
+            await reader
+        assert cache.used_bytes == 0
+
+    run(scenario)
+
+
+def test_a_cache_smaller_than_a_chunk_is_refused() -> None:
+    with pytest.raises(ValueError, match="can't hold a chunk"):
+        ChunkCache(GatedStore.__new__(GatedStore), bytes_max=99, chunk_bytes=100)  # type: ignore[arg-type]
