@@ -210,7 +210,8 @@ cdef int _unsnappy_block(object snappy, object block, object target) except -1:
 cdef object _snappy_stream(object view):
     import cramjam
     cdef list parts = [b"\x82SNAPPY\x00\x00\x00\x00\x01\x00\x00\x00\x01"]
-    for start in range(0, len(view), SNAPPY_CHUNK_BYTES):
+    # Not even nothing goes without a chunk: some readers do not take a bare header for a stream.
+    for start in range(0, max(len(view), 1), SNAPPY_CHUNK_BYTES):
         packed = bytes(cramjam.snappy.compress_raw(view[start:start + SNAPPY_CHUNK_BYTES]))
         parts.append(len(packed).to_bytes(4, "big"))
         parts.append(packed)
