@@ -11,7 +11,7 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport int32_t, uint8_t
 from libc.string cimport memcpy
 
-from warp._codec import DecodeError
+from warp._plan import DecodeError
 from warp._wire cimport load32
 
 cdef enum:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import struct
 
-from warp._codec import RequestHeader, encode_parts, read_request_header
+from warp._decode import RequestHeader, read_request_header
+from warp._encode import encode_parts
 from warp.protocol.apis import APIS
 from warp.protocol.schema import Buffer, Request, Response
 from warp.protocol.types import ApiKey
