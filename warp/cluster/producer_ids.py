@@ -21,7 +21,7 @@ class ProducerIds:
         self._next = 0
         self._end = 0
 
-    async def allocate(self) -> ProducerId:
+    async def next(self) -> ProducerId:
         """A new producer id. Raises MetadataError when a new block is needed and can't be had."""
         async with self._lock:
             if self._next == self._end:
