@@ -8,7 +8,7 @@ a C array with one operation per field, in wire order, which `_decode` and `_enc
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.object cimport Py_EQ, PyObject, PyTypeObject
 
-from warp._cpython cimport (Py_XINCREF, PyList_New, PyObject_RichCompareBool, PyTuple_GET_ITEM, PyTuple_GET_SIZE,
+from warp._cpython cimport (Py_XDECREF, Py_XINCREF, PyList_New, PyObject_RichCompareBool, PyTuple_GET_ITEM, PyTuple_GET_SIZE,
                             slot_of, slot_offset)
 
 cdef extern from "struct_memory.h":
@@ -185,6 +185,13 @@ cdef Py_ssize_t encoded_size_min(const Op *op) except -1:
 cdef class StructBase:
     """Base of every message and of its parts: fields by keyword, equality and repr. See warp.protocol.schema."""
 
+    def __init__(self, **values):
+        # Calls come here where they are not made as vector calls, see `call_struct`.
+        cdef Layout layout = <Layout?>type(self).__layout__
+        for name, value in values.items():
+            set_field(layout, <PyObject *>self, layout.find(<PyObject *>name, 0), <PyObject *>value)
+        fill_initial(layout, <PyObject *>self)
+
     def __eq__(self, other):
         if type(self) is not type(other):
             return NotImplemented
@@ -223,11 +230,19 @@ cdef object call_struct(PyObject *cls, PyObject **arguments, size_t count_and_fl
         raise TypeError(f"{layout.cls.__name__} takes its fields by keyword")
     for index in range(given):
         found = layout.find(PyTuple_GET_ITEM(names, index), found + 1)
-        Py_XINCREF(arguments[index])
-        slot_of(instance, layout.slots[found].offset)[0] = arguments[index]
+        set_field(layout, instance, found, arguments[index])
     if given < layout.count:
         fill_initial(layout, instance)
     return made
+
+
+cdef inline int set_field(Layout layout, PyObject *instance, int index, PyObject *value) noexcept:
+    cdef PyObject **place = slot_of(instance, layout.slots[index].offset)
+    cdef PyObject *old = place[0]
+    Py_XINCREF(value)
+    place[0] = value
+    Py_XDECREF(old)
+    return 0
 
 
 cdef int fill_initial(Layout layout, PyObject *instance) except -1:
