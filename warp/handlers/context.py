@@ -1,0 +1,144 @@
+"""What a handler may reach: the services of its agent, and the circumstances of its request.
+
+Services stand in one frozen object that the agent builds at start, so that a handler's dependencies can be read in one
+place and a test can put a fake in any of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from warp.errors import ErrorCode
+
+if TYPE_CHECKING:
+    from warp.clock import Clock
+    from warp.cluster.catalogue import CatalogueService
+    from warp.cluster.producer_ids import ProducerIds
+    from warp.handlers.table import ApiEntry
+    from warp.ids import BrokerId
+    from warp.log.fetch import FetchService
+    from warp.log.offsets import OffsetService
+    from warp.log.produce import ProduceService
+
+LISTENER_NAME = "PLAINTEXT"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A host and a TCP port, as clients or sockets are told them."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerSettings:
+    """The settings that handlers decide by; in brackets Kafka's name for each."""
+
+    auto_create_topics: bool = True
+    """Metadata creates the unknown topics that it is asked for [auto.create.topics.enable]."""
+    delete_topics: bool = True
+    """DeleteTopics deletes [delete.topic.enable]."""
+    fetch_bytes_max: int = 57_671_680
+    """The most that one Fetch returns, whatever it asks for [fetch.max.bytes]."""
+    described_partitions_max: int = 2000
+    """Partitions in one DescribeTopicPartitions answer [max.request.partition.size.limit]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything that handlers call."""
+
+    cluster_id: str
+    broker_id: BrokerId
+    rack: str | None
+    clock: Clock
+    catalogue: CatalogueService
+    produce: ProduceService
+    fetch: FetchService
+    offsets: OffsetService
+    producer_ids: ProducerIds
+    settings: HandlerSettings = field(default_factory=HandlerSettings)
+
+
+@dataclass(slots=True)
+class Client:
+    """What is known of the peer of one connection, for handlers and log lines."""
+
+    address: str
+    advertised: Endpoint
+    """This agent's address in the eyes of the peer: that of the listener that it came in on."""
+    software: str = "unknown"
+    """Name and version, once ApiVersions has told them (KIP-511)."""
+
+
+class RequestContext:
+    """The circumstances of one request."""
+
+    __slots__ = ("client", "client_id", "error", "services", "table", "version")
+
+    def __init__(
+        self,
+        services: Services,
+        table: Sequence[ApiEntry],
+        client: Client,
+        client_id: str | None,
+        version: int,
+    ) -> None:
+        self.services = services
+        self.table = table
+        """The APIs that the agent serves."""
+        self.client = client
+        self.client_id = client_id
+        self.version = version
+        self.error = ErrorCode.NONE
+        """The first error of the answer, for the metrics; handlers tell it by `note`."""
+
+    def note(self, error: ErrorCode) -> ErrorCode:
+        """Remember that the answer carries `error`; returns it, so that it can be used on the way into the answer."""
+        if error and not self.error:
+            self.error = error
+        return error
+
+
+class Later:
+    """An answer that follows when `outcome` is there: `build` makes the response of its result.
+
+    A handler returns it when all that is left of the request is waiting, so that no task has to do it. When the request
+    gets no response whatever comes (`is_answered` is False), the answers to later ones don't wait for it.
+    """
+
+    __slots__ = ("build", "is_answered", "outcome")
+
+    def __init__(
+        self, outcome: asyncio.Future[Any], build: Callable[[Any], Any], *, is_answered: bool = True
+    ) -> None:
+        self.outcome = outcome
+        self.build = build
+        self.is_answered = is_answered
+
+
+class NoAnswer:
+    """What a handler returns for a request that gets no response; with `close` the connection ends."""
+
+    __slots__ = ("close",)
+
+    def __init__(self, close: str | None = None) -> None:
+        self.close = close
+
+
+class Held:
+    """A response that holds memory; `release` is called once it has been written, or never will be."""
+
+    __slots__ = ("release", "response")
+
+    def __init__(self, response: Any, release: Callable[[], None]) -> None:
+        self.response = response
+        self.release = release

@@ -1,0 +1,139 @@
+"""Fetch: record batches out.
+
+Behaviour: limits, waiting and isolation are the fetch service's business; here names and ids become logs. A partition
+that can't be resolved has its error, and then nothing is waited for. Every partition of the request is in the answer.
+
+There are no fetch sessions (KIP-227): every answer has session id 0, and an incremental request, which only makes sense
+in a session, gets FETCH_SESSION_ID_NOT_FOUND, whereupon clients send full ones. kafka-go's session id -1 means none.
+
+Nobody is fenced by the leader epoch, neither by the current one in the request nor by the last fetched one: there is
+one constant epoch, and clients that hold another have it from another cluster.
+
+Version notes: v5 and below don't know KAFKA_STORAGE_ERROR and get NOT_LEADER_OR_FOLLOWER. Below v10 zstd records are
+refused (KIP-110). v13 names topics by id (KIP-516).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from warp.errors import ErrorCode
+from warp.handlers.context import Held, RequestContext
+from warp.handlers.resolve import target_of, topic_of
+from warp.ids import TopicId
+from warp.log.answer import FetchPartitionQuery, FetchPartitionResult
+from warp.log.model import LogTarget
+from warp.protocol.messages.fetch import (
+    AbortedTransaction,
+    FetchPartitionResponse,
+    FetchRequest,
+    FetchResponse,
+    FetchTopicResponse,
+)
+from warp.protocol.types import IsolationLevel
+
+_NO_SESSION = (0, -1)
+_FULL_FETCH_EPOCHS = (0, -1)
+_STORAGE_ERROR_SINCE = 6
+_ZSTD_SINCE = 10
+_IDS_SINCE = 13
+
+
+async def fetch(context: RequestContext, request: FetchRequest) -> Any:
+    """Read from every partition asked for."""
+    if request.session_epoch not in _FULL_FETCH_EPOCHS and request.session_id != -1:
+        code = context.note(ErrorCode.FETCH_SESSION_ID_NOT_FOUND)
+        return FetchResponse(error_code=code, responses=[])
+    targets = await _targets(context, request)
+    queries: list[FetchPartitionQuery] = []
+    is_complete = True
+    each = iter(targets)
+    for topic in request.topics:
+        for partition in topic.partitions:
+            target = next(each)
+            if isinstance(target, LogTarget):
+                size_bytes = partition.partition_max_bytes
+                queries.append(FetchPartitionQuery(target.log_id, partition.fetch_offset, size_bytes))
+            else:
+                is_complete = False
+    answer = await context.services.fetch.fetch(
+        queries,
+        bytes_max=min(request.max_bytes, context.services.settings.fetch_bytes_max),
+        bytes_min=request.min_bytes,
+        wait_ms=request.max_wait_ms if is_complete else 0,
+        read_committed=request.isolation_level == IsolationLevel.READ_COMMITTED,
+        allow_zstd=context.version >= _ZSTD_SINCE,
+    )
+    found = iter(answer.partitions)
+    results = [
+        next(found) if isinstance(target, LogTarget) else FetchPartitionResult(target) for target in targets
+    ]
+    return Held(_response(context, request, results), answer.release)
+
+
+async def _targets(context: RequestContext, request: FetchRequest) -> list[LogTarget | ErrorCode]:
+    """Each partition of the request, in its order."""
+    by_id = context.version >= _IDS_SINCE
+    if by_id:
+        catalogue = await context.services.catalogue.lookup(
+            topic_ids=[TopicId(topic.topic_id) for topic in request.topics]
+        )
+    else:
+        catalogue = await context.services.catalogue.lookup(names=[topic.topic for topic in request.topics])
+    targets = []
+    for topic in request.topics:
+        found = topic_of(catalogue, topic.topic, topic.topic_id, by_id=by_id)
+        targets += [target_of(found, partition.partition) for partition in topic.partitions]
+    return targets
+
+
+def _response(
+    context: RequestContext, request: FetchRequest, results: list[FetchPartitionResult]
+) -> FetchResponse:
+    each = iter(results)
+    return FetchResponse(
+        error_code=ErrorCode.NONE,
+        responses=[
+            FetchTopicResponse(
+                topic=topic.topic,
+                topic_id=topic.topic_id,
+                partitions=[
+                    _partition_response(context, partition.partition, next(each))
+                    for partition in topic.partitions
+                ],
+            )
+            for topic in request.topics
+        ],
+    )
+
+
+def _partition_response(
+    context: RequestContext, index: int, result: FetchPartitionResult
+) -> FetchPartitionResponse:
+    error = context.note(result.error)
+    if error is ErrorCode.KAFKA_STORAGE_ERROR and context.version < _STORAGE_ERROR_SINCE:
+        error = ErrorCode.NOT_LEADER_OR_FOLLOWER
+    aborted = result.aborted_transactions
+    return FetchPartitionResponse(
+        partition_index=index,
+        error_code=error,
+        high_watermark=result.high_watermark,
+        last_stable_offset=result.last_stable_offset,
+        log_start_offset=result.log_start_offset,
+        aborted_transactions=None
+        if aborted is None
+        else [
+            AbortedTransaction(producer_id=each.producer_id, first_offset=each.first_offset)
+            for each in aborted
+        ],
+        records=result.records,
+    )
+
+
+def fetch_failed(
+    context: RequestContext, request: FetchRequest, code: ErrorCode, message: str
+) -> FetchResponse:
+    """The whole request failed: every partition has the error, which all versions have a place for."""
+    context.note(code)
+    failed = [FetchPartitionResult(code) for topic in request.topics for _ in topic.partitions]
+    return _response(context, request, failed)

@@ -1,0 +1,282 @@
+"""Metadata and DescribeTopicPartitions: which topics exist, and whom to ask for their partitions.
+
+Behaviour: this agent is the leader of every partition, its only replica, and the controller. Its address is that of the
+listener that the request came in on. The leader epoch is the constant 0. Metadata creates the unknown topics that it is
+asked for by name, if the agent and the client allow it, and returns them complete; nothing else creates topics. With a
+topic named twice, the answer has it once.
+
+Version notes: in v0 an empty list asks for all topics; from v1 on null does. v8 to v10 can ask for the operations that
+the client may do on the cluster, v8 and up for those on topics (KIP-430). v10 has topic ids in the answer, and v12 in
+the request: if any is given there, names are ignored (KIP-516). In v10 and v11 an id or a null name is INVALID_REQUEST.
+v13 has an error for the whole answer, which is never needed here.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from warp.cluster.topic_request import INTERNAL_TOPICS, TopicRequest, check_topic_name
+from warp.errors import ErrorCode, KafkaError
+from warp.handlers.context import RequestContext
+from warp.handlers.operations import CLUSTER_OPERATIONS, TOPIC_OPERATIONS
+from warp.handlers.resolve import is_given
+from warp.ids import LEADER_EPOCH, NO_TOPIC_ID, TopicId
+from warp.protocol.messages.metadata import (
+    DescribeTopicPartitionsCursor,
+    DescribeTopicPartitionsRequest,
+    DescribeTopicPartitionsResponse,
+    DescribeTopicPartitionsResponsePartition,
+    DescribeTopicPartitionsResponseTopic,
+    MetadataRequest,
+    MetadataResponse,
+    MetadataResponseBroker,
+    MetadataResponsePartition,
+    MetadataResponseTopic,
+)
+from warp.protocol.types import AUTHORIZED_OPERATIONS_OMITTED
+
+if TYPE_CHECKING:
+    from warp.cluster.catalogue import TopicInfo
+
+_IDS_IN_REQUEST_SINCE = 12
+
+
+async def metadata(context: RequestContext, request: MetadataRequest) -> MetadataResponse:
+    """Describe the topics asked for, or all."""
+    include = request.include_topic_authorized_operations
+    topics = [_topic(context, described, include) for described in await _described(context, request)]
+    return _response(context, request, topics)
+
+
+class _Missing:
+    """A topic that is asked for and can't be described."""
+
+    def __init__(self, error: ErrorCode, name: str | None = None, topic_id: bytes = NO_TOPIC_ID) -> None:
+        self.error = error
+        self.name = name
+        self.topic_id = topic_id
+
+
+async def _described(context: RequestContext, request: MetadataRequest) -> Sequence[TopicInfo | _Missing]:
+    """The topics that belong in the answer, each once, in the order of the request."""
+    catalogue = context.services.catalogue
+    asked = request.topics
+    if asked is None or (context.version == 0 and not asked):
+        return list((await catalogue.everything()).by_name.values())
+    if any(is_given(topic.topic_id) for topic in asked):
+        if context.version < _IDS_IN_REQUEST_SINCE:
+            raise KafkaError(ErrorCode.INVALID_REQUEST, "this version asks for topics by name")
+        ids = [TopicId(topic.topic_id) for topic in asked]
+        by_id = (await catalogue.lookup(topic_ids=ids)).by_id
+        return [
+            by_id.get(topic_id) or _Missing(ErrorCode.UNKNOWN_TOPIC_ID, None, topic_id)
+            for topic_id in dict.fromkeys(ids)
+        ]
+    names = list(dict.fromkeys(topic.name for topic in asked if topic.name is not None))
+    if any(topic.name is None for topic in asked):
+        raise KafkaError(ErrorCode.INVALID_REQUEST, "a topic has neither name nor id")
+    return await _by_name(context, names, may_create=request.allow_auto_topic_creation)
+
+
+async def _by_name(
+    context: RequestContext, names: Sequence[str], *, may_create: bool
+) -> Sequence[TopicInfo | _Missing]:
+    """Topics by name; those that are missing are created where that is allowed."""
+    service = context.services.catalogue
+    catalogue = await service.lookup(names=names)
+    found: dict[str, TopicInfo | _Missing] = dict.fromkeys(names, _Missing(ErrorCode.NONE))
+    unknown = []
+    for name in names:
+        info = catalogue.by_name.get(name)
+        if info is None:
+            unknown.append(name)
+        else:
+            found[name] = info
+    if unknown and may_create and context.services.settings.auto_create_topics:
+        created = await service.create([TopicRequest(name) for name in unknown])
+        catalogue = service.current
+    else:
+        created = [_unknown(name) for name in unknown]
+    for name, result in zip(unknown, created, strict=True):
+        if not isinstance(result, KafkaError):
+            found[name] = result
+        elif result.code is ErrorCode.TOPIC_ALREADY_EXISTS and name in catalogue.by_name:
+            found[name] = catalogue.by_name[name]
+        else:
+            found[name] = _Missing(result.code, name)
+    return list(found.values())
+
+
+def _unknown(name: str) -> KafkaError:
+    """Why there is no topic of that name: it can't exist, or it just does not."""
+    try:
+        check_topic_name(name)
+    except KafkaError as error:
+        return error
+    return KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+
+
+def _response(
+    context: RequestContext, request: MetadataRequest, topics: list[MetadataResponseTopic]
+) -> MetadataResponse:
+    services = context.services
+    address = context.client.advertised
+    broker = MetadataResponseBroker(
+        node_id=services.broker_id, host=address.host, port=address.port, rack=services.rack
+    )
+    operations = AUTHORIZED_OPERATIONS_OMITTED
+    if request.include_cluster_authorized_operations:
+        operations = CLUSTER_OPERATIONS
+    return MetadataResponse(
+        brokers=[broker],
+        cluster_id=services.cluster_id,
+        controller_id=services.broker_id,
+        topics=topics,
+        cluster_authorized_operations=operations,
+    )
+
+
+def _topic(
+    context: RequestContext, described: TopicInfo | _Missing, include_operations: bool
+) -> MetadataResponseTopic:
+    operations = TOPIC_OPERATIONS if include_operations else AUTHORIZED_OPERATIONS_OMITTED
+    if isinstance(described, _Missing):
+        name = described.name
+        if name is None and context.version < _IDS_IN_REQUEST_SINCE:
+            name = ""
+        return MetadataResponseTopic(
+            error_code=context.note(described.error), name=name, topic_id=described.topic_id, partitions=[]
+        )
+    return MetadataResponseTopic(
+        error_code=ErrorCode.NONE,
+        name=described.name,
+        topic_id=described.topic_id,
+        is_internal=described.name in INTERNAL_TOPICS,
+        partitions=_partitions(context.services.broker_id, described.partitions),
+        topic_authorized_operations=operations,
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _partitions(leader: int, count: int) -> list[MetadataResponsePartition]:
+    """The first `count` partitions of any topic: they are alike, so all topics share them, and nobody changes them."""
+    replicas = [leader]
+    return [
+        MetadataResponsePartition(
+            error_code=ErrorCode.NONE,
+            partition_index=index,
+            leader_id=leader,
+            leader_epoch=LEADER_EPOCH,
+            replica_nodes=replicas,
+            isr_nodes=replicas,
+        )
+        for index in range(count)
+    ]
+
+
+def metadata_failed(
+    context: RequestContext, request: MetadataRequest, code: ErrorCode, message: str
+) -> MetadataResponse:
+    """The whole request failed: each topic asked for has the error; where all were asked for, there is none."""
+    missing = [_Missing(code, topic.name, topic.topic_id) for topic in request.topics or ()]
+    return _response(context, request, [_topic(context, each, False) for each in missing])
+
+
+async def describe_topic_partitions(
+    context: RequestContext, request: DescribeTopicPartitionsRequest
+) -> DescribeTopicPartitionsResponse:
+    """Partitions of topics in the order of their names, page by page; an empty list asks for all topics (KIP-966)."""
+    start_name, start_index = "", 0
+    if request.cursor is not None:
+        start_name, start_index = request.cursor.topic_name, request.cursor.partition_index
+        if start_index < 0:
+            raise KafkaError(ErrorCode.INVALID_REQUEST, "the cursor's partition is negative")
+    catalogue = context.services.catalogue
+    if request.topics:
+        names = sorted({topic.name for topic in request.topics})
+        by_name = (await catalogue.lookup(names=names)).by_name
+    else:
+        by_name = (await catalogue.everything()).by_name
+        names = list(by_name)
+    most = context.services.settings.described_partitions_max
+    page = _Page(context, max(1, min(request.response_partition_limit, most)))
+    for name in names:
+        if name < start_name:
+            continue
+        if not page.has_room:
+            page.next_cursor = DescribeTopicPartitionsCursor(topic_name=name, partition_index=0)
+            break
+        page.add(name, by_name.get(name), start_index if name == start_name else 0)
+        if page.next_cursor is not None:
+            break
+    return DescribeTopicPartitionsResponse(topics=page.topics, next_cursor=page.next_cursor)
+
+
+class _Page:
+    """One answer to DescribeTopicPartitions, filled up to its limit of partitions."""
+
+    def __init__(self, context: RequestContext, partitions_max: int) -> None:
+        self.topics: list[DescribeTopicPartitionsResponseTopic] = []
+        self.next_cursor: DescribeTopicPartitionsCursor | None = None
+        self._context = context
+        self._room = partitions_max
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a partition more may be added."""
+        return self._room > 0
+
+    def add(self, name: str, info: TopicInfo | None, start_index: int) -> None:
+        """Add a topic from a partition on; what does not fit is left to the next page."""
+        if info is None:
+            code = self._context.note(_unknown(name).code)
+            self.topics.append(_undescribed(name, code))
+            return
+        end = min(info.partitions, start_index + self._room)
+        leader = self._context.services.broker_id
+        partitions = [_described_partition(leader, index) for index in range(start_index, end)]
+        self._room -= len(partitions)
+        self.topics.append(
+            DescribeTopicPartitionsResponseTopic(
+                error_code=ErrorCode.NONE,
+                name=name,
+                topic_id=info.topic_id,
+                is_internal=name in INTERNAL_TOPICS,
+                partitions=partitions,
+                topic_authorized_operations=TOPIC_OPERATIONS,
+            )
+        )
+        if end < info.partitions:
+            self.next_cursor = DescribeTopicPartitionsCursor(topic_name=name, partition_index=end)
+
+
+def _undescribed(name: str, code: ErrorCode) -> DescribeTopicPartitionsResponseTopic:
+    return DescribeTopicPartitionsResponseTopic(
+        error_code=code, name=name, topic_id=NO_TOPIC_ID, partitions=[]
+    )
+
+
+def _described_partition(leader: int, index: int) -> DescribeTopicPartitionsResponsePartition:
+    return DescribeTopicPartitionsResponsePartition(
+        error_code=ErrorCode.NONE,
+        partition_index=index,
+        leader_id=leader,
+        leader_epoch=LEADER_EPOCH,
+        replica_nodes=[leader],
+        isr_nodes=[leader],
+        eligible_leader_replicas=[],
+        last_known_elr=[],
+        offline_replicas=[],
+    )
+
+
+def describe_topic_partitions_failed(
+    context: RequestContext, request: DescribeTopicPartitionsRequest, code: ErrorCode, message: str
+) -> DescribeTopicPartitionsResponse:
+    """The whole request failed: each topic asked for has the error."""
+    context.note(code)
+    return DescribeTopicPartitionsResponse(
+        topics=[_undescribed(topic.name, code) for topic in request.topics]
+    )

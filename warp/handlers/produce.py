@@ -1,0 +1,209 @@
+"""Produce: record batches in, base offsets out.
+
+Behaviour: the checks come in Kafka's order: transactional batches without a transactional id; per partition whether it
+exists; the acks; internal topics; then the batch itself, which is the produce service's business. A partition that
+fails has its own error, and the others are appended, all in one commit. Produce never creates topics.
+
+acks 1 is answered as -1: when the records are durable. acks 0 is never answered; if any partition fails, the
+connection is closed, the only sign that such a client can get. The request's timeout holds for acks -1 alone, as in
+Kafka.
+
+Transactions are not served yet: a transactional batch, or a transactional id, gets
+TRANSACTIONAL_ID_AUTHORIZATION_FAILED in every partition, as InitProducerId answers.
+
+A topic is taken from the catalogue as it is at hand, because a snapshot that is too old does no harm: the commit finds
+out that a log is gone. Only for what it does not know the store is asked.
+
+Version notes: below v7 zstd is refused (KIP-110). v8 reports the records at fault (KIP-467). v13 names topics by id
+(KIP-516).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any
+
+from warp.cluster.topic_request import INTERNAL_TOPICS
+from warp.errors import ErrorCode
+from warp.handlers import inline
+from warp.handlers.context import Later, NoAnswer, RequestContext
+from warp.handlers.resolve import target_of, topic_of
+from warp.ids import TopicId
+from warp.log.model import Append, AppendOutcome
+from warp.protocol.messages.produce import (
+    ProducePartition,
+    ProducePartitionResponse,
+    ProduceRequest,
+    ProduceResponse,
+    ProduceTopic,
+    ProduceTopicResponse,
+    RecordError,
+)
+
+if TYPE_CHECKING:
+    from warp.cluster.catalogue import Catalogue, TopicInfo
+    from warp.log.produce import Staged
+
+ACKS_NONE = 0
+ACKS_ALL = -1
+_ACKS = (ACKS_ALL, ACKS_NONE, 1)
+_TIMEOUT_WITHOUT_ACKS_ALL_MS = 30_000
+_ATTRIBUTES_LOW_BYTE = 22
+_TRANSACTIONAL = 0x10
+_ZSTD_SINCE = 7
+_IDS_SINCE = 13
+
+
+def produce(context: RequestContext, request: ProduceRequest) -> Any:
+    """Stage the batches; what is left is waiting for the commit."""
+    if request.transactional_id is not None or _has_transactional_batch(request):
+        code = ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+        return produce_failed(context, request, code, "transactions are not served")
+    catalogue = context.services.catalogue.current
+    if not _knows_all(catalogue, request, by_id=context.version >= _IDS_SINCE):
+        return _after_lookup(context, request)
+    return _stage(context, request, catalogue)
+
+
+async def _after_lookup(context: RequestContext, request: ProduceRequest) -> Any:
+    """Ask the store for the topics that the catalogue does not know."""
+    if context.version >= _IDS_SINCE:
+        ids = [TopicId(topic.topic_id) for topic in request.topic_data]
+        catalogue = await context.services.catalogue.lookup(topic_ids=ids)
+    else:
+        catalogue = await context.services.catalogue.lookup(
+            names=[topic.name for topic in request.topic_data]
+        )
+    result = _stage(context, request, catalogue)
+    return await result if isinstance(result, CoroutineType) else result
+
+
+def _stage(context: RequestContext, request: ProduceRequest, catalogue: Catalogue) -> Any:
+    plan = _Plan(context, request, catalogue)
+    if not plan.appends:
+        return plan.answer(())
+    timeout_ms = request.timeout_ms if request.acks == ACKS_ALL else _TIMEOUT_WITHOUT_ACKS_ALL_MS
+    staged = inline.begin(context.services.produce.stage(plan.appends, timeout_ms))
+    if isinstance(staged, inline.Waits):
+        return _after_staging(plan, staged)
+    return plan.later(staged)
+
+
+async def _after_staging(plan: _Plan, staging: inline.Waits) -> Later:
+    return plan.later(await staging.rest)
+
+
+def _knows_all(catalogue: Catalogue, request: ProduceRequest, *, by_id: bool) -> bool:
+    if by_id:
+        return all(topic.topic_id in catalogue.by_id for topic in request.topic_data)
+    return all(topic.name in catalogue.by_name for topic in request.topic_data)
+
+
+def _has_transactional_batch(request: ProduceRequest) -> bool:
+    for topic in request.topic_data:
+        for partition in topic.partition_data:
+            records = partition.records
+            if records is None or len(records) <= _ATTRIBUTES_LOW_BYTE:
+                continue
+            if records[_ATTRIBUTES_LOW_BYTE] & _TRANSACTIONAL:
+                return True
+    return False
+
+
+class _Plan:
+    """What becomes of each partition of one request: an error at once, or the outcome of an append."""
+
+    def __init__(self, context: RequestContext, request: ProduceRequest, catalogue: Catalogue) -> None:
+        self.appends: list[Append] = []
+        self._context = context
+        self._request = request
+        self._errors: list[AppendOutcome | None] = []
+        """Per partition, in the order of the request; None for those that are appended."""
+        by_id = context.version >= _IDS_SINCE
+        for topic in request.topic_data:
+            found = topic_of(catalogue, topic.name, topic.topic_id, by_id=by_id)
+            for partition in topic.partition_data:
+                self._errors.append(self._plan(found, partition))
+
+    def _plan(self, topic: TopicInfo | ErrorCode, partition: ProducePartition) -> AppendOutcome | None:
+        target = target_of(topic, partition.index)
+        if isinstance(target, ErrorCode):
+            return AppendOutcome(target)
+        if self._request.acks not in _ACKS:
+            return AppendOutcome(ErrorCode.INVALID_REQUIRED_ACKS)
+        if target.topic in INTERNAL_TOPICS:
+            return AppendOutcome(
+                ErrorCode.INVALID_TOPIC_EXCEPTION, message="clients can't write to this topic"
+            )
+        if not partition.records:
+            return AppendOutcome(ErrorCode.INVALID_RECORD, message="no record batch")
+        self.appends.append(Append(target, partition.records, self._context.version >= _ZSTD_SINCE))
+        return None
+
+    def later(self, staged: Staged) -> Later:
+        """The answer, once the batches are committed."""
+        return Later(staged.outcomes, self.answer, is_answered=self._request.acks != ACKS_NONE)
+
+    def answer(self, outcomes: Sequence[AppendOutcome]) -> ProduceResponse | NoAnswer:
+        """The answer, given what became of the appends."""
+        appended = iter(outcomes)
+        merged = [next(appended) if error is None else error for error in self._errors]
+        for outcome in merged:
+            self._context.note(outcome.error)
+        if self._request.acks == ACKS_NONE:
+            return _close_on_error(self._context)
+        each = iter(merged)
+        return ProduceResponse(
+            responses=[
+                _topic_response(topic, [_response(part.index, next(each)) for part in topic.partition_data])
+                for topic in self._request.topic_data
+            ]
+        )
+
+
+def _topic_response(topic: ProduceTopic, partitions: list[ProducePartitionResponse]) -> ProduceTopicResponse:
+    return ProduceTopicResponse(name=topic.name, topic_id=topic.topic_id, partition_responses=partitions)
+
+
+def _response(index: int, outcome: AppendOutcome) -> ProducePartitionResponse:
+    if outcome.error is ErrorCode.NONE:
+        return ProducePartitionResponse(
+            index=index,
+            error_code=ErrorCode.NONE,
+            base_offset=outcome.base_offset,
+            log_append_time_ms=outcome.log_append_time_ms,
+            log_start_offset=outcome.log_start_offset,
+        )
+    return ProducePartitionResponse(
+        index=index,
+        error_code=outcome.error,
+        base_offset=-1,
+        record_errors=[
+            RecordError(batch_index=batch_index, batch_index_error_message=message)
+            for batch_index, message in outcome.record_errors
+        ],
+        error_message=outcome.message,
+    )
+
+
+def _close_on_error(context: RequestContext) -> NoAnswer:
+    if context.error is ErrorCode.NONE:
+        return NoAnswer()
+    return NoAnswer(close=f"a Produce that wants no answer failed with {context.error.name}")
+
+
+def produce_failed(
+    context: RequestContext, request: ProduceRequest, code: ErrorCode, message: str
+) -> ProduceResponse | NoAnswer:
+    """The whole request failed: every partition has the error."""
+    context.note(code)
+    if request.acks == ACKS_NONE:
+        return _close_on_error(context)
+    failed = AppendOutcome(code, message=message)
+    return ProduceResponse(
+        responses=[
+            _topic_response(topic, [_response(part.index, failed) for part in topic.partition_data])
+            for topic in request.topic_data
+        ]
+    )

@@ -1,0 +1,1 @@
+"""The server: listeners, connections, and the way from a frame to its handler and back."""

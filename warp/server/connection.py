@@ -1,0 +1,453 @@
+"""One client's connection: bytes to frames, frames to requests, answers back in the order of arrival.
+
+Requests start in the order in which they came, and how far one holds back the next is its `Order` (handlers/table):
+a serial one until it is answered, a staged one (Produce) until its batches have their place in the buffer, a concurrent
+one (Fetch) not at all. Answers wait for those before them.
+
+Reading stops while too many requests wait, while memory for the next frame is not to be had, while the peer does not
+take its answers, and at the end. So each connection's memory is bounded, whatever its peer does.
+
+The transport is anything that asyncio calls one: a socket's, or an in-memory one in a simulation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections import deque
+from collections.abc import Coroutine, Sequence
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any
+
+from warp.errors import ErrorCode, KafkaError, ProtocolError
+from warp.handlers.context import Client, Endpoint, Held, Later, NoAnswer
+from warp.handlers.table import Order
+from warp.protocol import DecodeError, FrameSplitter
+from warp.server.dispatch import OUTCOME_DROPPED, Call
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from warp.protocol import Buffer
+    from warp.server.pool import ConnectionPool
+
+_QUIETLY = ""
+"""As the reason for closing: nobody is at fault, nothing is logged."""
+
+
+class Hold(enum.IntFlag):
+    """Reasons not to read from the peer."""
+
+    NONE = 0
+    REQUESTS = 1
+    MEMORY = 2
+    ANSWERS = 4
+    END = 8
+
+
+class Exchange:
+    """One request that has been started, and what becomes of it."""
+
+    __slots__ = ("answered", "call", "closes", "order", "parts", "release", "size_bytes", "task")
+
+    def __init__(self, call: Call, size_bytes: int) -> None:
+        self.call = call
+        self.order = call.entry.order
+        self.size_bytes = size_bytes
+        """Memory that is charged for its frame until it is answered."""
+        self.task: asyncio.Task[Any] | None = None
+        self.answered = False
+        self.parts: Sequence[Buffer] = ()
+        self.release: Callable[[], None] | None = None
+        """Gives back the memory of the answer."""
+        self.closes: str | None = None
+        """Why the connection ends in place of an answer."""
+
+
+class Connection(FrameSplitter, asyncio.BufferedProtocol):
+    """The broker's side of one connection."""
+
+    def __init__(self, pool: ConnectionPool, advertised: Endpoint) -> None:
+        FrameSplitter.__init__(self, pool.receive_buffer, pool.frame_bytes_max, pool.memory.try_reserve)
+        self._pool = pool
+        self._dispatcher = pool.dispatcher
+        self._clock = pool.clock
+        self._limits = pool.limits
+        self._client = Client("?", advertised)
+        self._transport: asyncio.Transport | None = None
+        # Frames that wait to be started, and requests that were started and whose answers are still to be written.
+        self._frames: deque[bytes] = deque()
+        self._exchanges: deque[Exchange] = deque()
+        # Requests without an answer that are still going on behind the back of the client (acks 0).
+        self._unanswerable: dict[Exchange, None] = {}
+        self._holder: Exchange | None = None
+        self._fetches_running = 0
+        self._hold = Hold.NONE
+        self._is_ending = False
+        """No more frames are taken; the connection closes when those that were are answered."""
+        self._is_closed = False
+        """Nothing more is written."""
+        self._is_lost = False
+        """The transport is gone."""
+        self._reservation: asyncio.Task[None] | None = None
+        self._heard_s = 0.0
+        self._releases: list[Callable[[], None]] = []
+        self._unsent_bytes = 0
+        self._unsent_since_s = 0.0
+
+    @property
+    def peer(self) -> str:
+        """The peer's address, for log lines."""
+        return self._client.address
+
+    # ---- what the transport tells ----
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin, or end at once when there are too many connections."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._client.address = _peer_text(transport)
+        self._heard_s = self._clock.monotonic()
+        if self._pool.admit(self):
+            transport.set_write_buffer_limits(high=self._limits.write_buffer_bytes)
+        else:
+            self._is_ending = True
+            transport.abort()
+
+    def buffer_updated(self, nbytes: int) -> None:  # type: ignore[override]  # a splitter's returns its frames
+        """So many bytes have come."""
+        self._heard_s = self._clock.monotonic()
+        if self._is_ending:
+            return
+        try:
+            frames = FrameSplitter.buffer_updated(self, nbytes)
+        except DecodeError as error:
+            self._close(str(error))
+            return
+        self._take(frames)
+
+    def eof_received(self) -> bool:
+        """The peer sends nothing more; what it has sent is still answered, but nobody waits for data on its behalf."""
+        self._end()
+        if not self._is_closed:
+            self._give_up_fetches()
+        return not self._is_closed
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The peer is gone. Its waiting Fetches are given up; what it has produced is stored all the same."""
+        self._is_lost = self._is_closed = True
+        self._stop_reading(Hold.END)
+        self._drop_frames(keep_staged=True)
+        self._give_up_fetches()
+        self._written()
+        self._go_on()
+
+    def pause_writing(self) -> None:
+        """The peer is slow to take its answers: its next requests wait."""
+        assert self._transport is not None
+        self._unsent_bytes = self._transport.get_write_buffer_size()
+        self._unsent_since_s = self._clock.monotonic()
+        self._stop_reading(Hold.ANSWERS)
+
+    def resume_writing(self) -> None:
+        """The peer has taken most of what was written."""
+        self._written()
+        self._read_again(Hold.ANSWERS)
+        self._go_on()
+
+    # ---- what the pool tells ----
+
+    def check(self, now_s: float) -> None:
+        """Apply the limits in time."""
+        silent_ms = (now_s - self._heard_s) * 1000
+        if self._is_lost:
+            return
+        if self._is_closed or self._hold & Hold.ANSWERS:
+            self._check_progress(now_s)
+        elif self.reserved_bytes:
+            if silent_ms >= self._limits.partial_frame_ms_max:
+                self._close("it stopped in the middle of a frame")
+        elif silent_ms >= self._limits.idle_ms_max and not self._is_busy() and not self.blocked:
+            self._close(_QUIETLY)
+
+    def drain(self) -> None:
+        """Read nothing more, answer what has been read, then close."""
+        self._end()
+
+    def abort(self) -> None:
+        """Close at once; what waits for an answer gets none."""
+        self._is_ending = self._is_closed = True
+        self._drop_frames(keep_staged=False)
+        for exchange in self._exchanges:
+            if exchange.task is not None:
+                exchange.task.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+
+    # ---- frames ----
+
+    def _take(self, frames: list[bytes]) -> None:
+        """Frames have come: start what may start, and see whether more can be read."""
+        self._frames.extend(frames)
+        if self.blocked:
+            self._wait_for_memory()
+        self._start_waiting()
+        if self._is_full():
+            self._stop_reading(Hold.REQUESTS)
+
+    def _is_full(self) -> bool:
+        waiting = len(self._frames) + len(self._exchanges) + len(self._unanswerable)
+        return waiting >= self._limits.requests_in_flight_max
+
+    def _wait_for_memory(self) -> None:
+        """Stop reading until the next frame's memory is there."""
+        self._stop_reading(Hold.MEMORY)
+        wanted_bytes = self.wanted_bytes
+        self._reservation = asyncio.get_running_loop().create_task(self._pool.memory.reserve(wanted_bytes))
+        self._reservation.add_done_callback(lambda task: self._granted(task, wanted_bytes))
+
+    def _granted(self, reservation: asyncio.Task[None], size_bytes: int) -> None:
+        """Memory for the next frame is there."""
+        self._reservation = None
+        if reservation.cancelled():
+            return
+        if self._is_ending:
+            self._pool.memory.release(size_bytes)
+            return
+        self._heard_s = self._clock.monotonic()
+        try:
+            frames = self.resume()
+        except DecodeError as error:
+            self._pool.memory.release(size_bytes)
+            self._close(str(error))
+            return
+        self._read_again(Hold.MEMORY)
+        self._take(frames)
+
+    def _drop_frames(self, *, keep_staged: bool) -> None:
+        """Drop what has been read and not been started; with `keep_staged` all but the Produces."""
+        kept: deque[bytes] = deque()
+        for frame in self._frames:
+            if keep_staged and self._dispatcher.order(frame) is Order.STAGED:
+                kept.append(frame)
+            else:
+                self._pool.memory.release(len(frame))
+        self._frames = kept
+
+    # ---- requests ----
+
+    def _start_waiting(self) -> None:
+        """Start requests in the order of their arrival, as far as those before them let them."""
+        while self._frames and self._holder is None and (self._is_lost or not self._hold & Hold.ANSWERS):
+            if self._fetches_running >= self._limits.fetches_running_max and self._is_fetch(self._frames[0]):
+                break
+            self._start(self._frames.popleft())
+
+    def _is_fetch(self, frame: bytes) -> bool:
+        return self._dispatcher.order(frame) is Order.CONCURRENT
+
+    def _start(self, frame: bytes) -> None:
+        try:
+            call = self._dispatcher.open(frame, self._client, self._heard_s)
+        except ProtocolError as error:
+            self._pool.memory.release(len(frame))
+            self._close(str(error))
+            return
+        exchange = Exchange(call, len(frame))
+        self._exchanges.append(exchange)
+        self._advance(exchange, self._dispatcher.begin(call))
+
+    def _advance(self, exchange: Exchange, result: Any) -> None:
+        """Go on with what a handler gave: an answer, or something that will lead to one."""
+        if type(result) is CoroutineType:
+            self._run(exchange, result)
+        elif type(result) is Later:
+            self._wait(exchange, result)
+        else:
+            self._answer(exchange, result)
+
+    def _run(self, exchange: Exchange, coroutine: Coroutine[Any, Any, Any]) -> None:
+        if exchange.order is Order.CONCURRENT:
+            self._fetches_running += 1
+        else:
+            self._holder = exchange
+        exchange.task = asyncio.get_running_loop().create_task(coroutine)
+        exchange.task.add_done_callback(lambda task: self._ran(exchange, task))
+
+    def _ran(self, exchange: Exchange, task: asyncio.Task[Any]) -> None:
+        """A handler's task is done."""
+        exchange.task = None
+        if exchange.order is Order.CONCURRENT:
+            self._fetches_running -= 1
+        if self._holder is exchange:
+            self._holder = None
+        if not task.cancelled():
+            result = self._dispatcher.guarded(exchange.call, task.result)
+        elif self._is_ending:
+            result = NoAnswer(close=_QUIETLY)
+        else:
+            result = self._dispatcher.refusal(exchange.call, KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER))
+        self._advance(exchange, result)
+        self._go_on()
+
+    def _wait(self, exchange: Exchange, later: Later) -> None:
+        """Answer when the outcome is there; one that gets no answer makes room for those behind it now."""
+        if exchange.order is Order.SERIAL:
+            self._holder = exchange
+        if not later.is_answered:
+            self._exchanges.remove(exchange)
+            self._unanswerable[exchange] = None
+        later.outcome.add_done_callback(lambda outcome: self._concluded(exchange, later))
+
+    def _concluded(self, exchange: Exchange, later: Later) -> None:
+        """What an answer waited for has happened."""
+        if self._holder is exchange:
+            self._holder = None
+        result: Any
+        if later.outcome.cancelled():
+            result = NoAnswer(close="what became of its records is not known")
+        else:
+            result = self._dispatcher.guarded(exchange.call, lambda: later.build(later.outcome.result()))
+        if later.is_answered:
+            self._answer(exchange, result)
+        else:
+            del self._unanswerable[exchange]
+            self._finish(exchange)
+            if isinstance(result, NoAnswer) and result.close is not None:
+                self._close(result.close)
+        self._go_on()
+
+    # ---- answers ----
+
+    def _answer(self, exchange: Exchange, result: Any) -> None:
+        """A request has its answer; it leaves when those before it have left."""
+        if type(result) is Held:
+            exchange.release = result.release
+            result = result.response
+        if type(result) is NoAnswer:
+            exchange.closes = result.close
+        elif not self._is_lost:
+            encoded = self._dispatcher.encode(exchange.call, result)
+            if isinstance(encoded, NoAnswer):
+                exchange.closes = encoded.close
+            else:
+                exchange.parts = encoded
+        exchange.answered = True
+        self._finish(exchange)
+        if self._exchanges[0] is exchange:
+            self._write_answers()
+
+    def _finish(self, exchange: Exchange) -> None:
+        """The request itself is over: its frame is not needed any more."""
+        self._dispatcher.ended(exchange.call, OUTCOME_DROPPED if self._is_lost else None)
+        exchange.call.request = None
+        self._pool.memory.release(exchange.size_bytes)
+
+    def _write_answers(self) -> None:
+        """Write the answers whose turn it is, until the peer takes no more for now."""
+        while self._exchanges and self._exchanges[0].answered:
+            if self._hold & Hold.ANSWERS and not self._is_closed:
+                return
+            exchange = self._exchanges.popleft()
+            if exchange.release is not None:
+                self._releases.append(exchange.release)
+            if self._is_closed:
+                continue
+            if exchange.closes is not None:
+                self._close(exchange.closes)
+                continue
+            assert self._transport is not None
+            for part in exchange.parts:
+                self._transport.write(part)
+        if self._releases and not self._hold & Hold.ANSWERS:
+            self._written()
+
+    def _written(self) -> None:
+        """What was written is out of our hands: give its memory back."""
+        releases, self._releases = self._releases, []
+        for release in releases:
+            release()
+
+    def _go_on(self) -> None:
+        """After something has ended: write, start and read what that makes room for; or finish."""
+        self._write_answers()
+        self._start_waiting()
+        if self._hold & Hold.REQUESTS and not self._is_full():
+            self._read_again(Hold.REQUESTS)
+        if self._is_ending and not self._is_busy():
+            if not self._is_closed:
+                self._close(_QUIETLY)
+            elif self._is_lost and not self._unanswerable:
+                self._pool.forget(self)
+
+    def _is_busy(self) -> bool:
+        """Whether the peer has requests that are not answered."""
+        return bool(self._exchanges or self._frames)
+
+    # ---- the end ----
+
+    def _end(self) -> None:
+        """Take no more requests; close when those that were taken are answered."""
+        self._is_ending = True
+        self._stop_reading(Hold.END)
+        if not self._is_busy():
+            self._close(_QUIETLY)
+
+    def _close(self, why: str) -> None:
+        """Close after what was written has left; nothing more is read, started or written. Errors are logged once."""
+        if self._is_closed:
+            return
+        self._is_ending = self._is_closed = True
+        if why:
+            self._pool.broke_protocol(self, why)
+        self._stop_reading(Hold.END)
+        self._drop_frames(keep_staged=not why)
+        self._unsent_since_s = self._clock.monotonic()
+        assert self._transport is not None
+        self._transport.close()
+
+    def _give_up_fetches(self) -> None:
+        """Nobody is there to take what running Fetches would bring."""
+        for exchange in self._exchanges:
+            if exchange.task is not None and exchange.order is Order.CONCURRENT:
+                exchange.task.cancel()
+
+    def _check_progress(self, now_s: float) -> None:
+        """Drop a peer that takes nothing of what was written for it."""
+        assert self._transport is not None
+        unsent_bytes = self._transport.get_write_buffer_size()
+        if unsent_bytes < self._unsent_bytes:
+            self._unsent_bytes = unsent_bytes
+            self._unsent_since_s = now_s
+        elif (now_s - self._unsent_since_s) * 1000 >= self._limits.write_stall_ms_max:
+            self._pool.stalled(self, unsent_bytes)
+            self.abort()
+
+    # ---- reading ----
+
+    def _stop_reading(self, reason: Hold) -> None:
+        if reason is Hold.END and not self._hold & Hold.END:
+            self._forget_partial_frame()
+        if not self._hold and not self._is_lost:
+            assert self._transport is not None
+            self._transport.pause_reading()
+        self._hold |= reason
+
+    def _read_again(self, reason: Hold) -> None:
+        was, self._hold = self._hold, self._hold & ~reason
+        if was and not self._hold:
+            assert self._transport is not None
+            self._transport.resume_reading()
+
+    def _forget_partial_frame(self) -> None:
+        """Let go of a frame that is on its way: nobody reads the rest of it."""
+        if self._reservation is not None:
+            self._reservation.cancel()
+        self._pool.memory.release(self.reserved_bytes)
+        self.close()
+
+
+def _peer_text(transport: asyncio.Transport) -> str:
+    """HOST:PORT of the other side."""
+    peer = transport.get_extra_info("peername")
+    return str(Endpoint(peer[0], peer[1])) if isinstance(peer, tuple) and len(peer) >= 2 else "a local peer"

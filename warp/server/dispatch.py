@@ -1,0 +1,179 @@
+"""From a frame to its handler, and from the handler's result to the parts of the response.
+
+What can go wrong is sorted here, once: the peer broke the protocol (ProtocolError, the connection is closed), the
+request can't be served (the answer carries the code), we have a bug (logged, counted, answered with
+UNKNOWN_SERVER_ERROR). Nothing here touches a socket.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from warp.errors import (
+    ErrorCode,
+    KafkaError,
+    MetadataError,
+    ObjectStoreError,
+    ProtocolError,
+)
+from warp.handlers.context import Client, NoAnswer, RequestContext, Services
+from warp.handlers.table import ApiEntry, Order
+from warp.protocol import (
+    ApiKey,
+    Buffer,
+    DecodeError,
+    EncodeError,
+    RequestHeader,
+    decode,
+    encode_response_frame,
+    parse_request_header,
+)
+from warp.protocol.messages.api_versions import ApiVersion, ApiVersionsResponse
+from warp.server.limits import LogLimit
+
+if TYPE_CHECKING:
+    from warp.clock import Clock
+
+log = logging.getLogger("warp.server")
+
+RequestObserver = Callable[[str, int, float, str], None]
+"""Told of each request: API, version, seconds from its arrival to its answer, outcome.
+
+The outcome is "NONE", the name of the first error code in the answer, "BUG", or "DROPPED" when the client was gone.
+"""
+
+OUTCOME_BUG = "BUG"
+OUTCOME_DROPPED = "DROPPED"
+
+
+class Call:
+    """One request on its way to its answer."""
+
+    __slots__ = ("context", "entry", "header", "outcome", "received_s", "request")
+
+    def __init__(
+        self, entry: ApiEntry, header: RequestHeader, context: RequestContext, request: Any, received_s: float
+    ) -> None:
+        self.entry = entry
+        self.header = header
+        self.context = context
+        self.request = request
+        self.received_s = received_s
+        self.outcome: str | None = None
+
+
+class Dispatcher:
+    """Finds, calls and answers for the handlers of one agent."""
+
+    def __init__(
+        self,
+        table: Sequence[ApiEntry],
+        services: Services,
+        clock: Clock,
+        observe: RequestObserver | None = None,
+    ) -> None:
+        self._table = table
+        self._entries = {int(entry.key): entry for entry in table}
+        self._services = services
+        self._clock = clock
+        self._observe = observe
+        self._unavailable_log = LogLimit(clock)
+        self.bugs = 0
+        """Exceptions that nobody expected, so far."""
+
+    def order(self, frame: Buffer) -> Order:
+        """How the request in `frame` relates to its neighbours; SERIAL for what will turn out to be no request."""
+        entry = self._entries.get(int.from_bytes(frame[:2], "big"))
+        return entry.order if entry is not None else Order.SERIAL
+
+    def open(self, frame: Buffer, client: Client, received_s: float) -> Call:
+        """Read a frame's header and body. Raises ProtocolError when it is no request that this agent serves."""
+        try:
+            header = parse_request_header(frame)
+            entry = self._entries.get(header.api_key)
+            if entry is None:
+                raise ProtocolError(f"API key {header.api_key} is not served")
+            version = header.api_version
+            context = RequestContext(self._services, self._table, client, header.client_id, version)
+            low, high = entry.served
+            if low <= version <= high:
+                request = decode(entry.request, version, frame, header.body_offset)
+            elif entry.key is ApiKey.API_VERSIONS:
+                request = None
+            else:
+                raise ProtocolError(f"{entry.name} version {version} is not served, {low} to {high} are")
+        except DecodeError as error:
+            raise ProtocolError(f"a request that can't be read: {error}") from error
+        return Call(entry, header, context, request, received_s)
+
+    def begin(self, call: Call) -> Any:
+        """Call the handler: a response, NoAnswer, Later, or a coroutine that gives one of these."""
+        if call.request is None:
+            return _unknown_api_versions(call)
+        return self.guarded(call, lambda: call.entry.handler(call.context, call.request))
+
+    def guarded(self, call: Call, action: Callable[[], Any]) -> Any:
+        """The result of `action`, or the answer that tells of its failure."""
+        try:
+            return action()
+        except Exception as error:  # noqa: BLE001  the one place
+            return self.refusal(call, error)
+
+    def refusal(self, call: Call, error: Exception) -> Any:
+        """What to answer when a request ended in `error`."""
+        match error:
+            case KafkaError():
+                return self.failed(call, error.code, error.message)
+            case ProtocolError():
+                return NoAnswer(close=str(error))
+            case MetadataError() | ObjectStoreError():
+                if self._unavailable_log.passes():
+                    log.warning("%s failed: %s%s", call.entry.name, error, self._unavailable_log.note())
+                return self.failed(call, call.entry.unavailable, "a store is not available")
+        self.bugs += 1
+        call.outcome = OUTCOME_BUG
+        log.error("bug in %s version %d", call.entry.name, call.header.api_version, exc_info=error)
+        return self.failed(call, ErrorCode.UNKNOWN_SERVER_ERROR, "internal error, see the agent's log")
+
+    def failed(self, call: Call, code: ErrorCode, message: str) -> Any:
+        """The answer to a request that fails as a whole; where the API has no place for an error, the end."""
+        call.context.note(code)
+        try:
+            response = call.entry.failed(call.context, call.request, code, message)
+        except Exception as error:
+            self.bugs += 1
+            call.outcome = OUTCOME_BUG
+            log.error("bug in the error answer of %s", call.entry.name, exc_info=error)
+            response = None
+        return response if response is not None else NoAnswer(close=f"{call.entry.name} failed: {code.name}")
+
+    def encode(self, call: Call, response: Any) -> Sequence[Buffer] | NoAnswer:
+        """The frame of a response, in parts that need not be joined."""
+        version = call.header.api_version if call.request is not None else 0
+        try:
+            return encode_response_frame(call.header.correlation_id, response, version)
+        except (EncodeError, ValueError, TypeError) as error:
+            refused = self.refusal(call, error)
+        if isinstance(refused, NoAnswer):
+            return refused
+        return encode_response_frame(call.header.correlation_id, refused, version)
+
+    def ended(self, call: Call, outcome: str | None = None) -> None:
+        """A request is over: tell the metrics."""
+        if self._observe is not None:
+            self._observe(
+                call.entry.name,
+                call.header.api_version,
+                self._clock.monotonic() - call.received_s,
+                outcome or call.outcome or call.context.error.name,
+            )
+
+
+def _unknown_api_versions(call: Call) -> ApiVersionsResponse:
+    """The answer to ApiVersions in a version that is not served: version 0, and only its own range (KIP-511)."""
+    low, high = call.entry.served
+    code = call.context.note(ErrorCode.UNSUPPORTED_VERSION)
+    own = ApiVersion(api_key=int(ApiKey.API_VERSIONS), min_version=low, max_version=high)
+    return ApiVersionsResponse(error_code=code, api_keys=[own])

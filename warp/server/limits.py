@@ -1,0 +1,62 @@
+"""The server's limits, and log lines that a flood can't multiply.
+
+Every limit names its unit. Defaults are Kafka's where Kafka has one; its name stands in brackets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from warp.clock import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """What one agent's listeners and connections may cost."""
+
+    connections_max: int = 10_000
+    """Open connections over all listeners; more are closed at once [max.connections]."""
+    request_bytes_max: int = 104_857_600
+    """The largest frame [socket.request.max.bytes]."""
+    requests_in_flight_max: int = 1_000
+    """Requests of one connection that are read and not answered; at the limit it is not read from."""
+    fetches_running_max: int = 4
+    """Fetches of one connection that run at once; what they may return waits in memory for its turn."""
+    idle_ms_max: int = 600_000
+    """A connection that owes no answer and has been silent for so long is closed [connections.max.idle.ms]."""
+    partial_frame_ms_max: int = 30_000
+    """A connection that stops in the middle of a frame holds memory, and is closed after so long a silence."""
+    write_stall_ms_max: int = 30_000
+    """A connection that takes no byte of its answers for so long is dropped."""
+    write_buffer_bytes: int = 65_536
+    """Answers that may wait in a connection's transport before its next requests wait too."""
+    receive_buffer_bytes: int = 262_144
+    """The buffer that all connections share to receive into."""
+    sweep_ms: int = 1_000
+    """How often the limits in time are looked at."""
+
+
+class LogLimit:
+    """Lets at most one log line pass per interval and counts the rest."""
+
+    def __init__(self, clock: Clock, interval_ms: int = 1_000) -> None:
+        self._clock = clock
+        self._interval_s = interval_ms / 1000
+        self._open_at = clock.monotonic()
+        self._held_back = 0
+
+    def passes(self) -> bool:
+        """Whether a line may be written now."""
+        now = self._clock.monotonic()
+        if now < self._open_at:
+            self._held_back += 1
+            return False
+        self._open_at = now + self._interval_s
+        return True
+
+    def note(self) -> str:
+        """What to append to the line that passes: how many were held back since the last one."""
+        held_back, self._held_back = self._held_back, 0
+        return f" ({held_back} more like it not logged)" if held_back else ""

@@ -1,0 +1,145 @@
+"""The server: every listener of an agent, from its socket to its end.
+
+A listener is a bound address and the address that its clients are told; Metadata answers with the one of the listener
+that a request came in on. All listeners share one pool of connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from warp.errors import StartError
+from warp.handlers.context import Endpoint, Services
+from warp.handlers.table import TABLE
+from warp.server.dispatch import Dispatcher, RequestObserver
+from warp.server.limits import ServerLimits
+from warp.server.pool import ConnectionPool
+
+if TYPE_CHECKING:
+    from warp.clock import Clock
+    from warp.log.memory import MemoryBudget
+    from warp.server.connection import Connection
+
+log = logging.getLogger("warp.server")
+
+_BACKLOG = 1024
+"""Connections that the kernel holds ready; the kernel's own bound cuts it if need be."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerConfig:
+    """Where to listen (port 0: any free one), and the address that clients are told; None: the bound one."""
+
+    bind: Endpoint
+    advertise: Endpoint | None = None
+
+
+class Listener:
+    """One address that clients come in on. `bound` and `advertised` hold once the server has started."""
+
+    def __init__(self, config: ListenerConfig) -> None:
+        self.config = config
+        self.bound = config.bind
+        self.advertised = config.advertise or config.bind
+        self._server: asyncio.Server | None = None
+
+    async def open(self, pool: ConnectionPool) -> None:
+        """Bind and accept. Raises StartError."""
+        host, port = self.config.bind.host, self.config.bind.port
+        try:
+            self._server = await asyncio.get_running_loop().create_server(
+                lambda: pool.connection(self.advertised), host, port, backlog=_BACKLOG
+            )
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise StartError(f"can't listen on {self.config.bind}: {reason}") from error
+        self.bound = Endpoint(host, self._server.sockets[0].getsockname()[1])
+        if self.config.advertise is None:
+            self.advertised = self.bound
+        elif self.config.advertise.port == 0:
+            self.advertised = Endpoint(self.config.advertise.host, self.bound.port)
+
+    def close(self) -> None:
+        """Accept no more. Connections go on."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+
+class Server:
+    """Serves the Kafka protocol on all listeners. `memory` is the budget for the frames of requests.
+
+    A simulation needs no `start`: it makes connections with `connect` and gives them transports of its own.
+    """
+
+    def __init__(
+        self,
+        configs: Sequence[ListenerConfig],
+        services: Services,
+        memory: MemoryBudget,
+        clock: Clock,
+        limits: ServerLimits | None = None,
+        observe: RequestObserver | None = None,
+    ) -> None:
+        self.listeners = [Listener(config) for config in configs]
+        self._services = services
+        self._dispatcher = Dispatcher(TABLE, services, clock, observe)
+        self._pool = ConnectionPool(self._dispatcher, memory, clock, limits or ServerLimits())
+
+    @property
+    def connection_count(self) -> int:
+        """Connections that are open now."""
+        return len(self._pool)
+
+    @property
+    def connections_opened(self) -> int:
+        """Connections taken in so far."""
+        return self._pool.opened
+
+    @property
+    def connections_refused(self) -> int:
+        """Connections refused so far, because there were too many or the agent was stopping."""
+        return self._pool.refused
+
+    @property
+    def protocol_errors(self) -> int:
+        """Connections closed so far because their peer broke the protocol, or because of an unanswerable error."""
+        return self._pool.protocol_errors
+
+    @property
+    def handler_bugs(self) -> int:
+        """Requests that ended in an exception that nobody expected."""
+        return self._dispatcher.bugs
+
+    async def start(self) -> None:
+        """Accept on every listener. Raises StartError when one can't be had; then none is open."""
+        try:
+            for listener in self.listeners:
+                await listener.open(self._pool)
+        except StartError:
+            self.stop_accepting()
+            raise
+
+    def connect(self, listener: int = 0) -> Connection:
+        """A new connection on one of the listeners, for a transport that the caller makes."""
+        return self._pool.connection(self.listeners[listener].advertised)
+
+    def stop_accepting(self) -> None:
+        """Take no more connections."""
+        for listener in self.listeners:
+            listener.close()
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Stop accepting, answer every request that was read, close; False when some had to be cut at the timeout."""
+        self.stop_accepting()
+        self._services.fetch.stop_waiting()
+        return await self._pool.drain(timeout_s)
+
+    def abort(self) -> None:
+        """Close everything now."""
+        self.stop_accepting()
+        self._pool.abort()
