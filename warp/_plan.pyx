@@ -1,4 +1,4 @@
-# cython: freethreading_compatible=False
+# cython: auto_pickle=False
 """Tables become plans: how each struct class is laid out, and what to do for each of its fields in each version.
 
 A table (class body) becomes a `Layout`: where each field lives in an instance. A layout and a version become a `Plan`:
@@ -8,8 +8,8 @@ a C array with one operation per field, in wire order, which `_decode` and `_enc
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.object cimport Py_EQ, PyObject, PyTypeObject
 
-from warp._cpython cimport (Py_XDECREF, Py_XINCREF, PyList_New, PyObject_RichCompareBool, PyTuple_GET_ITEM, PyTuple_GET_SIZE,
-                            slot_of, slot_offset)
+from warp._cpython cimport (Py_XDECREF, Py_XINCREF, PyList_New, PyObject_RichCompareBool, PyTuple_GET_ITEM,
+                            PyTuple_GET_SIZE, slot_of, slot_offset)
 
 cdef extern from "struct_memory.h":
     object struct_alloc(PyTypeObject *cls)
