@@ -356,6 +356,8 @@ class Flusher:
 
     def _remove(self, segment: SealedSegment) -> None:
         del self._sealed[segment.number]
+        now = self._clock.monotonic()
+        self._pacer.finished(now, now - segment.sealed_at)
         self._sealed_bytes -= len(segment.image)
 
     def _waiting_units(self, after: int) -> Iterator[Unit]:

@@ -8,6 +8,7 @@ Where the work runs was measured beside a loop that takes in 4 million 200-byte 
 1 MiB put): all on the loop 17/78 and every other connection stalls as long; one thread hop for each fsync 26/54, the
 same through kernel AIO 20/87, because each hop waits for its turn on the loop; one hop for both fsyncs and the rename
 10/22; one hop for everything 8/46. So a put is one hop, and small objects are written to the page cache before it.
+Large ones go past the page cache (see `direct`).
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ from typing import ParamSpec, TypeVar
 
 from warp.errors import ObjectNotFound, ObjectStoreError, ShortObject, StartError, StoreFull
 from warp.objectstore.base import Buffer, ObjectInfo, check_key
+from warp.objectstore.direct import FileWriter
 
 TEMPORARY = ".tmp"
 INLINE_BYTES_MAX = 128 * 1024
-"""Up to this size bytes are copied to and from the page cache on the loop: about 30 µs."""
+"""Up to this size bytes are copied to and from the page cache on the loop, in about 30 µs."""
 WORKERS = 4
 FILES_MAX = 64
 """Operations at a time, each with at most two descriptors; the others wait."""
 
-_IOV_MAX = 1024
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -54,6 +55,7 @@ class LocalStore:
         self._token = token
         self._reserve_free_bytes = reserve_free_bytes
         self._numbers = itertools.count()
+        self._writer = FileWriter()
         self._turns = asyncio.Semaphore(FILES_MAX)
         self._threads = ThreadPoolExecutor(WORKERS, thread_name_prefix="warp-disk")
         self._directories: set[str] = set()
@@ -157,7 +159,7 @@ class LocalStore:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
-            _write_all(fd, parts)
+            self._writer.write(fd, parts, size_bytes)
         except BaseException:
             os.close(fd)
             _unlink_if_there(temporary)
@@ -320,19 +322,6 @@ class LocalStore:
             return [], []
         except OSError as error:
             raise _mapped(error, directory) from error
-
-
-def _write_all(fd: int, parts: Sequence[Buffer]) -> None:
-    """Write every byte of the parts, however few a system call takes."""
-    views = [memoryview(part).cast("B") for part in parts if len(part)]
-    first = 0
-    while first < len(views):
-        written = os.writev(fd, views[first : first + _IOV_MAX])
-        while first < len(views) and written >= len(views[first]):
-            written -= len(views[first])
-            first += 1
-        if written:
-            views[first] = views[first][written:]
 
 
 def _scan(path: str, directory: str, prefix: str) -> tuple[Sequence[str], Sequence[ObjectInfo]]:
