@@ -45,6 +45,7 @@ class AgentConfig:
     flush_uploads_max: int
     request_bytes_max: int
     request_memory_bytes_max: int
+    fetch_memory_bytes_max: int
     cache_bytes_max: int
     connections_max: int
     connection_idle_ms: int
@@ -167,6 +168,11 @@ OPTIONS: Final = (
         "request-memory", "request_memory_bytes_max", kinds.SIZE, "256MiB",
         "Memory for all requests and for records that wait to be written; connections wait when it is used up.",
         minimum=1024 * 1024, maximum=1024 * GIB,
+    ),
+    Option(
+        "fetch-memory", "fetch_memory_bytes_max", kinds.SIZE, "128MiB",
+        "Memory for answers to consumers that are being put together or sent.",
+        minimum=16 * 1024 * 1024, maximum=1024 * GIB,
     ),
     Option(
         "cache-bytes", "cache_bytes_max", kinds.SIZE, "128MiB",

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from warp.units import format_duration_ms, format_size, parse_duration_ms, parse_size
 
-_WILDCARDS = ("0.0.0.0", "::", "*")
+_WILDCARDS = ("0.0.0.0", "::")
 _MASK = "********"
 _SECRET_WORDS = ("password", "secret", "token", "key")
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -168,7 +168,7 @@ def _host(host: str, text: str) -> str:
         raise ValueError(f"{text!r} names no host")
     if ":" in inner and inner is host:
         raise ValueError(f"{text!r}: an IPv6 address stands in brackets, like [::1]:9092")
-    if not re.fullmatch(r"[A-Za-z0-9._:%*-]{1,253}", inner):
+    if not re.fullmatch(r"[A-Za-z0-9._:%-]{1,253}", inner):
         raise ValueError(f"{text!r}: {inner!r} is not a host name or an address")
     return inner
 

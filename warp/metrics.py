@@ -179,19 +179,38 @@ class Metrics:
         self.flush_failures = Counter(
             "warp_flush_failures_total", "Segments that could not be stored or committed, by phase", ["phase"]
         )
+        self.timed_out_requests = Reading(
+            "warp_produce_timeouts_total",
+            "Produce requests that were not committed in the time that they allow",
+        )
         self.buffer_bytes = Reading("warp_buffer_bytes", "Bytes of records that wait for a flush")
+        self.sealed_bytes = Reading(
+            "warp_sealed_bytes", "Bytes of segments between their seal and their answers"
+        )
         self.request_memory_bytes = Reading(
             "warp_request_memory_bytes", "Memory that requests and waiting records hold"
         )
         self.request_memory_bytes_max = Reading(
             "warp_request_memory_bytes_max", "Memory that requests and waiting records may hold"
         )
+        self.request_memory_waiting = Reading(
+            "warp_request_memory_waiting", "Requests that wait for memory before they are read"
+        )
+        self.fetch_memory_bytes = Reading("warp_fetch_memory_bytes", "Memory that answers to consumers hold")
+        self.fetch_memory_bytes_max = Reading(
+            "warp_fetch_memory_bytes_max", "Memory that answers to consumers may hold"
+        )
+        self.fetches_waiting = Reading("warp_fetches_waiting", "Fetch requests that wait for records")
+        self.missing_objects = Reading(
+            "warp_missing_objects_total", "Reads of objects that were gone or not what the index says"
+        )
         self.cache_bytes = Reading("warp_cache_bytes", "Memory that the cache of record data holds")
         self.cache_bytes_max = Reading("warp_cache_bytes_max", "Memory that the cache may hold")
-        self.cache_hits = Reading("warp_cache_hits_total", "Chunks that a reader found in the cache")
-        self.cache_misses = Reading(
-            "warp_cache_misses_total", "Chunks that a reader did not find in the cache"
+        self.cache_hit_bytes = Reading("warp_cache_hit_bytes_total", "Bytes that readers found in the cache")
+        self.cache_loaded_bytes = Reading(
+            "warp_cache_loaded_bytes_total", "Bytes that the cache had to load from the object store"
         )
+        self.cache_evictions = Reading("warp_cache_evictions_total", "Chunks that made room for others")
         self.tail_extents = Reading(
             "warp_tail_extents", "Recent extents remembered for consumers that keep up"
         )

@@ -66,6 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = importlib.import_module(command.module).run(words[1:])
         sys.stdout.flush()
         return code
+    except SystemExit as error:
+        # How argparse ends after --help.
+        return int(error.code or EXIT_CLEAN)
     except UsageError as error:
         return _fail(f"{name}: {error}", EXIT_USAGE)
     except BrokenPipeError:

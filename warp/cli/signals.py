@@ -26,13 +26,18 @@ DUMPED_TASKS_MAX: Final = 1_000
 DUMP_CHARACTERS_MAX: Final = 200_000
 
 
+def block_signals() -> None:
+    """Keep the signals from this thread and all that it will start. To be called while there is only one."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
 class SignalThread(threading.Thread):
-    """Waits for signals. Must be made by the main thread before others start: they inherit that signals are blocked.
+    """Waits for signals, which `block_signals` must have kept from every thread.
 
     `stop()` is called on this thread at the first signal to stop; `last_words()` before the process is ended.
     """
 
-    def __init__(self, timeout_s: float, stop: Callable[[], None], last_words: Callable[[], None]) -> None:
+    def __init__(self, timeout_s: float, stop: Callable[[], None], last_words: Callable[[], object]) -> None:
         super().__init__(name="warp-signals", daemon=True)
         self._timeout_s = timeout_s
         self._stop = stop
@@ -40,7 +45,6 @@ class SignalThread(threading.Thread):
         self._deadline: float | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
         """Whose tasks SIGUSR1 shows; set by the main thread."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
     def run(self) -> None:
         """Wait for signals until the process ends."""

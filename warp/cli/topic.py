@@ -91,9 +91,8 @@ def _create(found: argparse.Namespace, client: Client) -> None:
             raise UsageError(f"--config {text!r} is not NAME=VALUE")
         configs[name] = value
     new = NewTopic(found.topic, num_partitions=found.partitions or -1, replication_factor=-1, config=configs)
-    pending = client.admin().create_topics(
-        [new], operation_timeout=client.timeout_s, request_timeout=client.timeout_s
-    )
+    admin = client.admin()
+    pending = admin.create_topics([new], operation_timeout=client.timeout_s, request_timeout=client.timeout_s)
     try:
         pending[found.topic].result()
     except KafkaException as error:
@@ -143,7 +142,8 @@ def _describe(found: argparse.Namespace, client: Client) -> None:
 
 
 def _delete(found: argparse.Namespace, client: Client) -> None:
-    pending = client.admin().delete_topics(
+    admin = client.admin()
+    pending = admin.delete_topics(
         found.topics, operation_timeout=client.timeout_s, request_timeout=client.timeout_s
     )
     failures: list[ClientError] = []

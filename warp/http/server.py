@@ -41,10 +41,9 @@ class HttpServer:
 
     async def start(self) -> None:
         """Bind the address. Raises StartError when it can't be had."""
-        host = None if self._address.host == "*" else self._address.host
         try:
             self._server = await asyncio.get_running_loop().create_server(
-                self._accept, host, self._address.port, backlog=self._limits.connections_max
+                self._accept, self._address.host, self._address.port, backlog=self._limits.connections_max
             )
         except OSError as error:
             raise StartError(f"can't serve HTTP on {self._address}: {os_error_text(error)}") from error

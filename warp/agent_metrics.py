@@ -1,0 +1,172 @@
+"""Connects what the parts of an agent count to its metrics: timed stores, the observer of flushes, the readings."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from time import perf_counter
+from typing import Any, Final, TypeVar
+
+from warp.clock import Clock
+from warp.ids import IdSource
+from warp.log.cache import ChunkCache
+from warp.log.fetch import FetchService
+from warp.log.flush import Flusher
+from warp.log.memory import MemoryBudget
+from warp.log.observer import FlushObserver
+from warp.log.tail import TailIndex
+from warp.metadata.session import Database
+from warp.metadata.store import MetadataStore
+from warp.metrics import Metrics
+from warp.objectstore.base import Buffer, ObjectInfo, ObjectStore
+from warp.server.listener import Server
+
+T = TypeVar("T")
+
+METADATA_OPERATIONS: Final = (
+    "allocate_producer_ids", "catalogue", "catalogue_changes", "check", "claim_key", "commit", "create_partitions",
+    "create_topics", "delete_records", "delete_topics", "extent_of_max_timestamp", "extents_for_time", "log_states",
+    "read_extents", "register_agent", "set_topic_configs",
+)  # fmt: skip
+
+
+class MeasuredObjectStore:
+    """An object store that times and counts the requests to another one."""
+
+    def __init__(self, store: ObjectStore, metrics: Metrics) -> None:
+        self._store = store
+        self._metrics = metrics
+        self.requests_are_free = store.requests_are_free
+
+    async def check(self) -> None:
+        """See ObjectStore."""
+        await self._timed("check", self._store.check())
+
+    async def put(self, key: str, parts: Sequence[Buffer]) -> None:
+        """See ObjectStore."""
+        await self._timed("put", self._store.put(key, parts))
+        self._metrics.object_store_bytes.add(sum(map(len, parts)), "put")
+
+    async def create(self, key: str, data: Buffer) -> bool:
+        """See ObjectStore."""
+        return await self._timed("create", self._store.create(key, data))
+
+    async def get(self, key: str, start: int, length: int) -> bytes | bytearray:
+        """See ObjectStore."""
+        data = await self._timed("get", self._store.get(key, start, length))
+        self._metrics.object_store_bytes.add(len(data), "get")
+        return data
+
+    async def head(self, key: str) -> ObjectInfo:
+        """See ObjectStore."""
+        return await self._timed("head", self._store.head(key))
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """See ObjectStore."""
+        await self._timed("delete", self._store.delete(keys))
+
+    def list(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
+        """See ObjectStore. Not timed: how long it takes is up to the caller."""
+        return self._store.list(prefix)
+
+    async def close(self) -> None:
+        """See ObjectStore."""
+        await self._store.close()
+
+    async def _timed(self, operation: str, request: Awaitable[T]) -> T:
+        began = perf_counter()
+        try:
+            return await request
+        except Exception as error:
+            self._metrics.object_store_errors.add(1, operation, type(error).__name__)
+            raise
+        finally:
+            self._metrics.object_store_seconds.observe(perf_counter() - began, operation)
+
+
+class MeasuredMetadataStore(MetadataStore):
+    """A metadata store that times and counts its operations."""
+
+    def __init__(self, database: Database, clock: Clock, ids: IdSource, metrics: Metrics) -> None:
+        super().__init__(database, clock, ids)
+        self._metrics = metrics
+        for name in METADATA_OPERATIONS:
+            setattr(self, name, self._timed(name, getattr(self, name)))
+
+    def _timed(self, name: str, operation: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        seconds = self._metrics.metadata_seconds.of(name)
+
+        async def timed(*args: Any, **kwargs: Any) -> Any:
+            began = perf_counter()
+            try:
+                return await operation(*args, **kwargs)
+            except Exception as error:
+                self._metrics.metadata_errors.add(1, name, type(error).__name__)
+                raise
+            finally:
+                seconds.observe(perf_counter() - began)
+
+        return timed
+
+
+class FlushMetrics(FlushObserver):
+    """Turns what the write path tells into metrics."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def phase_done(self, phase: str, seconds: float) -> None:
+        """See FlushObserver."""
+        self._metrics.flush_seconds.observe(seconds, phase)
+
+    def phase_failed(self, phase: str) -> None:
+        """See FlushObserver."""
+        self._metrics.flush_failures.add(1, phase)
+
+    def sealed(self, size_bytes: int) -> None:
+        """See FlushObserver."""
+        self._metrics.segment_bytes.observe(size_bytes)
+
+    def validated(self, seconds: float) -> None:
+        """See FlushObserver."""
+        self._metrics.flush_seconds.observe(seconds, "validate")
+
+
+def read_server(metrics: Metrics, server: Server, connections_max: int) -> None:
+    """Show the counters of the server."""
+    metrics.connections.read = lambda: server.connection_count
+    metrics.connections_max.read = lambda: connections_max
+    metrics.connections_opened.read = lambda: server.connections_opened
+    metrics.connections_refused.read = lambda: server.connections_refused
+    metrics.protocol_errors.read = lambda: server.protocol_errors
+    metrics.handler_bugs.read = lambda: server.handler_bugs
+
+
+def read_log(
+    metrics: Metrics,
+    *,
+    flusher: Flusher,
+    fetch: FetchService,
+    cache: ChunkCache,
+    tail: TailIndex,
+    request_memory: MemoryBudget,
+    fetch_memory: MemoryBudget,
+) -> None:
+    """Show the counters of the log's services."""
+    metrics.produced_bytes.read = lambda: flusher.committed_bytes
+    metrics.buffer_bytes.read = lambda: flusher.waiting_bytes
+    metrics.sealed_bytes.read = lambda: flusher.sealed_bytes
+    metrics.timed_out_requests.read = lambda: flusher.timed_out_requests
+    metrics.fetched_bytes.read = lambda: fetch.counters.records_bytes
+    metrics.fetches_waiting.read = lambda: fetch.waiting
+    metrics.missing_objects.read = lambda: fetch.counters.missing_objects
+    metrics.cache_bytes.read = lambda: cache.used_bytes
+    metrics.cache_bytes_max.read = lambda: cache.bytes_max
+    metrics.cache_hit_bytes.read = lambda: cache.hit_bytes
+    metrics.cache_loaded_bytes.read = lambda: cache.loaded_bytes
+    metrics.cache_evictions.read = lambda: cache.evictions
+    metrics.tail_extents.read = lambda: tail.extent_count
+    metrics.request_memory_bytes.read = lambda: request_memory.used_bytes
+    metrics.request_memory_bytes_max.read = lambda: request_memory.bytes_max
+    metrics.request_memory_waiting.read = lambda: request_memory.waiting
+    metrics.fetch_memory_bytes.read = lambda: fetch_memory.used_bytes
+    metrics.fetch_memory_bytes_max.read = lambda: fetch_memory.bytes_max
