@@ -17,7 +17,7 @@ import enum
 from collections import deque
 from collections.abc import Coroutine, Sequence
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from warp.errors import ErrorCode, KafkaError, ProtocolError
 from warp.handlers.context import Client, Endpoint, Held, Later, NoAnswer
@@ -104,8 +104,8 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, or end at once when there are too many connections."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports are none of asyncio's classes.
+        self._transport = transport = cast("asyncio.Transport", transport)
         self._client.address = _peer_text(transport)
         self._heard_s = self._clock.monotonic()
         if self._pool.admit(self):
