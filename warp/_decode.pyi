@@ -22,7 +22,13 @@ class RequestHeader:
     def body_offset(self) -> int: ...
 
 def decode(
-    cls: type[_Message], version: int, buffer: _Buffer, offset: int = 0, *, elements_max: int = ...
+    cls: type[_Message],
+    version: int,
+    buffer: _Buffer,
+    offset: int = 0,
+    *,
+    elements_max: int = ...,
+    allow_trailing: bool = False,
 ) -> _Message: ...
 def read_request_header(
     frame: _Buffer, flexible_from: tuple[int | None, ...], api_versions_max: int

@@ -283,12 +283,21 @@ cdef int refuse_tags(Reader *reader, const PlanData *plan, str text) except -1:
     raise DecodeError(f"tagged fields of {(<object>plan.cls).__name__} at byte {at}: {text}")
 
 
-def decode(cls, int version, buffer, Py_ssize_t offset=0, *, Py_ssize_t elements_max=_ELEMENTS_MAX):
+def decode(
+    cls,
+    int version,
+    buffer,
+    Py_ssize_t offset=0,
+    *,
+    Py_ssize_t elements_max=_ELEMENTS_MAX,
+    bint allow_trailing=False,
+):
     """Decode `buffer` from `offset` to its end as one message.
 
     `records` fields become memoryviews of the buffer, which stays alive (and locked, if it is a bytearray) as long as
     they do; everything else is copied. Raises DecodeError when the bytes are not exactly one message of that class
-    and version, ValueError when the class has no such version, TypeError when it is no message class.
+    and version (with `allow_trailing`: do not begin with one), ValueError when the class has no such version, TypeError
+    when it is no message class.
     """
     cdef Plan plan = (<Layout?>cls.__layout__).plan(version)
     cdef Py_buffer data
@@ -310,7 +319,7 @@ def decode(cls, int version, buffer, Py_ssize_t offset=0, *, Py_ssize_t elements
             Py_DECREF(message)
         finally:
             Py_XDECREF(reader.view)
-        if reader.cursor.at != reader.cursor.end:
+        if reader.cursor.at != reader.cursor.end and not allow_trailing:
             raise DecodeError(f"{cls.__name__} v{version}: {left(&reader.cursor)} bytes after the end")
         return made
     finally:
