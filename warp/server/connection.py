@@ -89,8 +89,11 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
         """Nothing more is written."""
         self._is_lost = False
         """The transport is gone."""
+        self._peer_waits = True
+        """Whether somebody is there to wait for data that may come."""
         self._reservation: asyncio.Task[None] | None = None
         self._heard_s = 0.0
+        self._partial_since_s: float | None = None
         self._releases: list[Callable[[], None]] = []
         self._unsent_bytes = 0
         self._unsent_since_s = 0.0
@@ -129,8 +132,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         """The peer sends nothing more; what it has sent is still answered, but nobody waits for data on its behalf."""
         self._end()
-        if not self._is_closed:
-            self._give_up_fetches()
+        self._give_up_fetches()
         return not self._is_closed
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -159,14 +161,13 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
 
     def check(self, now_s: float) -> None:
         """Apply the limits in time."""
-        silent_ms = (now_s - self._heard_s) * 1000
         if self._is_lost:
             return
+        silent_ms = (now_s - self._heard_s) * 1000
         if self._is_closed or self._hold & Hold.ANSWERS:
-            self._check_progress(now_s)
+            self._check_unsent(now_s)
         elif self.reserved_bytes:
-            if silent_ms >= self._limits.partial_frame_ms_max:
-                self._close("it stopped in the middle of a frame")
+            self._check_partial_frame(now_s, silent_ms)
         elif silent_ms >= self._limits.idle_ms_max and not self._is_busy() and not self.blocked:
             self._close(_QUIETLY)
 
@@ -189,6 +190,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
     def _take(self, frames: list[bytes]) -> None:
         """Frames have come: start what may start, and see whether more can be read."""
         self._frames.extend(frames)
+        self._partial_since_s = None
         if self.blocked:
             self._wait_for_memory()
         self._start_waiting()
@@ -273,6 +275,8 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
             self._holder = exchange
         exchange.task = asyncio.get_running_loop().create_task(coroutine)
         exchange.task.add_done_callback(lambda task: self._ran(exchange, task))
+        if exchange.order is Order.CONCURRENT and not self._peer_waits:
+            exchange.task.cancel()
 
     def _ran(self, exchange: Exchange, task: asyncio.Task[Any]) -> None:
         """A handler's task is done."""
@@ -295,7 +299,8 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
         if exchange.order is Order.SERIAL:
             self._holder = exchange
         if not later.is_answered:
-            self._exchanges.remove(exchange)
+            # Nothing was started behind it: until now it held back the others.
+            self._exchanges.pop()
             self._unanswerable[exchange] = None
         later.outcome.add_done_callback(lambda outcome: self._concluded(exchange, later))
 
@@ -359,7 +364,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
             assert self._transport is not None
             for part in exchange.parts:
                 self._transport.write(part)
-        if self._releases and not self._hold & Hold.ANSWERS:
+        if self._releases and (self._is_lost or not self._hold & Hold.ANSWERS):
             self._written()
 
     def _written(self) -> None:
@@ -402,17 +407,28 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
             self._pool.broke_protocol(self, why)
         self._stop_reading(Hold.END)
         self._drop_frames(keep_staged=not why)
-        self._unsent_since_s = self._clock.monotonic()
         assert self._transport is not None
+        self._unsent_bytes = self._transport.get_write_buffer_size()
+        self._unsent_since_s = self._clock.monotonic()
         self._transport.close()
 
     def _give_up_fetches(self) -> None:
-        """Nobody is there to take what running Fetches would bring."""
+        """Nobody is there to take what Fetches would bring."""
+        self._peer_waits = False
         for exchange in self._exchanges:
             if exchange.task is not None and exchange.order is Order.CONCURRENT:
                 exchange.task.cancel()
 
-    def _check_progress(self, now_s: float) -> None:
+    def _check_partial_frame(self, now_s: float, silent_ms: float) -> None:
+        """Close on a peer that holds memory for a frame that does not come."""
+        if self._partial_since_s is None:
+            self._partial_since_s = now_s
+        if silent_ms >= self._limits.partial_frame_ms_max:
+            self._close("it stopped in the middle of a frame")
+        elif (now_s - self._partial_since_s) * 1000 >= self._limits.frame_ms_max:
+            self._close("a frame takes too long to come")
+
+    def _check_unsent(self, now_s: float) -> None:
         """Drop a peer that takes nothing of what was written for it."""
         assert self._transport is not None
         unsent_bytes = self._transport.get_write_buffer_size()

@@ -28,6 +28,8 @@ class ServerLimits:
     """A connection that owes no answer and has been silent for so long is closed [connections.max.idle.ms]."""
     partial_frame_ms_max: int = 30_000
     """A connection that stops in the middle of a frame holds memory, and is closed after so long a silence."""
+    frame_ms_max: int = 300_000
+    """A frame that is not complete after so long will not be waited for, though bytes of it still come."""
     write_stall_ms_max: int = 30_000
     """A connection that takes no byte of its answers for so long is dropped."""
     write_buffer_bytes: int = 65_536
