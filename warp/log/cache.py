@@ -197,13 +197,16 @@ class ChunkCache:
         try:
             # The task belongs to the cache: cancelling this reader must not cancel it for the others.
             await asyncio.shield(load.task)
-            if len(load.data) < end:
-                # Not worth keeping: should the object be mended, the next look must see it.
-                self._drop(chunk_id)
-                raise ShortObject(
-                    f"{chunk_id[0]}: wanted {end} bytes of chunk {chunk_id[1]}, it has {len(load.data)}"
-                )
-            return bytes(memoryview(load.data)[start:end])
+        except asyncio.CancelledError:
+            if load.task.cancelled():
+                raise ObjectStoreError(f"{chunk_id[0]}: the cache was closed") from None
+            raise
+        else:
+            if len(load.data) >= end:
+                return bytes(memoryview(load.data)[start:end])
+            # Not worth keeping: should the object be mended, the next look must see it.
+            self._drop(chunk_id)
+            raise ShortObject(f"{chunk_id[0]}: chunk {chunk_id[1]} has {len(load.data)} bytes, not {end}")
         finally:
             self._unpin(chunk_id)
 
