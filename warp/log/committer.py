@@ -70,6 +70,7 @@ class Committer:
         self._limits = limits
         self._on_committed = on_committed
         self._on_failed = on_failed
+        self._is_away = False
         self.failed_commits = 0
         """Attempts that failed, also those that a later one made good."""
 
@@ -125,14 +126,17 @@ class Committer:
         for segment in segments:
             segment.is_committing = True
         try:
-            return await self._metadata.commit(commits, self._clock.time_ms())
+            result = await self._metadata.commit(commits, self._clock.time_ms())
         except asyncio.CancelledError:
             for segment in segments:
                 segment.is_unknown = True
             raise
         except (MetadataUnavailable, OutcomeUnknown) as error:
             self.failed_commits += 1
-            _log.warning("commit of %d segments failed: %s: %s", len(commits), type(error).__name__, error)
+            # A store that stays away is told of once.
+            level = logging.DEBUG if self._is_away else logging.WARNING
+            _log.log(level, "commit of %d segments failed: %s: %s", len(commits), type(error).__name__, error)
+            self._is_away = True
             raise
         except Exception:
             self.failed_commits += 1
@@ -141,6 +145,10 @@ class Committer:
         finally:
             for segment in segments:
                 segment.is_committing = False
+        if self._is_away:
+            self._is_away = False
+            _log.warning("the metadata store takes commits again")
+        return result
 
     def _refuse(self, segment: SealedSegment) -> bool:
         """Give up a segment that must not, or need not, be committed any more."""

@@ -227,7 +227,7 @@ class LocalStore:
         temporary = self.directory / TEMPORARY
         try:
             temporary.mkdir(mode=0o750, parents=True, exist_ok=True)
-            self._remove_leftovers(temporary)
+            self._remove_leftovers()
             probe = f"{self._root}/{TEMPORARY}/{self._token}-probe"
             fd = self._write_temporary(probe, [b"probe"], 5)
             try:
@@ -248,10 +248,11 @@ class LocalStore:
                 f"{_advice(error)}"
             ) from error
 
-    @staticmethod
-    def _remove_leftovers(temporary: Path) -> None:
-        """Remove temporary files that no living process holds a lock on."""
-        for path in sorted(temporary.iterdir()):
+    def _remove_leftovers(self) -> None:
+        """Remove temporary files of other processes that don't live any more: nobody holds a lock on them."""
+        for path in sorted((self.directory / TEMPORARY).iterdir()):
+            if path.name.startswith(f"{self._token}-"):
+                continue
             try:
                 fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
