@@ -7,11 +7,9 @@ two are remembered instead, because the reason of a time-out is in them.
 from __future__ import annotations
 
 import argparse
-import logging
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-import confluent_kafka
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ClusterMetadata
 
@@ -54,6 +52,8 @@ class Client:
         try:
             return client.list_topics(timeout=self.timeout_s)
         except KafkaException as error:
+            # Has the callback for errors called, which knows why.
+            client.poll(0)
             raise self.failure(error) from error
 
     def topic_partitions(self, client: AdminClient | Consumer, topic: str) -> list[int]:
@@ -111,13 +111,14 @@ class Client:
         config = {
             "bootstrap.servers": self.bootstrap,
             "client.id": CLIENT_ID,
+            "log_level": 0,
             "socket.timeout.ms": max(100, int(self.timeout_s * 1000)),
             **settings,
             **self._options,
             "error_cb": self.note_error,
         }
         try:
-            return kind(config, logger=_silent_logger())
+            return kind(config)
         except KafkaException as error:
             raise UsageError(f"the client library refuses its settings: {error.args[0].str()}") from error
 
@@ -137,15 +138,3 @@ def _reason(text: str) -> str:
     text = text.partition(" (after ")[0]
     _, failed, reason = text.rpartition(" failed: ")
     return reason if failed else text.rpartition("/bootstrap: ")[2]
-
-
-def _silent_logger() -> logging.Logger:
-    logger = logging.getLogger("warp.cli.librdkafka")
-    logger.addHandler(logging.NullHandler())
-    logger.propagate = False
-    return logger
-
-
-def library_version() -> str:
-    """librdkafka's version, for messages."""
-    return confluent_kafka.libversion()[0]

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from warp.cli.client import ClientError
 from warp.units import approximate_size
@@ -109,30 +110,22 @@ class Load:
         self._all: deque[float] = deque(maxlen=LATENCIES_MAX)
         self._ended = threading.Event()
         self._failure: str | None = None
-        self._producer = Producer(
-            {
-                "bootstrap.servers": bootstrap,
-                "client.id": "warp-demo",
-                "linger.ms": 2,
-                "enable.idempotence": True,
-            }
-        )
-        self._consumer = Consumer(
-            {
-                "bootstrap.servers": bootstrap,
-                "client.id": "warp-demo",
-                "group.id": "warp-demo",
-                "enable.auto.commit": False,
-                "fetch.wait.max.ms": 500,
-            }
-        )
+        common = {"bootstrap.servers": bootstrap, "client.id": "warp-demo", "log_level": 0}
+        self._admin = AdminClient(common)
+        self._producer = Producer({**common, "linger.ms": 2, "enable.idempotence": True})
+        self._consumer = Consumer({**common, "group.id": "warp-demo", "enable.auto.commit": False})
         self._threads = [
             threading.Thread(target=self._guarded, args=(work,), name=f"demo-{name}", daemon=True)
             for name, work in (("produce", self._produce), ("consume", self._consume))
         ]
 
     def start(self) -> None:
-        """Let both clients begin."""
+        """Make the topic, then let both clients begin. Raises ClientError."""
+        made = self._admin.create_topics([NewTopic(self._topic, 1, 1)], request_timeout=CATCH_UP_S)
+        try:
+            made[self._topic].result()
+        except KafkaException as error:
+            raise ClientError(f"can't make the topic {self._topic}: {error}") from error
         self._began = time.monotonic()
         self._last = (self._began, Counts())
         for thread in self._threads:
@@ -217,7 +210,9 @@ class Load:
         self._consumer.assign([TopicPartition(self._topic, 0, 0)])
         deadline = None
         while True:
-            for message in self._consumer.consume(500, TICK_S):
+            # One by one: to ask for several is to wait until so many are there.
+            message = self._consumer.poll(TICK_S)
+            if message is not None:
                 self._take(message)
             if self._ended.is_set():
                 deadline = deadline or time.monotonic() + CATCH_UP_S
@@ -229,8 +224,7 @@ class Load:
     def _take(self, message: Message) -> None:
         error = message.error()
         if error is not None:
-            # Until the producer's first record has made the topic, there is none.
-            if error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART and not error.retriable():
+            if not error.retriable():
                 raise KafkaException(error)
             return
         value = message.value() or b""
