@@ -137,7 +137,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The peer is gone. Its waiting Fetches are given up; what it has produced is stored all the same."""
-        self._is_lost = self._is_closed = True
+        self._is_ending = self._is_lost = self._is_closed = True
         self._stop_reading(Hold.END)
         self._drop_frames(keep_staged=True)
         self._give_up_fetches()
