@@ -189,8 +189,9 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
 
     def _take(self, frames: list[bytes]) -> None:
         """Frames have come: start what may start, and see whether more can be read."""
-        self._frames.extend(frames)
-        self._partial_since_s = None
+        if frames:
+            self._frames.extend(frames)
+            self._partial_since_s = None
         if self.blocked:
             self._wait_for_memory()
         self._start_waiting()
