@@ -28,7 +28,7 @@ from warp._record_io import (
 __all__ = [
     "BatchHeader", "BatchRules", "BatchSpan", "InvalidBatch", "Record", "RecordIterator", "ValidatedBatch",
     "build_batch", "find_max_timestamp", "find_offset_by_timestamp", "iterate_records", "needs_thread", "parse_header",
-    "scan_batches", "stamp_batches", "validate_produce", "whole_batches",
+    "scan_batches", "stamp_batches", "validate_produce", "verify_batch", "whole_batches",
 ]
 
 cdef enum:
@@ -300,6 +300,38 @@ def parse_header(data, Py_ssize_t offset=0):
         if offset < 0 or offset > view.len:
             raise InvalidBatch(CORRUPT_MESSAGE, "offset lies outside the buffer")
         check_fault(read_header(<const uint8_t*> view.buf + offset, view.len - offset, &header))
+    finally:
+        PyBuffer_Release(&view)
+    _fill_header(result, &header)
+    return result
+
+
+def verify_batch(data, Py_ssize_t offset=0):
+    """The header of the batch that starts at `offset`, which has to be there as a whole and under its right CRC.
+
+    The records inside are not looked at. Raises InvalidBatch.
+    """
+    cdef Py_buffer view
+    cdef const uint8_t* bytes
+    cdef batch_header header
+    cdef uint32_t crc
+    cdef size_t size
+    cdef BatchHeader result = BatchHeader.__new__(BatchHeader)
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    try:
+        if offset < 0 or offset > view.len:
+            raise InvalidBatch(CORRUPT_MESSAGE, "offset lies outside the buffer")
+        bytes = <const uint8_t*> view.buf + offset
+        check_fault(read_batch(bytes, view.len - offset, &header))
+        size = batch_bytes(&header) - BATCH_CRC_START
+        bytes += BATCH_CRC_START
+        if size >= NOGIL_BYTES_MIN:
+            with nogil:
+                crc = crc32c_update(0, bytes, size)
+        else:
+            crc = crc32c_update(0, bytes, size)
+        if crc != header.crc:
+            raise InvalidBatch(CORRUPT_MESSAGE, "batch has a wrong CRC")
     finally:
         PyBuffer_Release(&view)
     _fill_header(result, &header)

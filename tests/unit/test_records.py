@@ -30,6 +30,7 @@ from warp._records import (
     parse_header,
     scan_batches,
     stamp_batches,
+    verify_batch,
     validate_produce,
     whole_batches,
 )
@@ -225,6 +226,26 @@ def test_scanning_lists_whole_batches() -> None:
     assert scan_batches(b"") == []
     with pytest.raises(InvalidBatch):
         scan_batches(data + bytes(61))
+
+
+def test_verifying_looks_at_the_header_the_size_and_the_crc() -> None:
+    data = GOOD + GOOD
+    assert verify_batch(data).size_bytes == verify_batch(data, len(GOOD)).size_bytes == len(GOOD)
+    big = build_batch([(None, bytes(100_000), [], 1)])
+    assert verify_batch(big).crc == reference.decode_header(big).crc
+    for broken, message in (
+        (GOOD[:-1], "cut short"),
+        (GOOD[:60], "shorter"),
+        (GOOD[:-1] + b"\1", "wrong CRC"),
+        (big[:-1] + b"\1", "wrong CRC"),
+        (GOOD[:16] + b"\1" + GOOD[17:], "magic"),
+    ):
+        with pytest.raises(InvalidBatch, match=message) as raised:
+            verify_batch(broken)
+        assert raised.value.error_code == 2
+    for offset in (-1, len(data) + 1):
+        with pytest.raises(InvalidBatch, match="outside"):
+            verify_batch(data, offset)
 
 
 def test_whole_batches_fit_a_limit() -> None:

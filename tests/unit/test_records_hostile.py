@@ -25,6 +25,7 @@ from warp._records import (
     scan_batches,
     stamp_batches,
     validate_produce,
+    verify_batch,
     whole_batches,
 )
 
@@ -35,6 +36,7 @@ READERS: dict[str, Callable[[Any], object]] = {
     "validate_produce": lambda data: validate_produce(data, rules(decompressed_bytes_max=MIB)),
     "needs_thread": needs_thread,
     "parse_header": parse_header,
+    "verify_batch": verify_batch,
     "stamp_batches": lambda data: stamp_batches(bytearray(data), 5),
     "scan_batches": scan_batches,
     "whole_batches": lambda data: whole_batches(data, 1000, True),
