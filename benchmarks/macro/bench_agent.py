@@ -147,7 +147,7 @@ def start_and_memory(rounds: int, count: int) -> Table:
         with Run([]) as agent:
             starts.append(agent.start_seconds)  # type: ignore[attr-defined]
             idle.append(resident_mib(agent.pid))
-    with Run(["--cache-bytes", "128MiB", "--request-memory-bytes", "128MiB"]) as agent:
+    with Run(["--cache-bytes", "128MiB", "--request-memory", "128MiB"]) as agent:
         harness.load("produce", agent.bootstrap, "memory", 8, count, 1024, 0, *BIG_BATCHES, cpu=CLIENT_CPU)
         harness.load("consume", agent.bootstrap, "memory", 8, count, cpu=CLIENT_CPU)
         loaded = [resident_mib(agent.pid), peak_mib(agent.pid)]

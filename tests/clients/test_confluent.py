@@ -67,7 +67,8 @@ def test_records_come_back_as_sent(bootstrap: str, topic: str, codec: str, idemp
 
 @pytest.mark.parametrize("acks", ["0", "1", "all"])
 def test_each_level_of_acknowledgement_stores_the_records(bootstrap: str, topic: str, acks: str) -> None:
-    AdminClient({"bootstrap.servers": bootstrap}).create_topics([NewTopic(topic, 1, 1)])[topic].result(30)
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(30)
     records = sample_records(50)
     produce_all(bootstrap, topic, records, acks=acks)
     assert [(m.key(), m.value()) for m in read_partition(bootstrap, topic, len(records))] == records

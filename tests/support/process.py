@@ -39,6 +39,7 @@ class AgentProcess:
         self._options = options
         self._environment = environment or {}
         self._process: subprocess.Popen[bytes] | None = None
+        self._reader: threading.Thread | None = None
         self.output: list[str] = []
 
     def command(self) -> list[str]:
@@ -55,8 +56,8 @@ class AgentProcess:
         )
         self._process = process
         serving = threading.Event()
-        reader = threading.Thread(target=self._read_output, args=(process, serving), daemon=True)
-        reader.start()
+        self._reader = threading.Thread(target=self._read_output, args=(process, serving), daemon=True)
+        self._reader.start()
         deadline = time.monotonic() + START_TIMEOUT_S
         while not serving.wait(0.02):
             if process.poll() is not None or time.monotonic() > deadline:
@@ -65,11 +66,12 @@ class AgentProcess:
 
     def _read_output(self, process: subprocess.Popen[bytes], serving: threading.Event) -> None:
         assert process.stdout is not None
-        for line in process.stdout:
-            text = line.decode(errors="replace").rstrip()
-            self.output.append(text)
-            if re.search(rf"serv\w+.*127\.0\.0\.1:{self.port}\b", text):
-                serving.set()
+        with process.stdout:
+            for line in process.stdout:
+                text = line.decode(errors="replace").rstrip()
+                self.output.append(text)
+                if re.search(rf"(?i:serv)\w+.*127\.0\.0\.1:{self.port}\b", text):
+                    serving.set()
 
     @property
     def pid(self) -> int:
@@ -80,14 +82,19 @@ class AgentProcess:
         """kill -9, as a crash would be; returns when the process is gone."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait()
-            self._process = None
+            self._gone(self._process)
 
     def stop(self) -> int:
         """SIGTERM, then wait. Returns the exit code."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
-        code = self._process.wait(STOP_TIMEOUT_S)
+        return self._gone(self._process)
+
+    def _gone(self, process: subprocess.Popen[bytes]) -> int:
+        """Waits for the end of the process and of its output."""
+        code = process.wait(STOP_TIMEOUT_S)
+        if self._reader is not None:
+            self._reader.join(STOP_TIMEOUT_S)
         self._process = None
         return code
 
