@@ -9,7 +9,7 @@ since is read again. So a topic that any agent has created is known to all of th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from types import MappingProxyType
@@ -121,17 +121,23 @@ class CatalogueService:
         """The agent's own settings, by Kafka's names."""
         return self._broker
 
-    async def lookup(self, *, names: Iterable[str] = (), topic_ids: Iterable[TopicId] = ()) -> Catalogue:
+    def at_hand(
+        self, *, names: Collection[str] = (), topic_ids: Collection[TopicId] = ()
+    ) -> Catalogue | None:
+        """The snapshot, if it can answer for these topics without a look at the store: see `lookup`."""
+        catalogue = self._current
+        if not all(topic_id in catalogue.by_id for topic_id in topic_ids):
+            return None
+        if names and not (self._is_fresh() and all(name in catalogue.by_name for name in names)):
+            return None
+        return catalogue
+
+    async def lookup(self, *, names: Collection[str] = (), topic_ids: Collection[TopicId] = ()) -> Catalogue:
         """A snapshot that can answer for these topics: what it does not know did not exist when this was called.
 
         What it knows by name is at most a second out of date. Does not wait when the snapshot at hand will do.
         """
-        catalogue = self._current
-        if all(topic_id in catalogue.by_id for topic_id in topic_ids):
-            wanted = list(names)
-            if not wanted or (self._is_fresh() and all(name in catalogue.by_name for name in wanted)):
-                return catalogue
-        return await self.refresh()
+        return self.at_hand(names=names, topic_ids=topic_ids) or await self.refresh()
 
     async def everything(self) -> Catalogue:
         """A snapshot to list all topics from, at most a second out of date."""

@@ -89,7 +89,7 @@ IN_MEMORY = ":memory:"
 class SqliteDatabase:
     """A database file (or IN_MEMORY), used by one process.
 
-    `Database` in sessions.py says what the methods mean. Only one coroutine at a time is inside a transaction or a
+    `Database` in session.py says what the methods mean. Only one coroutine at a time is inside a transaction or a
     statement; the others wait in order.
     """
 
