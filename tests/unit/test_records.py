@@ -30,8 +30,8 @@ from warp._records import (
     parse_header,
     scan_batches,
     stamp_batches,
-    verify_batch,
     validate_produce,
+    verify_batch,
     whole_batches,
 )
 
