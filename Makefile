@@ -32,7 +32,7 @@ build: $(VENV)/.stamp-run ## Compile the native extensions in place
 clients: build $(VENV)/.stamp-dev $(KAFKAJS)/.stamp-npm ## Run the tests with real clients (needs kcat, node and npm)
 	$(PY) -m pytest tests/clients $(ARGS)
 
-sim: build $(VENV)/.stamp-dev ## Run the simulator: ARGS='--seed 7', ARGS='--seeds 500'
+sim: build $(VENV)/.stamp-dev ## Run the simulator: ARGS='--seeds 0..999'
 	$(PY) -m tests.sim $(ARGS)
 
 breakages: build $(VENV)/.stamp-dev ## Break the code on purpose, one way at a time, and see that a test notices
@@ -48,7 +48,8 @@ bench-micro: build $(VENV)/.stamp-dev ## Benchmark the native core beside pure P
 	$(PY) -m benchmarks.micro $(ARGS)
 
 bench-macro: build $(VENV)/.stamp-dev ## Benchmark a whole agent
-	$(PY) -m benchmarks.macro $(ARGS)
+	$(PY) -m benchmarks.macro.bench_agent $(ARGS)
+	$(PY) -m benchmarks.macro.bench_commit_beside_flood $(ARGS)
 
 wheels: $(VENV)/.stamp-dev ## Build the sdist and a wheel per CPython at hand into wheelhouse/
 	$(PY) wheelhouse/build $(ARGS)
