@@ -169,6 +169,8 @@ def _make_field(name: str, annotation: Any, options: FieldOptions) -> Field:
 class StructType(type):
     """Reads a class body as a table: fields become slots, in wire order."""
 
+    __layout__: Layout
+
     def __new__(
         mcs,
         name: str,
@@ -180,6 +182,8 @@ class StructType(type):
         **keywords: Any,
     ) -> "StructType":
         """Make the class and its layout."""
+        if any(base.__layout__.fields for base in bases if isinstance(base, StructType)):
+            raise TypeError(f"{name} extends a table")
         plain = field()
         fields = tuple(
             _make_field(key, annotation, namespace.pop(key, plain))
@@ -190,7 +194,7 @@ class StructType(type):
         if versions is not None:
             keywords.update(versions=versions, flexible=flexible)
         cls = super().__new__(mcs, name, bases, namespace, **keywords)
-        cls.__layout__ = Layout(cls, fields, versions, flexible)  # type: ignore[attr-defined]
+        cls.__layout__ = Layout(cls, fields, versions, flexible)
         return cls
 
 
