@@ -110,7 +110,11 @@ class Load:
         self._all: deque[float] = deque(maxlen=LATENCIES_MAX)
         self._ended = threading.Event()
         self._failure: str | None = None
-        common = {"bootstrap.servers": bootstrap, "client.id": "warp-demo", "log_level": 0}
+        common: dict[str, str | int | float | bool] = {
+            "bootstrap.servers": bootstrap,
+            "client.id": "warp-demo",
+            "log_level": 0,
+        }
         self._admin = AdminClient(common)
         self._producer = Producer({**common, "linger.ms": 2, "enable.idempotence": True})
         self._consumer = Consumer({**common, "group.id": "warp-demo", "enable.auto.commit": False})
