@@ -1,0 +1,196 @@
+"""Every API in every version: a request gets an answer that this version can carry, with and without content."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import pytest
+
+from tests.broker.client import fetch_request, produce_request
+from tests.broker.support import Broker, RunWithBroker, batch
+from warp.errors import ErrorCode
+from warp.handlers.context import Client, Endpoint, NoAnswer
+from warp.handlers.table import TABLE, ApiEntry
+from warp.ids import NO_TOPIC_ID, TopicId
+from warp.protocol import ApiKey, Request, encode_request_frame
+from warp.protocol.messages.api_versions import ApiVersionsRequest
+from warp.protocol.messages.cluster import DescribeClusterRequest
+from warp.protocol.messages.configs import DescribeConfigsRequest, DescribeConfigsResource
+from warp.protocol.messages.metadata import (
+    DescribeTopicPartitionsRequest,
+    DescribeTopicPartitionsTopic,
+    MetadataRequest,
+    MetadataRequestTopic,
+)
+from warp.protocol.messages.offsets import (
+    DeleteRecordsPartition,
+    DeleteRecordsRequest,
+    DeleteRecordsTopic,
+    ListOffsetsPartition,
+    ListOffsetsRequest,
+    ListOffsetsTopic,
+    OffsetForLeaderEpochRequest,
+    OffsetForLeaderPartition,
+    OffsetForLeaderTopic,
+)
+from warp.protocol.messages.producers import InitProducerIdRequest
+from warp.protocol.messages.topics import (
+    CreatableTopic,
+    CreatePartitionsRequest,
+    CreatePartitionsTopic,
+    CreateTopicsRequest,
+    DeleteTopicsRequest,
+    DeleteTopicState,
+)
+
+HERE, NOT_HERE = "here", "not-here"
+NO_SUCH_ID = TopicId(b"\x11" * 16)
+
+
+def produce(version: int, name: str, topic_id: TopicId) -> Request:
+    request = produce_request({name: {0: batch(b"v"), 7: batch(b"v")}})
+    request.topic_data[0].topic_id = topic_id
+    return request
+
+
+def fetch(version: int, name: str, topic_id: TopicId) -> Request:
+    request = fetch_request({name: {0: 0, 7: 0}})
+    request.topics[0].topic_id = topic_id
+    return request
+
+
+def list_offsets(version: int, name: str, topic_id: TopicId) -> Request:
+    partitions = [ListOffsetsPartition(partition_index=index, timestamp=-1) for index in (0, 7)]
+    return ListOffsetsRequest(replica_id=-1, topics=[ListOffsetsTopic(name=name, partitions=partitions)])
+
+
+def metadata(version: int, name: str, topic_id: TopicId) -> Request:
+    topic = MetadataRequestTopic(name=name)
+    if version >= 12:
+        topic = MetadataRequestTopic(name=None, topic_id=topic_id)
+    return MetadataRequest(topics=[topic], allow_auto_topic_creation=version < 4)
+
+
+def api_versions(version: int, name: str, topic_id: TopicId) -> Request:
+    return ApiVersionsRequest(client_software_name="raw", client_software_version="1")
+
+
+def create_topics(version: int, name: str, topic_id: TopicId) -> Request:
+    topic = CreatableTopic(name=name, num_partitions=1, replication_factor=1, assignments=[], configs=[])
+    return CreateTopicsRequest(topics=[topic], validate_only=True)
+
+
+def delete_topics(version: int, name: str, topic_id: TopicId) -> Request:
+    if version >= 6:
+        topics = [DeleteTopicState(name=None, topic_id=topic_id)]
+        return DeleteTopicsRequest(topics=topics, topic_names=[], timeout_ms=1000)
+    return DeleteTopicsRequest(topic_names=[name], timeout_ms=1000)
+
+
+def delete_records(version: int, name: str, topic_id: TopicId) -> Request:
+    partitions = [DeleteRecordsPartition(partition_index=index, offset=-1) for index in (0, 7)]
+    return DeleteRecordsRequest(
+        topics=[DeleteRecordsTopic(name=name, partitions=partitions)], timeout_ms=1000
+    )
+
+
+def init_producer_id(version: int, name: str, topic_id: TopicId) -> Request:
+    return InitProducerIdRequest(transactional_id=None, transaction_timeout_ms=1000)
+
+
+def offset_for_leader_epoch(version: int, name: str, topic_id: TopicId) -> Request:
+    partitions = [OffsetForLeaderPartition(partition=index, leader_epoch=0) for index in (0, 7)]
+    return OffsetForLeaderEpochRequest(topics=[OffsetForLeaderTopic(topic=name, partitions=partitions)])
+
+
+def describe_configs(version: int, name: str, topic_id: TopicId) -> Request:
+    resource = DescribeConfigsResource(resource_type=2, resource_name=name, configuration_keys=None)
+    return DescribeConfigsRequest(resources=[resource], include_synonyms=True)
+
+
+def create_partitions(version: int, name: str, topic_id: TopicId) -> Request:
+    topic = CreatePartitionsTopic(name=name, count=3, assignments=None)
+    return CreatePartitionsRequest(topics=[topic], timeout_ms=1000, validate_only=True)
+
+
+def describe_cluster(version: int, name: str, topic_id: TopicId) -> Request:
+    return DescribeClusterRequest(include_cluster_authorized_operations=True)
+
+
+def describe_topic_partitions(version: int, name: str, topic_id: TopicId) -> Request:
+    return DescribeTopicPartitionsRequest(topics=[DescribeTopicPartitionsTopic(name=name)])
+
+
+SAMPLES: dict[ApiKey, Any] = {
+    ApiKey.PRODUCE: produce,
+    ApiKey.FETCH: fetch,
+    ApiKey.LIST_OFFSETS: list_offsets,
+    ApiKey.METADATA: metadata,
+    ApiKey.API_VERSIONS: api_versions,
+    ApiKey.CREATE_TOPICS: create_topics,
+    ApiKey.DELETE_TOPICS: delete_topics,
+    ApiKey.DELETE_RECORDS: delete_records,
+    ApiKey.INIT_PRODUCER_ID: init_producer_id,
+    ApiKey.OFFSET_FOR_LEADER_EPOCH: offset_for_leader_epoch,
+    ApiKey.DESCRIBE_CONFIGS: describe_configs,
+    ApiKey.CREATE_PARTITIONS: create_partitions,
+    ApiKey.DESCRIBE_CLUSTER: describe_cluster,
+    ApiKey.DESCRIBE_TOPIC_PARTITIONS: describe_topic_partitions,
+}
+
+
+def test_there_is_a_sample_of_every_api() -> None:
+    assert list(SAMPLES) == [entry.key for entry in TABLE]
+
+
+@pytest.mark.parametrize("entry", TABLE, ids=lambda entry: entry.name)
+def test_every_version_is_answered_for_what_exists_and_what_does_not(
+    with_memory_broker: RunWithBroker, entry: ApiEntry
+) -> None:
+    async def test(broker: Broker) -> None:
+        client = await broker.connect()
+        low, high = entry.served
+        for version in range(low, high + 1):
+            name = await broker.topic(f"{HERE}-{version}")
+            for asked, topic_id in ((name, broker.topic_id(name)), (NOT_HERE, NO_SUCH_ID)):
+                await client.ask(SAMPLES[entry.key](version, asked, topic_id), version)
+
+    with_memory_broker(test)
+
+
+@pytest.mark.parametrize("entry", TABLE, ids=lambda entry: entry.name)
+def test_every_version_can_tell_of_a_failure_of_the_whole_request(
+    with_memory_broker: RunWithBroker, entry: ApiEntry
+) -> None:
+    async def test(broker: Broker) -> None:
+        dispatcher = broker.agent.server._dispatcher
+        low, high = entry.served
+        for version in range(low, high + 1):
+            request = SAMPLES[entry.key](version, NOT_HERE, NO_TOPIC_ID)
+            frame = b"".join(encode_request_frame(1, "raw", request, version))[4:]
+            call = dispatcher.open(frame, Client("192.0.2.1:1", Endpoint("broker.test", 9092)), 0.0)
+            answer = dispatcher.failed(call, ErrorCode.UNKNOWN_SERVER_ERROR, "a message")
+            parts = dispatcher.encode(call, answer)
+            assert call.context.error is ErrorCode.UNKNOWN_SERVER_ERROR
+            assert not isinstance(parts, NoAnswer)
+
+    with_memory_broker(test)
+
+
+@pytest.mark.parametrize("entry", TABLE, ids=lambda entry: entry.name)
+def test_versions_next_to_those_served_close_the_connection(
+    with_memory_broker: RunWithBroker, entry: ApiEntry
+) -> None:
+    async def test(broker: Broker) -> None:
+        low, high = entry.served
+        for version in (low - 1, high + 1):
+            client = await broker.connect()
+            body = struct.pack(">hhih", entry.key, version, 1, -1) + bytes(16)
+            client.write(struct.pack(">i", len(body)) + body)
+            if entry.key is ApiKey.API_VERSIONS:
+                assert await client.frame()
+            else:
+                assert await client.is_closed()
+
+    with_memory_broker(test)
