@@ -45,7 +45,7 @@ def table(name: str, base: type[Struct], fields: dict[str, Any], **keywords: Any
     return types.new_class(name, (base,), keywords, fill)
 
 
-Inner = table("Inner", Struct, {"a": int8, "b": (int16, field(default=-1, since=1))})
+Inner: Any = table("Inner", Struct, {"a": int8, "b": (int16, field(default=-1, since=1))})
 Outer = table(
     "Outer",
     Message,
@@ -164,7 +164,7 @@ def test_fields_without_a_default_have_to_be_given() -> None:
     with pytest.raises(TypeError, match="FetchTopic has no partition"):
         FetchTopic(topic="t", partitions=[], partition=1)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="FetchTopic takes its fields by keyword"):
-        FetchTopic("t", [])  # type: ignore[misc]
+        FetchTopic("t", b"", [])  # type: ignore[call-arg]
 
 
 def test_every_way_to_call_a_struct_class_fills_its_fields() -> None:

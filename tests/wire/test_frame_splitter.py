@@ -145,7 +145,7 @@ def test_a_finished_frame_can_no_longer_be_written_to() -> None:
     stale = splitter.get_buffer(-1).obj
     feed(splitter, framed(b"x" * 100)[50:])
     with pytest.raises(BufferError, match="the frame is complete"):
-        memoryview(stale)  # type: ignore[arg-type]
+        memoryview(stale)
 
 
 def test_memory_is_asked_for_once_per_read_and_before_a_frame_on_its_way() -> None:

@@ -62,7 +62,7 @@ def test_flipped_bits_are_refused_or_read_as_the_reference_reads_them(
         flipped = bytearray(encoded)
         flipped[bit // 8] ^= 1 << bit % 8
         decoded = outcome(message, version, bytes(flipped))
-        if bit % 41 == 0:  # the reference is slow
+        if bit % 101 == 0:  # the reference is slow
             assert decoded == reference_outcome(message, version, bytes(flipped)), bit
         if decoded is not None:
             again = encode(decoded, version)
@@ -78,7 +78,7 @@ def test_giant_lengths_anywhere_are_refused_or_read_as_the_reference_reads_them(
         for at in range(len(encoded)):
             hostile = encoded[:at] + giant + encoded[at + len(giant) :]
             decoded = outcome(message, version, hostile)
-            if (at + index) % 11 == 0:
+            if (at + index) % 31 == 0:
                 expected = reference_outcome(message, version, hostile)
                 # NaN is no equal of its own, but it looks the same.
                 assert decoded == expected or repr(decoded) == repr(expected), (at, giant)

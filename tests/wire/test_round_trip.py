@@ -13,7 +13,7 @@ from warp.protocol import DecodeError, Message, decode, encode, encode_parts
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: message.__name__)
 def test_what_is_encoded_decodes_to_the_same_and_as_the_reference_says(message: type[Message]) -> None:
-    @settings(max_examples=12, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=8, suppress_health_check=list(HealthCheck))
     @given(every_version(message))
     def check(made: list[tuple[int, Message]]) -> None:
         for version, original in made:
@@ -39,7 +39,7 @@ def test_a_message_with_every_field_set_survives(message: type[Message], version
 
 
 @given(st.binary(max_size=40), st.sampled_from(MESSAGE_VERSIONS))
-@settings(max_examples=2000)
+@settings(max_examples=1000)
 def test_random_bytes_are_read_as_the_reference_reads_them(
     data: bytes, message_version: tuple[type[Message], int]
 ) -> None:
