@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+SHOWN_CHARACTERS_MAX = 100
 INT_MAX = 2**31 - 1
 LONG_MAX = 2**63 - 1
 
@@ -76,7 +77,7 @@ class ConfigDefinition:
     def problem(self, value: str) -> str | None:
         """Why `value` can't be taken, in one sentence; None when it can."""
         wrong = self.check(value.strip())
-        return None if wrong is None else f"Invalid value {value!r} for {self.name}: it must {wrong}"
+        return None if wrong is None else f"Invalid value {shown(value)!r} for {self.name}: it must {wrong}"
 
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
@@ -152,6 +153,11 @@ def throttled_replicas(value: str) -> str | None:
 def anything(_value: str) -> str | None:
     """A check that takes every text."""
     return None
+
+
+def shown(text: str) -> str:
+    """A client's text as it may stand in an error message, which has to fit into an answer."""
+    return text if len(text) <= SHOWN_CHARACTERS_MAX else text[:SHOWN_CHARACTERS_MAX] + "…"
 
 
 def split_list(value: str) -> list[str]:

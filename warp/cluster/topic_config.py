@@ -24,6 +24,7 @@ from warp.cluster.config_definition import (
     integer,
     list_of,
     one_of,
+    shown,
     split_list,
     throttled_replicas,
 )
@@ -215,7 +216,9 @@ def check_topic_configs(configs: Mapping[str, str | None]) -> dict[str, str]:
     for name, value in configs.items():
         definition = BY_NAME.get(name)
         if definition is None:
-            raise KafkaError(ErrorCode.INVALID_CONFIG, f"Unknown topic config name: {name}{_nearest(name)}")
+            raise KafkaError(
+                ErrorCode.INVALID_CONFIG, f"Unknown topic config name: {shown(name)}{_nearest(name)}"
+            )
         if value is None:
             raise KafkaError(ErrorCode.INVALID_CONFIG, f"Null value not supported for topic config: {name}")
         if len(value) > CONFIG_VALUE_CHARACTERS_MAX:

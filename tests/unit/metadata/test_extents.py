@@ -109,10 +109,10 @@ def test_the_largest_timestamp_is_found_in_the_first_extent_that_holds_it(store:
     assert store.extent_of_max_timestamp(log).base_offset == 10
     store.delete_records({log: 20})
     assert store.extent_of_max_timestamp(log).base_offset == 30
-    store.append(log, 15)
+    store.append(log, 5, 15, 15)
     store.delete_records({log: 40})
-    assert store.extent_of_max_timestamp(log).base_offset == 40, "the largest of what is left"
-    store.delete_records({log: 50})
+    assert store.extent_of_max_timestamp(log).base_offset == 50, "the largest of what is left"
+    store.delete_records({log: 70})
     assert store.extent_of_max_timestamp(log) is None
 
 

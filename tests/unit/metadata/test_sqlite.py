@@ -216,6 +216,23 @@ def test_a_lock_of_another_process_is_waited_for_briefly(path: Path, opened: Sto
     assert offsets(opened.commit_batches(batch(topic.logs[0]))) == [0]
 
 
+def test_a_transaction_has_the_lock_before_it_reads(path: Path, opened: Store) -> None:
+    entered = []
+
+    async def read_in_transaction() -> None:
+        async with opened.database.transaction() as session:
+            entered.append(await session.one(SETTINGS["read_setting"], "x"))
+
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("begin immediate")
+        with pytest.raises(MetadataUnavailable, match="locked by another process"):
+            opened.run(read_in_transaction())
+        assert entered == []
+        other.execute("rollback")
+    opened.run(read_in_transaction())
+    assert entered == [None]
+
+
 def test_a_database_that_can_not_be_written_says_so(opened: Store) -> None:
     connection_of(opened).execute("pragma query_only = on")
     with pytest.raises(MetadataReadOnly, match="can't be written"):

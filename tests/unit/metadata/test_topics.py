@@ -86,6 +86,7 @@ def test_changes_since_a_version_make_the_newer_catalogue_out_of_the_older(store
     gone = store.new_topic("gone", 3, **{"retention.ms": "5"})
     snapshots.append(store.catalogue(None))
     store.create_partitions(grown.topic_id, 4)
+    snapshots.append(store.catalogue(None))
     store.delete_topics([gone.topic_id])
     snapshots.append(store.catalogue(None))
     again = store.new_topic("gone")
