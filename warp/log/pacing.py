@@ -64,8 +64,8 @@ class Pacer:
         due = max(now, waiting_since + self._limits.flush_interval_s)
         if in_flight:
             return due
-        missing = max(0.0, _ONE - self._tokens_at(now))
-        return min(due, now + missing * self._limits.flush_interval_s)
+        tokens = self._tokens_at(now)
+        return now if tokens >= _ONE else min(due, now + (1.0 - tokens) * self._limits.flush_interval_s)
 
     def finished(self, now: float, took_s: float) -> None:
         """A flush has ended; it took so long from its seal on."""

@@ -33,11 +33,11 @@ def open_object_store(url: str, *, clock: Clock, ids: IdSource) -> ObjectStore:
     Raises UsageError, in one line, for anything else.
     """
     parts = urlsplit(url)
+    if parts.username or parts.password or parts.fragment:
+        raise UsageError("object store: its URL takes no user name, password or fragment")
     opener = {"file": _open_local, "mem": _open_memory, "s3": _open_s3}.get(parts.scheme)
     if opener is None:
         raise UsageError(f"object store {url!r}: unknown kind {parts.scheme or 'of URL'!r}; use {_EXAMPLES}")
-    if parts.fragment or parts.username or parts.password:
-        raise UsageError(f"object store {url!r}: user names, passwords and fragments have no meaning here")
     return opener(url, parts, clock, ids)
 
 
