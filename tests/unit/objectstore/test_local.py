@@ -277,6 +277,8 @@ def test_a_put_whose_caller_has_gone_still_ends_whole_and_closes_its_files(tmp_p
         # A call gives its turn back when its thread is done with it.
         for _ in range(FILES_MAX):
             await store._turns.acquire()
+        for _ in range(FILES_MAX):
+            store._turns.release()
         assert list((tmp_path / TEMPORARY).iterdir()) == []
         assert open_files() <= before
         async for found in store.list("d/"):
