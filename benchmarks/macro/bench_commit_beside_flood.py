@@ -1,8 +1,8 @@
 """Where should a SQLite commit run? Latency of commits beside an idle and a flooded event loop, on fast and slow disks.
 
 `python -m benchmarks.macro.bench_commit_beside_flood [--quick]` prints Markdown tables and stores
-benchmarks/results/commit_beside_flood.json. The flood is a process that keeps a uvloop server busy with 200-byte frames;
-slow disks are made by a preloaded library that delays fsync. Cells are interleaved: neighbours' load hits all alike.
+benchmarks/results/commit_beside_flood.json. The flood is a process that keeps a uvloop server busy with 200-byte
+frames; slow disks are made by a preloaded library that delays fsync. Cells are interleaved: neighbours' load hits all alike.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from benchmarks.macro import harness
 from benchmarks.macro.commit_placement import PLACEMENTS
 from benchmarks.macro.harness import Table
 
-FSYNC_DELAYS_US = (0, 2_000, 10_000)
-LOGS = (1, 64)
+DISKS = ((0, (1, 64)), (2_000, (1,)), (10_000, (1,)))
+"""How much longer every fsync takes, in microseconds, and to how many logs the segments write."""
 
 
 def build_slow_fsync() -> Path:
@@ -54,11 +55,11 @@ def percentile(values: list[float], part: float) -> float:
     return sorted(values)[min(len(values) - 1, int(len(values) * part))]
 
 
-def table(delay_us: int, rounds: int, seconds: float) -> Table:
+def table(delay_us: int, logs_each: Sequence[int], rounds: int, seconds: float) -> Table:
     """All placements on one disk, idle and flooded."""
     cells: dict[tuple[str, int, bool], dict[str, Any]] = {}
     for _ in range(rounds):
-        for logs in LOGS:
+        for logs in logs_each:
             for flood in (False, True):
                 for placement in PLACEMENTS:
                     seen = measure(placement, flood, logs, delay_us, seconds)
@@ -82,7 +83,16 @@ def table(delay_us: int, rounds: int, seconds: float) -> Table:
         for (placement, logs, flood), cell in sorted(cells.items(), key=lambda item: (item[0][1], item[0][2]))
     ]
     disk = "the disk as it is" if delay_us == 0 else f"every fsync {delay_us / 1000:g} ms longer"
-    columns = ["commit runs", "logs", "loop", "p50 ms", "p99 ms", "timer late p50 ms", "p99 ms", "1,000 frames/s"]
+    columns = [
+        "commit runs",
+        "logs",
+        "loop",
+        "p50 ms",
+        "p99 ms",
+        "timer late p50 ms",
+        "p99 ms",
+        "1,000 frames/s",
+    ]
     return Table(f"fsync_{delay_us}_us", f"SQLite commits, {disk}", columns, rows)
 
 
@@ -91,10 +101,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round: a smoke test")
     arguments = parser.parse_args()
-    rounds, seconds = (1, 1.0) if arguments.quick else (3, 3.0)
+    rounds, seconds = (1, 1.0) if arguments.quick else (3, 2.0)
     tables = []
-    for delay_us in FSYNC_DELAYS_US:
-        tables.append(table(delay_us, rounds, seconds))
+    for delay_us, logs_each in DISKS:
+        tables.append(table(delay_us, logs_each, rounds, seconds))
         tables[-1].print()
     if not arguments.quick:
         print(f"\nstored in {harness.store('commit_beside_flood', tables)}")

@@ -169,6 +169,7 @@ class FrameServer(asyncio.Protocol):
     """Answers every frame with a small one: the busy loop."""
 
     frames = 0
+    first_frame: asyncio.Event
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: Any = transport
@@ -183,6 +184,7 @@ class FrameServer(asyncio.Protocol):
             FrameServer.frames += 1
             self._transport.write(ANSWER)
         self._rest = data[position:]
+        self.first_frame.set()
 
 
 def flood(port: int) -> None:
@@ -238,14 +240,14 @@ async def measure(arguments: argparse.Namespace, path: Path) -> dict[str, Any]:
     topic_id = IdSource(SystemClock(), os.urandom).topic_id()
     [topic] = await placement.call("create_topics", [NewTopic("t", topic_id, arguments.logs)])
     loop = asyncio.get_running_loop()
+    FrameServer.first_frame = asyncio.Event()
     server = await loop.create_server(FrameServer, "127.0.0.1", 0)
     flooding: Any = None
     if arguments.flood:
         context = multiprocessing.get_context("spawn")
         flooding = context.Process(target=flood, args=(server.sockets[0].getsockname()[1],), daemon=True)
         flooding.start()
-        while FrameServer.frames == 0:
-            await asyncio.sleep(0.05)
+        await FrameServer.first_frame.wait()
     warm = await commits(placement, topic, arguments.logs, 0.5, 0)
     frames, begin = FrameServer.frames, time.perf_counter()
     late: list[float] = []
@@ -277,7 +279,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if (os.cpu_count() or 1) > 1:
         threading.Thread(target=os.sched_setaffinity, args=(0, {0})).start()
-    with tempfile.TemporaryDirectory(prefix="warp-bench-", dir=os.environ.get("TMPDIR", "/var/tmp")) as folder:
+    with tempfile.TemporaryDirectory(
+        prefix="warp-bench-", dir=os.environ.get("TMPDIR", "/var/tmp")
+    ) as folder:
         json.dump(run(measure(arguments, Path(folder) / "metadata.sqlite")), sys.stdout)
 
 
