@@ -216,6 +216,8 @@ class Flusher:
         if self._flush_timer is not None:
             self._flush_timer.cancel()
             self._flush_timer = None
+        # Room comes from sealing, but also from requests in the buffer that have timed out.
+        self._admit(self._clock.monotonic())
         while self._buffer.units and self._can_seal():
             now = self._clock.monotonic()
             due = self._flush_at(now)
