@@ -91,6 +91,9 @@ async def beside_agent(test: BrokerTest, directory: Path, settings: dict[str, st
                 await client.close()
             await everything_ended(broker)
     finally:
+        for client in broker.clients:
+            client.writer.transport.abort()
+        await asyncio.sleep(0)
         await agent.stop(5)
     assert agent.server.handler_bugs == 0
 

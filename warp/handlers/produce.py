@@ -49,6 +49,8 @@ ACKS_NONE = 0
 ACKS_ALL = -1
 _ACKS = (ACKS_ALL, ACKS_NONE, 1)
 _TIMEOUT_WITHOUT_ACKS_ALL_MS = 30_000
+_MAGIC_BYTE = 16
+_MAGIC = 2
 _ATTRIBUTES_LOW_BYTE = 22
 _TRANSACTIONAL = 0x10
 _ZSTD_SINCE = 7
@@ -104,7 +106,8 @@ def _has_transactional_batch(request: ProduceRequest) -> bool:
     for topic in request.topic_data:
         for partition in topic.partition_data:
             records = partition.records
-            if records is None or len(records) <= _ATTRIBUTES_LOW_BYTE:
+            # What is no batch of magic 2 has no such bit; the produce service says what is wrong with it.
+            if records is None or len(records) <= _ATTRIBUTES_LOW_BYTE or records[_MAGIC_BYTE] != _MAGIC:
                 continue
             if records[_ATTRIBUTES_LOW_BYTE] & _TRANSACTIONAL:
                 return True
