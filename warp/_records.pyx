@@ -17,7 +17,7 @@ from warp._batch cimport (
 )
 from warp._compression cimport expansion_bound
 from warp._crc32c cimport crc32c_update
-from warp._record_io cimport check_fault, decompressed_records, finish_header
+from warp._record_io cimport check_fault, decompressed_records, finish_header, named_tuple
 
 from typing import NamedTuple
 
@@ -390,7 +390,7 @@ def scan_batches(data):
             size = batch_bytes(&header)
             if size > count - position:
                 break
-            spans.append(tuple.__new__(BatchSpan, (
+            spans.append(named_tuple(BatchSpan, (
                 position, size, header.base_offset, header.last_offset_delta, header.max_timestamp,
                 header.attributes, header.producer_id, header.record_count,
             )))

@@ -107,7 +107,7 @@ static inline void judge_header(batch_verdict *verdict)
         refuse(verdict, UNSUPPORTED_COMPRESSION_TYPE, "batch has an unknown codec");
 }
 
-static inline void note(batch_verdict *verdict, int32_t record, finding_kind kind, int64_t value)
+__attribute__((noinline, cold, unused)) static void note(batch_verdict *verdict, int32_t record, finding_kind kind, int64_t value)
 {
     bool is_about_time = kind == TIMESTAMP_OUT_OF_RANGE || kind == TIMESTAMP_OVERFLOW;
     if (verdict->findings_total++ < RECORD_FINDINGS_MAX)

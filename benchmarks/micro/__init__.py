@@ -1,0 +1,1 @@
+"""The native core beside pure Python and other libraries, function by function."""
