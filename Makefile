@@ -8,11 +8,12 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet --constraint tools/constraints.txt
 KAFKAJS := tests/clients/kafkajs/node_modules
+NATIVE_TESTS := $(wildcard tests/unit/test_record*.py tests/unit/test_compression*.py tests/unit/test_crc32c*.py)
 LOCKED := mkdir -p build && flock build/lock
 # What is given to the program that a target runs: make run ARGS='--seconds 10', make test ARGS='-k fetch -x'.
 ARGS ?=
 
-.PHONY: help run test check build clients sim breakages test-debug bench bench-micro bench-macro wheels check-wheel format clean
+.PHONY: help run test check build clients sim breakages test-debug test-cross bench bench-micro bench-macro wheels check-wheel format clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 14
@@ -38,9 +39,12 @@ sim: build $(VENV)/.stamp-dev ## Run the simulator: ARGS='--seeds 0..999'
 breakages: build $(VENV)/.stamp-dev ## Break the code on purpose, one way at a time, and see that a test notices
 	$(PY) -m tests.breakages $(ARGS)
 
-test-debug: $(VENV)/.stamp-dev ## Run the wire tests on the debug build: bounds, overflow, assertions
+test-debug: $(VENV)/.stamp-dev ## Run the tests of the native core on the debug build: bounds, overflow, assertions
 	@$(LOCKED) env WARP_DEBUG_BUILD=1 $(PY) setup.py --quiet build --build-lib build/debug
-	$(PY) -m pytest --override-ini pythonpath='build/debug .' tests/wire $(ARGS)
+	$(PY) -m pytest --override-ini pythonpath='build/debug .' -m 'not toolchain' tests/wire $(NATIVE_TESTS) $(ARGS)
+
+test-cross: build $(VENV)/.stamp-dev ## Run native code for aarch64 (needs its cross compiler and qemu-user-static)
+	$(PY) -m pytest -m toolchain --ignore tests/clients $(ARGS)
 
 bench: bench-micro bench-macro ## Run all benchmarks
 
