@@ -8,6 +8,7 @@ import os
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.broker.client import Client
 from warp._records import build_batch
@@ -23,10 +24,11 @@ NOW_MS = 1_700_000_000_000
 MIB = 2**20
 
 
-def batch(*values: bytes, timestamp_ms: int = NOW_MS, key: bytes | None = b"key", **fields: int) -> bytes:
+def batch(*values: bytes, timestamp_ms: int = NOW_MS, key: bytes | None = b"key", **fields: Any) -> bytes:
     """A record batch of these values, with timestamps one millisecond apart."""
-    records = [(key, value, [], timestamp_ms + index) for index, value in enumerate(values)]
-    return build_batch(records, **fields)
+    return build_batch(
+        [(key, value, (), timestamp_ms + index) for index, value in enumerate(values)], **fields
+    )
 
 
 def numbered_topics() -> Iterator[str]:
