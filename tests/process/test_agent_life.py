@@ -38,7 +38,6 @@ def read_all(bootstrap: str, topic: str, count: int) -> list[bytes]:
             error = message.error()
             assert error is None, error
             values.append(message.value() or b"")
-    consumer.close()
     return values
 
 
@@ -90,7 +89,6 @@ def test_an_idle_consumer_does_not_hold_up_the_stop(spawn: Spawn) -> None:
     assert message.value() == b"x"
     assert running.stop() == 0
     assert not any("cut" in line for line in running.errors)
-    consumer.close()
 
 
 @pytest.mark.parametrize("how", ["await asyncio.Event().wait()", "time.sleep(3600)"], ids=["task", "loop"])

@@ -173,6 +173,39 @@ def test_a_consumer_shows_records_as_they_come_and_ends_cleanly(agent: Running) 
     process.stderr.close()
 
 
+def test_an_interrupted_producer_stores_what_it_has_read_and_says_how_much(agent: Running) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "warp", "produce", "interrupted", "-b", agent.bootstrap],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(),
+    )  # fmt: skip
+    assert process.stdin is not None
+    process.stdin.write(b"one\ntwo\n")
+    process.stdin.flush()
+    while "interrupted" not in warp(agent, "topic", "list")[1]:
+        continue
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=60)
+    assert (process.returncode, out) == (1, b"")
+    assert error == b"warp produce: interrupted; 2 records were stored\n"
+    assert warp(agent, "consume", "interrupted", "--to", "end")[1] == "one\ntwo\n"
+
+
+def test_a_consumer_ends_also_when_its_broker_is_gone(spawn: Spawn) -> None:
+    running = spawn.agent()
+    warp(running, "produce", "t", stdin=b"x\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "warp", "consume", "t", "-b", running.bootstrap],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(),
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"x\n"
+    running.send(signal.SIGKILL)
+    running.wait()
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=30)
+    assert (process.returncode, out, error) == (0, b"", b"")
+
+
 def test_a_reader_that_has_had_enough_ends_the_consumer(agent: Running) -> None:
     warp(agent, "produce", "enough", stdin=b"x\n" * 2000)
     script = 'exec 3>&1; "$@" | head -n 1 >&3'

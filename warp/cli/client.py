@@ -39,7 +39,10 @@ class Client:
         return self._make(Producer, settings)
 
     def consumer(self, **settings: Any) -> Consumer:
-        """A consumer that is assigned partitions by hand: no group, no commits."""
+        """A consumer that is assigned partitions by hand: no group, no commits.
+
+        Drop it instead of closing it: `close` looks for the coordinator of its group, for up to 45 s.
+        """
         manual = {"group.id": CLIENT_ID, "enable.auto.commit": False, "enable.partition.eof": True}
         return self._make(Consumer, {**manual, **settings})
 

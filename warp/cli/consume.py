@@ -9,7 +9,7 @@ import argparse
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import BinaryIO, cast
+from typing import BinaryIO, NamedTuple, cast
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -22,6 +22,7 @@ from confluent_kafka import (
 
 from warp.cli.arguments import Parser, add_client_options, positive_count
 from warp.cli.client import Client, ClientError
+from warp.cli.interrupt import Interrupt
 from warp.cli.positions import END, Position, offset_at, parse_position
 from warp.cli.records import json_of_record
 
@@ -40,16 +41,24 @@ def run(words: Sequence[str]) -> int:
     found = _parser().parse_all(words)
     client = Client(found)
     consumer = client.consumer(**{"auto.offset.reset": "error", "fetch.wait.max.ms": 200})
-    try:
-        _consume(found, client, consumer)
-    except KeyboardInterrupt:
-        return 0
-    finally:
-        consumer.close()
+    with Interrupt() as interrupt:
+        try:
+            with interrupt.raising():
+                span = _span(found, client, consumer)
+        except KeyboardInterrupt:
+            return 0
+        _consume(found, client, consumer, span, interrupt)
     return 0
 
 
-def _consume(found: argparse.Namespace, client: Client, consumer: Consumer) -> None:
+class _Span(NamedTuple):
+    """Per partition the first offset to show, and the one to stop at if there is one."""
+
+    begins: Mapping[int, int]
+    stops: Mapping[int, int] | None
+
+
+def _span(found: argparse.Namespace, client: Client, consumer: Consumer) -> _Span:
     partitions = client.topic_partitions(consumer, found.topic)
     if found.partition is not None:
         if found.partition not in partitions:
@@ -60,11 +69,18 @@ def _consume(found: argparse.Namespace, client: Client, consumer: Consumer) -> N
     ends = _ends(client, consumer, found.topic, partitions)
     begins = _resolve(found.begin, client, consumer, found.topic, ends)
     stops = None if found.to is None else _resolve(found.to, client, consumer, found.topic, ends)
+    return _Span(begins, stops)
+
+
+def _consume(
+    found: argparse.Namespace, client: Client, consumer: Consumer, span: _Span, interrupt: Interrupt
+) -> None:
+    begins, stops = span
     output = _Output(sys.stdout.buffer, found)
-    left = {p for p in partitions if stops is None or begins[p] < stops[p]}
-    consumer.assign([TopicPartition(found.topic, p, begins[p]) for p in partitions if p in left])
+    left = {partition for partition in begins if stops is None or begins[partition] < stops[partition]}
+    consumer.assign([TopicPartition(found.topic, p, begin) for p, begin in begins.items() if p in left])
     # At the end of a partition comes a message without a record, whose offset is that end.
-    while left:
+    while left and not interrupt.is_set:
         for message in consumer.consume(
             BATCH_RECORDS if found.count is None else min(BATCH_RECORDS, found.count), POLL_S
         ):

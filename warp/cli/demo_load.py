@@ -223,7 +223,6 @@ class Load:
                 is_done = not self._threads[0].is_alive() and self._counts.consumed >= self._counts.produced
                 if is_done or time.monotonic() > deadline:
                     break
-        self._consumer.close()
 
     def _take(self, message: Message) -> None:
         error = message.error()

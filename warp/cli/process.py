@@ -83,10 +83,10 @@ class AgentProcess:
         if not await self._start(agent):
             return
         self._settle_memory()
-        self._announce(agent)
         watch = GcWatch(self._metrics)
         watch.open()
         lag = asyncio.create_task(watch_loop_lag(self._metrics))
+        self._announce(agent)
         await self._stop.wait()
         lag.cancel()
         watch.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,6 +12,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from warp.cli.arguments import Parser, add_client_options, positive_count
 from warp.cli.client import Client, ClientError
+from warp.cli.interrupt import Interrupt
 from warp.cli.records import Record, record_of_json, record_of_line
 from warp.errors import UsageError
 
@@ -39,24 +40,35 @@ def run(words: Sequence[str]) -> int:
     }
     producer = client.producer(**settings, **{"message.timeout.ms": max(1000, int(found.timeout * 1000))})
     sending = _Sending(producer, found.topic, client)
-    try:
-        with _opened(found.file) as lines:
-            for number, line in enumerate(_lines(lines), 1):
-                if found.count is not None and number > found.count:
-                    break
-                sending.send(_record(number, line, found))
-    except KeyboardInterrupt:
-        sending.finish(found.timeout)
-        print(f"interrupted; {sending.stored} records were stored", file=sys.stderr)
-        return 1
-    finally:
-        sending.finish(found.timeout)
+    with Interrupt() as interrupt:
+        try:
+            _send_all(found, sending, interrupt)
+        finally:
+            sending.finish(found.timeout)
+    if interrupt.is_set:
+        raise ClientError(f"interrupted; {sending.stored} records were stored")
     if sending.failure is not None:
         raise ClientError(
             f"{sending.failed} of {sending.failed + sending.stored} records were not stored: "
             f"{client.failure(sending.failure)}"
         )
     return 0
+
+
+def _send_all(found: argparse.Namespace, sending: _Sending, interrupt: Interrupt) -> None:
+    """Send every line, up to --count or an interrupt."""
+    with _opened(found.file) as file:
+        number = 0
+        while found.count is None or number < found.count:
+            try:
+                with interrupt.raising():
+                    line = _next_line(file)
+            except KeyboardInterrupt:
+                return
+            if line is None:
+                return
+            number += 1
+            sending.send(_record(number, line, found))
 
 
 class _Sending:
@@ -159,12 +171,12 @@ def _opened(path: Path | None) -> BinaryIO:
         raise UsageError(f"can't read {path}: {error.strerror}") from None
 
 
-def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """Lines without their newline, each as soon as it is there."""
-    while line := file.readline(LINE_BYTES_MAX + 1):
-        if len(line) > LINE_BYTES_MAX:
-            raise UsageError(f"a line is longer than {LINE_BYTES_MAX} bytes")
-        yield line.removesuffix(b"\n")
+def _next_line(file: BinaryIO) -> bytes | None:
+    """A line without its newline, as soon as it is there; None at the end."""
+    line = file.readline(LINE_BYTES_MAX + 1)
+    if len(line) > LINE_BYTES_MAX:
+        raise UsageError(f"a line is longer than {LINE_BYTES_MAX} bytes")
+    return line.removesuffix(b"\n") if line else None
 
 
 def _record(number: int, line: bytes, found: argparse.Namespace) -> Record:

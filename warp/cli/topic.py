@@ -124,8 +124,6 @@ def _describe(found: argparse.Namespace, client: Client) -> None:
         configs = _overrides(admin, found.topic, client)
     except KafkaException as error:
         raise client.failure(error) from error
-    finally:
-        consumer.close()
     rows = [
         {"partition": partition, "start_offset": starts[partition], "end_offset": ends[partition]}
         for partition in partitions
