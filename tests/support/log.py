@@ -69,7 +69,10 @@ def append(log: int, **batch: int | bytes) -> Append:
 
 def make_unit(clock: SimClock, appends: Sequence[Append], timeout_s: float = 30.0) -> Unit:
     """A request in which every part is fine."""
-    batches = [WaitingBatch(i, part.target, validated(bytes(part.records))) for i, part in enumerate(appends)]
+    batches = []
+    for part, sent in enumerate(appends):
+        batch = validated(bytes(sent.records))
+        batches.append(WaitingBatch(part, sent.target, batch, batch.data))
     outcomes: list[AppendOutcome | None] = [None] * len(appends)
     result: asyncio.Future[list[AppendOutcome]] = asyncio.get_running_loop().create_future()
     return Unit(batches, outcomes, clock.monotonic() + timeout_s, result)

@@ -10,20 +10,22 @@ import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from warp._records import ValidatedBatch
+from warp._records import BatchHeader
 from warp.errors import ErrorCode
 from warp.ids import NO_PRODUCER_ID, LogId
 from warp.log.model import LOG_APPEND_TIME, AppendOutcome, LogTarget
+from warp.objectstore.base import Buffer
 
 NEVER = float("inf")
 
 
 class WaitingBatch(NamedTuple):
-    """One accepted batch of a request; `part` is its place among the request's parts."""
+    """One accepted batch of a request: its header and all its bytes. `part` is its place among the request's parts."""
 
     part: int
     target: LogTarget
-    batch: ValidatedBatch
+    header: BatchHeader
+    data: Buffer
 
 
 ProducerOfLog = tuple[LogId, int]
@@ -52,7 +54,7 @@ class Unit:
         self.result = result
         self.size_bytes = 0
         self.producers: list[ProducerOfLog] = []
-        for _, target, batch in batches:
+        for _, target, batch, _ in batches:
             self.size_bytes += batch.size_bytes
             if batch.producer_id != NO_PRODUCER_ID:
                 self.producers.append((target.log_id, batch.producer_id))
@@ -86,7 +88,7 @@ def _filled(outcome: AppendOutcome | None) -> AppendOutcome:
 
 def append_time_ms(item: WaitingBatch) -> int:
     """The time stamped on a batch; -1 unless its topic has log append time."""
-    return item.batch.max_timestamp if item.target.rules.timestamp_type == LOG_APPEND_TIME else -1
+    return item.header.max_timestamp if item.target.rules.timestamp_type == LOG_APPEND_TIME else -1
 
 
 class OpenBuffer:

@@ -14,19 +14,32 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from warp._records import BatchRules, InvalidBatch, ValidatedBatch, needs_thread, validate_produce
+from warp._records import (
+    BatchHeader,
+    BatchRules,
+    InvalidBatch,
+    needs_thread,
+    parse_header,
+    validate_produce,
+)
 from warp.clock import Clock
 from warp.errors import ErrorCode
 from warp.log.buffer import Unit, WaitingBatch
 from warp.log.flush import Flusher
 from warp.log.model import Append, AppendOutcome
 from warp.log.observer import FlushObserver
+from warp.log.recompress import CODECS, recompress
+from warp.objectstore.base import Buffer
+
+RECOMPRESSED_INLINE_BYTES_MAX = 16 * 1024
+"""Larger batches that have to change their codec do so in a thread."""
 
 _TIMEOUT_MAX_MS = 600_000
 """Well below the age beyond which a segment is not committed."""
 
 
-Checked = ValidatedBatch | AppendOutcome
+Checked = tuple[BatchHeader, Buffer] | AppendOutcome
+"""A batch ready to be stored, as its header and all its bytes; or why it is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +91,12 @@ class ProduceService:
         outcomes: list[AppendOutcome | None] = [None] * len(appends)
         batches = []
         for part, checking in enumerate(self._check_all(loop, appends)):
-            checked = await checking if isinstance(checking, asyncio.Future) else checking
+            checked = checking if isinstance(checking, tuple) else await checking
             if isinstance(checked, AppendOutcome):
                 outcomes[part] = checked
                 self.refused_batches += 1
             else:
-                batches.append(WaitingBatch(part, appends[part].target, checked))
+                batches.append(WaitingBatch(part, appends[part].target, *checked))
         self._observer.validated(self._clock.monotonic() - begin)
         unit = Unit(batches, outcomes, deadline, loop.create_future())
         if batches:
@@ -108,10 +121,14 @@ class ProduceService:
             rules = made.get(kind)
             if rules is None:
                 rules = made[kind] = self._batch_rules(append, now_ms)
-            if needs_thread(append.records):
-                checks.append(loop.run_in_executor(self._threads, check, append, rules))
+            if _needs_thread(append):
+                checks.append(
+                    loop.run_in_executor(
+                        self._threads, check, append, rules, self._limits.decompressed_bytes_max
+                    )
+                )
             else:
-                checks.append(check(append, rules))
+                checks.append(check(append, rules, self._limits.decompressed_bytes_max))
         return checks
 
     def _batch_rules(self, append: Append, now_ms: int) -> BatchRules:
@@ -128,16 +145,34 @@ class ProduceService:
         )
 
 
-def check(append: Append, rules: BatchRules) -> Checked:
+def check(append: Append, rules: BatchRules, decompressed_bytes_max: int) -> Checked:
     """One part's batch, ready to be stored, or why it is refused."""
+    topic = append.target.rules
     try:
         batch = validate_produce(append.records, rules)
     except InvalidBatch as error:
         return AppendOutcome(
             ErrorCode(error.error_code), message=error.message, record_errors=tuple(error.record_errors)
         )
-    if batch.size_bytes > append.target.rules.segment_bytes:
+    header: BatchHeader = batch
+    data: Buffer = batch.data
+    if topic.compression != "producer":
+        data = recompress(batch, data, CODECS[topic.compression], decompressed_bytes_max)
+        header = parse_header(data)
+        if header.size_bytes > topic.max_message_bytes:
+            return AppendOutcome(
+                ErrorCode.MESSAGE_TOO_LARGE,
+                message="batch is larger than max.message.bytes under the topic's compression.type",
+            )
+    if header.size_bytes > topic.segment_bytes:
         return AppendOutcome(
             ErrorCode.RECORD_LIST_TOO_LARGE, message="batch is larger than the topic's segment.bytes"
         )
-    return batch
+    return header, data
+
+
+def _needs_thread(append: Append) -> bool:
+    changes_codec = append.target.rules.compression != "producer"
+    if changes_codec and len(append.records) > RECOMPRESSED_INLINE_BYTES_MAX:
+        return True
+    return needs_thread(append.records)

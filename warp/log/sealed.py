@@ -169,12 +169,12 @@ def _placed(groups: Sequence[_Group]) -> list[SealedBatch]:
     for group in groups:
         for unit, item in group:
             placed.append(_sealed(unit, item, position))
-            position += item.batch.size_bytes
+            position += item.header.size_bytes
     return placed
 
 
 def _sealed(unit: Unit, item: WaitingBatch, position: int) -> SealedBatch:
-    batch = item.batch
+    batch = item.header
     entry = BatchEntry(
         item.target.log_id,
         position,
@@ -192,13 +192,13 @@ def _sealed(unit: Unit, item: WaitingBatch, position: int) -> SealedBatch:
 
 def _extent(group: _Group) -> ExtentBatches:
     target = group[0][1].target
-    batches = [item.batch for _, item in group]
+    batches = [item.header for _, item in group]
     first_times = [batch.base_timestamp for batch in batches if batch.base_timestamp != NO_TIMESTAMP]
     return ExtentBatches(
         target.topic_id,
         target.topic,
         target.partition,
-        [batch.data for batch in batches],
+        [item.data for _, item in group],
         sum(batch.record_count for batch in batches),
         min(first_times, default=NO_TIMESTAMP),
         max(batch.max_timestamp for batch in batches),

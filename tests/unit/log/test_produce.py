@@ -9,10 +9,12 @@ import pytest
 
 from tests.sim.loop import SimLoop
 from tests.support.log import Bench, append, batch_bytes, errors, run_sim, target
-from warp._records import needs_thread
+from warp._crc32c import crc32c
+from warp._records import iterate_records, needs_thread, parse_header, scan_batches
 from warp.errors import ErrorCode
 from warp.log.model import LOG_APPEND_TIME, Append, AppendOutcome, TopicRules
 from warp.log.produce import ProduceLimits, ProduceService
+from warp.log.recompress import CODECS
 from warp.log.segment import SegmentIndex, parse_index
 
 NONE = ErrorCode.NONE
@@ -183,5 +185,43 @@ def test_a_time_out_beyond_all_reason_is_shortened() -> None:
         bench.metadata.delay_s = 1e9
         assert errors(await bench.produce(append(1), timeout_ms=2**31 - 1)) == [ErrorCode.REQUEST_TIMED_OUT]
         assert loop.time() <= 600
+
+    run_sim(main)
+
+
+@pytest.mark.parametrize("size", [10, 9_000])
+@pytest.mark.parametrize("sent", range(5))
+@pytest.mark.parametrize("stored", ["uncompressed", "gzip", "snappy", "lz4", "zstd"])
+def test_a_topic_that_names_a_codec_stores_batches_under_it(stored: str, sent: int, size: int) -> None:
+    async def main(loop: SimLoop) -> None:
+        bench = ProduceBench(loop)
+        value = random.Random(1).randbytes(size)
+        data = batch_bytes(records=3, value=value, codec=sent, producer=5, sequence=7)
+        rules = TopicRules(compression=stored, timestamp_type=LOG_APPEND_TIME)
+        assert errors(await bench.produce(Append(target(1, rules), data))) == [NONE]
+        (image,) = bench.store.images()
+        index = parse_index(image, len(image))
+        assert isinstance(index, SegmentIndex)
+        (extent,) = index.extents
+        batch = image[extent.position : extent.position + extent.size_bytes]
+        (span,) = scan_batches(batch)
+        header = parse_header(batch)
+        assert (header.codec, span.size_bytes, header.record_count) == (CODECS[stored], len(batch), 3)
+        assert header.crc == crc32c(batch[21:])
+        assert (header.producer_id, header.producer_epoch, header.base_sequence) == (5, 0, 7)
+        assert header.is_log_append_time
+        assert [(r.key, r.value) for r in iterate_records(batch, 2**20)] == [(b"k", value)] * 3
+
+    run_sim(main)
+
+
+def test_a_batch_that_its_topics_codec_makes_too_large_is_refused() -> None:
+    async def main(loop: SimLoop) -> None:
+        bench = ProduceBench(loop)
+        rules = TopicRules(compression="uncompressed", max_message_bytes=5_000)
+        data = batch_bytes(value=bytes(10_000), codec=GZIP)
+        (outcome,) = await bench.produce(Append(target(1, rules), data))
+        assert outcome.error == ErrorCode.MESSAGE_TOO_LARGE
+        assert "compression.type" in (outcome.message or "")
 
     run_sim(main)
