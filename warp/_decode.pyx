@@ -1,4 +1,3 @@
-# cython: auto_pickle=False
 """Decoding: bytes to messages, as their plans say. Values go straight into the slots of new instances.
 
 Nothing from the wire is trusted: a length is compared with the bytes left before anything is allocated, the number of

@@ -1,4 +1,3 @@
-# cython: auto_pickle=False
 """Encoding: messages to bytes, as their plans say. Large record data is passed on by reference, never copied."""
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer

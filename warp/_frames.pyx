@@ -1,4 +1,3 @@
-# cython: auto_pickle=False
 """Frames out of a byte stream: the sans-IO core of a connection, for asyncio.BufferedProtocol.
 
 Connections receive into one buffer that they share, so that an idle connection holds none. Frames that arrive whole

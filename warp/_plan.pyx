@@ -1,4 +1,3 @@
-# cython: auto_pickle=False
 """Tables become plans: how each struct class is laid out, and what to do for each of its fields in each version.
 
 A table (class body) becomes a `Layout`: where each field lives in an instance. A layout and a version become a `Plan`:
