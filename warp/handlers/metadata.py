@@ -178,9 +178,15 @@ def _partitions(leader: int, count: int) -> list[MetadataResponsePartition]:
 
 def metadata_failed(
     context: RequestContext, request: MetadataRequest, code: ErrorCode, message: str
-) -> MetadataResponse:
-    """The whole request failed: each topic asked for has the error; where all were asked for, there is none."""
-    missing = [_Missing(code, topic.name, topic.topic_id) for topic in request.topics or ()]
+) -> MetadataResponse | None:
+    """The whole request failed: each topic asked for has the error.
+
+    Where all were asked for there is no place for it. An answer without topics would tell the client that they are
+    gone, so there is none.
+    """
+    if request.topics is None or (context.version == 0 and not request.topics):
+        return None
+    missing = [_Missing(code, topic.name, topic.topic_id) for topic in request.topics]
     return _response(context, request, [_topic(context, each, False) for each in missing])
 
 
