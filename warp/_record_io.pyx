@@ -7,9 +7,7 @@ names on.
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
-from cpython.object cimport PyTypeObject
-from cpython.ref cimport Py_INCREF
-from cpython.tuple cimport PyTuple_SET_ITEM
+from cpython.object cimport PyObject, PyTypeObject
 from libc.stdint cimport INT32_MAX, int16_t, int32_t, int64_t, uint8_t
 from libc.string cimport memcpy
 
@@ -19,9 +17,6 @@ from warp._batch cimport (
     read_batch, read_bytes, read_record, record_timestamp, record_view, store_header, write_varint,
 )
 from warp._crc32c cimport crc32c_update
-
-cdef extern from "Python.h":
-    object PyType_GenericAlloc(PyTypeObject* kind, Py_ssize_t items)
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -367,14 +362,8 @@ cdef int _put_record(
 
 cdef object named_tuple(object kind, tuple values):
     """What `kind(*values)` gives, without the call of the Python function that a NamedTuple's constructor is."""
-    cdef object result = PyType_GenericAlloc(<PyTypeObject*> kind, len(values))
-    cdef Py_ssize_t index
-    for index in range(len(values)):
-        value = values[index]
-        Py_INCREF(value)
-        PyTuple_SET_ITEM(result, index, value)
-    return result
-
+    cdef tuple arguments = (values,)
+    return (<PyTypeObject*> tuple).tp_new(kind, <PyObject*> arguments, NULL)
 
 
 cdef int check_fault(fault wrong) except -1:
