@@ -18,6 +18,7 @@ import errno
 import fcntl
 import itertools
 import os
+import stat
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -289,6 +290,8 @@ class LocalStore:
                         f"{key}: wanted {length} bytes from {start}, there are {done}", data[:done]
                     )
                 done += count
+        except IsADirectoryError as error:
+            raise ObjectNotFound(key) from error
         except OSError as error:
             raise _mapped(error, key) from error
         finally:
@@ -298,14 +301,20 @@ class LocalStore:
     def _open(self, key: str) -> int:
         try:
             return os.open(f"{self._root}/{key}", os.O_RDONLY | os.O_CLOEXEC)
+        except NotADirectoryError as error:
+            raise ObjectNotFound(key) from error
         except OSError as error:
             raise _mapped(error, key) from error
 
     def _head(self, key: str) -> ObjectInfo:
         try:
             found = Path(f"{self._root}/{key}").stat()
+        except NotADirectoryError as error:
+            raise ObjectNotFound(key) from error
         except OSError as error:
             raise _mapped(error, key) from error
+        if not stat.S_ISREG(found.st_mode):
+            raise ObjectNotFound(key)
         return ObjectInfo(key, found.st_size, found.st_mtime_ns // 1_000_000)
 
     def _delete(self, keys: Sequence[str]) -> None:

@@ -103,6 +103,20 @@ def test_an_object_that_is_not_there_is_not_found(run: Callable[[Check], None]) 
     run(check)
 
 
+def test_a_part_of_a_key_is_no_key_and_a_key_is_no_directory(run: Callable[[Check], None]) -> None:
+    async def check(store: ObjectStore) -> None:
+        await store.put("a/b/c", [b"x"])
+        for key in ("a", "a/b", "a/b/c/d"):
+            with pytest.raises(ObjectNotFound):
+                await store.head(key)
+            with pytest.raises(ObjectNotFound):
+                await store.get(key, 0, 1)
+            with pytest.raises(ObjectNotFound):
+                await store.get(key, 0, INLINE_BYTES_MAX + 1)
+
+    run(check)
+
+
 def test_a_second_put_replaces_the_object_in_one_step(run: Callable[[Check], None]) -> None:
     async def check(store: ObjectStore) -> None:
         await store.put("k", [b"old and long"])
