@@ -1,0 +1,207 @@
+"""An event loop without a selector, whose clock jumps to the next timer, and on which processes can die.
+
+Callbacks run first in, first out, as asyncio promises. Timers that are due at one moment, whose order nobody promises,
+run in an order that the seed decides. A callback belongs to the process that its context names; when a process has died
+its callbacks never run again, so it stops at the await at which it stood, without a `finally` or a farewell.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import heapq
+import random
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+STEPS_MAX = 3_000_000
+
+
+class Process:
+    """One life of one program. Everything that it starts inherits `context`."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.is_alive = True
+        self.context = contextvars.Context()
+        self.context.run(_PROCESS.set, self)
+
+
+_PROCESS: contextvars.ContextVar[Process] = contextvars.ContextVar("process")
+OUTSIDE = contextvars.Context()
+"""The context of what belongs to no process: the network, the stores, the simulation itself."""
+
+
+class Stuck(Exception):
+    """Nothing is left to happen, or it goes on for ever."""
+
+
+class SimLoop(asyncio.BaseEventLoop):
+    """The loop of one simulation."""
+
+    def __init__(self, chance: random.Random) -> None:
+        super().__init__()
+        self.steps = 0
+        self.problems: list[str] = []
+        """What nobody caught: exceptions in callbacks and forgotten tasks."""
+        self._chance = chance
+        self._now = 0.0
+        self._is_over = False
+        self._dropped: list[asyncio.Handle] = []
+        self._tasks: list[tuple[asyncio.Task[Any], Process | None]] = []
+        self.set_exception_handler(_note_problem)
+        self.set_task_factory(_make_task)  # type: ignore[arg-type]
+
+    def time(self) -> float:
+        """Virtual seconds since the start."""
+        return self._now
+
+    def start(self, process: Process, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run a coroutine as a part of a process."""
+        return self.create_task(coroutine, context=process.context)
+
+    def run_in_executor(  # type: ignore[override]  # a future of this loop, as the base class gives
+        self, executor: Any, func: Callable[..., T], *args: Any
+    ) -> asyncio.Future[T]:
+        """Run the call here, after a while."""
+        result: asyncio.Future[T] = self.create_future()
+
+        def call() -> None:
+            if result.cancelled():
+                return
+            try:
+                result.set_result(func(*args))
+            except Exception as error:  # noqa: BLE001  it belongs to whoever awaits the result
+                result.set_exception(error)
+
+        self.call_later(self._chance.expovariate(1 / 0.003), call)
+        return result
+
+    def call_soon(  # type: ignore[override]
+        self, callback: Any, *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        """As in asyncio; nothing is taken any more once the simulation is over."""
+        if self._is_over:
+            return asyncio.Handle(callback, args, self, context)
+        return super().call_soon(callback, *args, context=context)
+
+    def call_soon_threadsafe(  # type: ignore[override]
+        self, callback: Any, *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        """There is one thread."""
+        return self.call_soon(callback, *args, context=context)
+
+    def bury(self) -> None:
+        """End everything that still waits, quietly: a dead process's `finally` blocks may run, but do nothing."""
+        self._is_over = True
+        self._ready.clear()  # type: ignore[attr-defined]
+        self._scheduled.clear()  # type: ignore[attr-defined]
+        for task, _ in self._tasks:
+            if not task.done():
+                task._log_destroy_pending = False  # type: ignore[attr-defined]
+                with suppress(BaseException):
+                    task.get_coro().close()
+        self._tasks.clear()
+        self._dropped.clear()
+        self.close()
+
+    def waiting_places(self) -> list[str]:
+        """Where each living task waits: the way from its first function to the innermost await."""
+        places = []
+        for task, process in self._tasks:
+            if not task.done() and (process is None or process.is_alive):
+                places.append(" > ".join(_await_chain(task.get_coro())))
+        return places
+
+    def keep(self, task: asyncio.Task[Any], process: Process | None) -> None:
+        """Hold on to a task, so that one that waits in vain is not collected in the middle of the simulation."""
+        self._tasks.append((task, process))
+        if len(self._tasks) > 10_000:
+            self._tasks = [kept for kept in self._tasks if not kept[0].done()]
+
+    def _run_once(self) -> None:
+        ready = self._ready  # type: ignore[attr-defined]
+        if not ready:
+            self._pass_time()
+        handle = ready.popleft()
+        self.steps += 1
+        if self.steps > STEPS_MAX:
+            raise Stuck(f"more than {STEPS_MAX} steps")
+        if handle._cancelled:
+            return
+        process = handle._context.get(_PROCESS)
+        if process is not None and not process.is_alive:
+            self._dropped.append(handle)
+            return
+        handle._run()
+
+    def _pass_time(self) -> None:
+        """Jump to the next timer, and make all that are due then ready."""
+        scheduled = self._scheduled  # type: ignore[attr-defined]
+        due: list[asyncio.TimerHandle] = []
+        while scheduled and (not due or scheduled[0].when() <= self._now):
+            handle = heapq.heappop(scheduled)
+            handle._scheduled = False
+            if handle._cancelled:
+                self._timer_cancelled_count -= 1  # type: ignore[attr-defined]
+                continue
+            self._now = max(self._now, handle.when())
+            due.append(handle)
+        if not due:
+            raise Stuck("nothing is left to happen")
+        self._chance.shuffle(due)
+        self._ready.extend(due)  # type: ignore[attr-defined]
+
+    def _write_to_self(self) -> None:
+        """There is no selector to wake."""
+
+    def _process_events(self, event_list: Any) -> None:
+        """There is no selector."""
+
+
+def _await_chain(awaited: Any) -> Iterator[str]:
+    while awaited is not None:
+        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
+        if frame is not None:
+            yield f"{frame.f_code.co_qualname}:{frame.f_lineno}"
+        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
+
+
+def _make_task(
+    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], **options: Any
+) -> asyncio.Task[Any]:
+    task = asyncio.Task(coroutine, loop=loop, **options)
+    assert isinstance(loop, SimLoop)
+    context = options.get("context")
+    loop.keep(task, _PROCESS.get(None) if context is None else context.get(_PROCESS))
+    return task
+
+
+def _note_problem(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    assert isinstance(loop, SimLoop)
+    if not loop._is_over:
+        error = context.get("exception")
+        loop.problems.append(f"{context['message']}: {error!r}")
+
+
+class SimClock:
+    """A Clock on virtual time. Wall time starts at a fixed moment."""
+
+    def __init__(self, loop: SimLoop, start_ms: int = 1_700_000_000_000) -> None:
+        self._loop = loop
+        self._start_ms = start_ms
+
+    def time_ms(self) -> int:
+        """Wall time."""
+        return self._start_ms + int(self._loop.time() * 1000)
+
+    def monotonic(self) -> float:
+        """Virtual seconds."""
+        return self._loop.time()
+
+    def boottime(self) -> float:
+        """Virtual seconds; the machine never sleeps."""
+        return self._loop.time()

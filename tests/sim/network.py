@@ -1,0 +1,242 @@
+"""Connections in memory: bytes arrive late, in pieces of any size, in order, or not at all.
+
+Each end looks like asyncio's transport to the protocol above it, back-pressure included. What a process sends travels
+outside of it, so the network may still deliver what a dead process had written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import random
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from tests.sim.loop import OUTSIDE, Process, SimLoop
+
+Protocol = asyncio.Protocol | asyncio.BufferedProtocol
+Accept = Callable[[], Protocol]
+"""Makes the protocol for one more connection of a listener; called inside the listener's process."""
+
+WRITE_BUFFER_HIGH = 65_536
+
+
+class Network:
+    """Who listens where, and the connections between them."""
+
+    def __init__(self, loop: SimLoop, chance: random.Random) -> None:
+        self.loop = loop
+        self.chance = chance
+        self.latency_s = 0.0005
+        self.chunk_bytes_max = 4096
+        self._listeners: dict[str, tuple[Process, Accept]] = {}
+        self._links: dict[int, Link] = {}
+        self._opened = 0
+
+    def listen(self, address: str, process: Process, accept: Accept) -> None:
+        """Take connections for an address."""
+        self._listeners[address] = (process, accept)
+
+    def stop_listening(self, address: str) -> None:
+        """Refuse connections to an address."""
+        self._listeners.pop(address, None)
+
+    async def connect(self, address: str, protocol: Protocol) -> None:
+        """Connect a client's protocol. Raises ConnectionRefusedError."""
+        await asyncio.sleep(self.delay_s())
+        listener = self._listeners.get(address)
+        if listener is None or not listener[0].is_alive:
+            raise ConnectionRefusedError(address)
+        process, accept = listener
+        self._opened += 1
+        link = Link(self, self._opened, process)
+        self._links[link.number] = link
+        self.loop.call_soon(link.server.open, accept, context=process.context)
+        link.client.open(lambda: protocol)
+
+    def cut(self, count_max: int) -> int:
+        """Break some connections at random, without a word to either side for now."""
+        alive = [link for link in self._links.values() if not link.is_cut]
+        chosen = self.chance.sample(alive, min(count_max, len(alive)))
+        for link in chosen:
+            link.cut()
+        return len(chosen)
+
+    def process_died(self, process: Process) -> None:
+        """A machine without the process resets its connections."""
+        for link in list(self._links.values()):
+            if link.process is process:
+                link.cut()
+
+    def forget(self, link: Link) -> None:
+        """A connection is over on both sides."""
+        self._links.pop(link.number, None)
+
+    def delay_s(self) -> float:
+        """How long something takes to the other side."""
+        return self.chance.expovariate(1 / self.latency_s)
+
+
+class Link:
+    """One connection: its two ends."""
+
+    def __init__(self, network: Network, number: int, process: Process) -> None:
+        self.network = network
+        self.number = number
+        self.process = process
+        self.is_cut = False
+        here = contextvars.copy_context()
+        self.client = End(self, here, f"client-{number}")
+        self.server = End(self, process.context, f"server-{number}")
+        self.client.peer, self.server.peer = self.server, self.client
+
+    def cut(self) -> None:
+        """Drop what is on the way; each side learns of it in its own time."""
+        if not self.is_cut:
+            self.is_cut = True
+            for end in (self.client, self.server):
+                error = ConnectionResetError("cut by the simulation")
+                delay_s = self.network.delay_s()
+                self.network.loop.call_later(delay_s, end.lose, error, context=OUTSIDE)
+
+
+class End(asyncio.Transport):
+    """One side's transport."""
+
+    def __init__(self, link: Link, context: contextvars.Context, name: str) -> None:
+        super().__init__({"peername": (name, link.number), "sockname": ("sim", 0)})
+        self.peer: End
+        self._link = link
+        self._network = link.network
+        self._context = context
+        self._protocol: Any = None
+        self._outgoing: deque[bytes] = deque()
+        self._outgoing_bytes = 0
+        self._high = WRITE_BUFFER_HIGH
+        self._is_writing_paused = False
+        self._is_reading = True
+        self._is_delivering = False
+        self._is_closing = False
+        self._is_lost = False
+
+    def open(self, make: Accept) -> None:
+        """Put a protocol on top. Runs inside its process."""
+        if self._is_lost:
+            return
+        self._protocol = make()
+        self._protocol.connection_made(self)
+        self.peer._pump()
+
+    # What a protocol calls
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send; the bytes are copied at once."""
+        if self._is_closing or self._link.is_cut or not data:
+            return
+        self._outgoing.append(bytes(data))
+        self._outgoing_bytes += len(data)
+        self._pump()
+        if self._outgoing_bytes > self._high and not self._is_writing_paused:
+            self._is_writing_paused = True
+            self._protocol.pause_writing()
+
+    def close(self) -> None:
+        """Send what is left, then end."""
+        if not self._is_closing:
+            self._is_closing = True
+            self._pump()
+            self._close_if_done()
+
+    def abort(self) -> None:
+        """End now."""
+        self._is_closing = True
+        self._link.cut()
+
+    def is_closing(self) -> bool:
+        """Whether nothing more can be written."""
+        return self._is_closing or self._link.is_cut
+
+    def pause_reading(self) -> None:
+        """Deliver nothing until further notice."""
+        self._is_reading = False
+
+    def resume_reading(self) -> None:
+        """Deliver again."""
+        if not self._is_reading:
+            self._is_reading = True
+            self.peer._pump()
+
+    def is_reading(self) -> bool:
+        """Whether bytes are delivered."""
+        return self._is_reading
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes that have not arrived."""
+        return self._outgoing_bytes
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """When to ask the protocol to stop writing."""
+        self._high = WRITE_BUFFER_HIGH if high is None else high
+
+    def can_write_eof(self) -> bool:
+        """Half-closed connections are not simulated."""
+        return False
+
+    # The way to the other side
+
+    def _pump(self) -> None:
+        """See to it that the next piece is on its way."""
+        if self._outgoing and not self._is_delivering and self.peer._is_reading and self.peer._protocol:
+            self._is_delivering = True
+            self._network.loop.call_later(self._network.delay_s(), self._deliver, context=OUTSIDE)
+
+    def _deliver(self) -> None:
+        self._is_delivering = False
+        if self._link.is_cut or not self.peer._is_reading or not self._outgoing:
+            return
+        first = self._outgoing.popleft()
+        size = self._network.chance.randint(1, min(len(first), self._network.chunk_bytes_max))
+        if size < len(first):
+            self._outgoing.appendleft(first[size:])
+        self._outgoing_bytes -= size
+        loop = self._network.loop
+        loop.call_soon(self.peer._receive, first[:size], context=self.peer._context)
+        if self._is_writing_paused and self._outgoing_bytes <= self._high // 4:
+            self._is_writing_paused = False
+            loop.call_soon(self._resume_writing, context=self._context)
+        self._pump()
+        self._close_if_done()
+
+    def _resume_writing(self) -> None:
+        if not self._is_lost:
+            self._protocol.resume_writing()
+
+    def _receive(self, data: bytes) -> None:
+        """Bytes have come. Runs inside the receiver's process."""
+        if self._is_lost or self._is_closing:
+            return
+        if isinstance(self._protocol, asyncio.Protocol):
+            self._protocol.data_received(data)
+            return
+        while data and not self._is_lost:
+            buffer = memoryview(self._protocol.get_buffer(-1))
+            size = min(len(buffer), len(data))
+            buffer[:size] = data[:size]
+            self._protocol.buffer_updated(size)
+            data = data[size:]
+
+    def _close_if_done(self) -> None:
+        if self._is_closing and not self._outgoing and not self._is_delivering and not self._link.is_cut:
+            self._link.is_cut = True
+            for end in (self, self.peer):
+                self._network.loop.call_later(self._network.delay_s(), end.lose, None, context=OUTSIDE)
+
+    def lose(self, error: Exception | None) -> None:
+        """The connection is gone; tell the protocol, inside its process."""
+        if not self._is_lost:
+            self._is_lost = True
+            if self._protocol is not None:
+                self._network.loop.call_soon(self._protocol.connection_lost, error, context=self._context)
+            if self.peer._is_lost:
+                self._network.forget(self._link)

@@ -1,0 +1,330 @@
+"""One simulation: agents, stores, clients, faults, and the verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import dataclasses
+import logging
+import random
+import tempfile
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.sim import requests
+from tests.sim.client import Connection, Lost
+from tests.sim.facts import Batch, Facts, Partition
+from tests.sim.faults import SimDatabase, SimObjectStore, Sky, Weather, WriteTurn
+from tests.sim.history import History
+from tests.sim.loop import Process, SimClock, SimLoop
+from tests.sim.network import Network
+from tests.sim.producers import IdempotentProducer, PairProducer
+from tests.sim.readers import Consumer, doubt, read_log
+from warp.agent import Agent
+from warp.config import AgentConfig, config_of
+from warp.errors import ErrorCode, StartError
+from warp.ids import IdSource
+from warp.metadata.store import MetadataStore
+
+TOPICS = {"apples": 2, "pears": 1, "left": 1, "right": 1}
+SHARED = [Partition("apples", 0), Partition("apples", 1), Partition("pears", 0)]
+PAIR = (Partition("left", 0), Partition("right", 0))
+LOAD_S = 12.0
+SETTLE_S = 120.0
+"""How long producers may take, once all is well again, until everything is acknowledged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a simulation came to."""
+
+    seed: int
+    violations: list[str]
+    digest: str
+    history: History
+    acknowledged: int
+    records_read: int
+    crashes: int
+    faults: int
+    steps: int
+    virtual_s: float
+
+
+class Host:
+    """A machine that runs one agent at a time, and runs it again after it has died."""
+
+    def __init__(self, world: World, number: int) -> None:
+        self.name = f"agent-{number}"
+        self.address = self.name
+        self.lives = 0
+        self.process: Process | None = None
+        self.agent: Agent | None = None
+        self.booting: asyncio.Task[None] | None = None
+        self._world = world
+        self._database: SimDatabase | None = None
+
+    @property
+    def life(self) -> str:
+        """The agent's name in its present life."""
+        return f"{self.name}.{self.lives}"
+
+    def boot(self) -> None:
+        """Start an agent on the stores as they are."""
+        self.lives += 1
+        process = self.process = Process(self.life)
+        self.booting = self._world.loop.start(process, self._serve(process))
+
+    def crash(self) -> None:
+        """The agent dies where it stands; what it held in memory is gone."""
+        if self.process is not None and self.process.is_alive:
+            self._world.history.add(self.life, "dies")
+            self.process.is_alive = False
+            self._world.network.stop_listening(self.address)
+            self._world.network.process_died(self.process)
+            if self._database is not None:
+                self._database.die()
+            self.agent = None
+
+    async def _serve(self, process: Process) -> None:
+        world = self._world
+        while True:
+            self._database = SimDatabase(world.database_path, world.sky, world.clock, world.turn, process)
+            agent = Agent(
+                world.config,
+                clock=world.clock,
+                ids=world.ids,
+                object_store=world.objects,
+                metadata=MetadataStore(self._database, world.clock, world.ids),
+                name=self.name,
+            )
+            try:
+                await agent.start(listen=False)
+                break
+            except Exception as error:  # noqa: BLE001  the same as a program that exits with 1 and is run again
+                if not isinstance(error, StartError):
+                    world.history.add(self.life, f"did not start: {type(error).__name__}: {error}")
+                await asyncio.sleep(0.2)
+        self.agent = agent
+        world.history.add(self.life, "serves")
+        world.network.listen(self.address, process, agent.server.connect)
+
+
+class World:
+    """Everything that one seed decides."""
+
+    def __init__(self, seed: int, directory: Path) -> None:
+        self.seed = seed
+        self.chance = random.Random(seed)
+        self.loop = SimLoop(random.Random(self.chance.random()))
+        self.clock = SimClock(self.loop)
+        self.history = History(self.loop.time)
+        self.facts = Facts(self.history)
+        self.network = Network(self.loop, random.Random(self.chance.random()))
+        self.sky = Sky(self.loop, random.Random(self.chance.random()))
+        self.turn = WriteTurn()
+        self.database_path = directory / f"metadata-{seed}.sqlite"
+        self.objects = SimObjectStore(self.sky, self.clock, requests_are_free=self.chance.random() < 0.5)
+        self.ids = IdSource(self.clock, random.Random(self.chance.random()).randbytes)
+        self.config = self._config()
+        self.hosts = [Host(self, number) for number in range(self.chance.choice((1, 1, 2)))]
+        self.producer_ids: dict[int, str] = {}
+        self.crashes = 0
+        self._doubts: list[asyncio.Task[None]] = []
+
+    def _config(self) -> AgentConfig:
+        """Small bounds, below what users may set, so that they are reached."""
+        return dataclasses.replace(
+            config_of(listen="127.0.0.1:9092", http="off"),
+            flush_interval_ms=self.chance.choice((1, 50, 250)),
+            flush_bytes_max=self.chance.choice((300, 2_000, 8_000_000)),
+            flush_uploads_max=self.chance.choice((1, 2, 4)),
+            request_memory_bytes_max=self.chance.choice((4_000, 200_000_000)),
+            fetch_memory_bytes_max=self.chance.choice((2_000, 100_000_000)),
+            cache_bytes_max=self.chance.choice((4 * 2**20, 64 * 2**20)),
+        )
+
+    def any_host(self) -> Host:
+        """Some agent, alive or not."""
+        return self.chance.choice(self.hosts)
+
+    def any_address(self) -> str:
+        """Where some agent listens, if it lives."""
+        return self.any_host().address
+
+    def acknowledged(self, batch: Batch) -> None:
+        """Some acknowledgements are put in doubt at once."""
+        if self.chance.random() < 0.2:
+            self._doubts.append(self.loop.create_task(doubt(self, batch)))
+
+    async def run(self) -> None:
+        """Live, suffer, recover, and be judged."""
+        for host in self.hosts:
+            host.boot()
+            assert host.booting is not None
+            await host.booting
+        await self._create_topics()
+        producers = [
+            IdempotentProducer(self, f"producer-{number}", SHARED)
+            for number in range(self.chance.randint(1, 3))
+        ]
+        others = [PairProducer(self, f"pairs-{number}", *PAIR) for number in range(2)]
+        consumers = [Consumer(self, f"consumer-{number}", [*SHARED, *PAIR]) for number in range(2)]
+        clients: list[IdempotentProducer | PairProducer | Consumer] = [*producers, *others, *consumers]
+        tasks = [self._spawn(client.run()) for client in clients]
+        await self._storm()
+        self.history.add("world", "all is well again")
+        for client in clients:
+            client.is_stopping = True
+        _, late = await asyncio.wait(tasks, timeout=SETTLE_S)
+        if late:
+            for place in self.loop.waiting_places():
+                self.history.add("waits", place)
+            self.history.violate(
+                "P6", f"{len(late)} clients did not finish after {SETTLE_S} s of fine weather"
+            )
+        if self._doubts:
+            await asyncio.wait(self._doubts)
+        for task in (*tasks, *self._doubts):
+            if task.done() and task.exception() is not None:
+                self.history.violate("P7", f"a client failed: {task.exception()!r}")
+        self.facts.check({p: await read_log(self, p) for p in (*SHARED, *PAIR)})
+        for host in self.hosts:
+            assert host.agent is not None
+            if host.agent.server.handler_bugs:
+                self.history.violate("P7", f"{host.life} had {host.agent.server.handler_bugs} bugs")
+            if not await host.agent.stop(30.0):
+                self.history.violate("P6", f"{host.life} did not drain")
+            self._check_memory(host)
+
+    def _check_memory(self, host: Host) -> None:
+        """Nothing is held by an agent that has nothing to do."""
+        assert host.agent is not None
+        for name in ("request_memory", "fetch_memory"):
+            held = getattr(host.agent.log, name).used_bytes
+            if held:
+                self.history.violate("P8", f"{host.life} still holds {held} bytes of {name}")
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A client, in a context of its own."""
+        return self.loop.create_task(coroutine, context=contextvars.Context())
+
+    async def _create_topics(self) -> None:
+        for _ in range(100):
+            try:
+                connection = await Connection.open(self.network, self.any_address(), "admin")
+                response = await connection.ask(
+                    requests.create_topics(TOPICS), requests.CREATE_TOPICS_VERSION
+                )
+                connection.close()
+            except Lost:
+                await asyncio.sleep(0.1)
+                continue
+            codes = {topic.name: ErrorCode(topic.error_code) for topic in response.topics}
+            self.history.add("admin", f"topics: {[code.name for code in codes.values()]}")
+            if all(code in (ErrorCode.NONE, ErrorCode.TOPIC_ALREADY_EXISTS) for code in codes.values()):
+                return
+        self.history.violate("P6", "topics could not be created")
+
+    async def _storm(self) -> None:
+        """Faults at random times, each with an end; when it is over everything works."""
+        end = self.loop.time() + LOAD_S
+        while self.loop.time() < end:
+            await asyncio.sleep(self.chance.expovariate(1 / 0.7))
+            await self._misfortune()
+        self.sky.weather = Weather.fine()
+        for host in self.hosts:
+            if host.process is None or not host.process.is_alive:
+                host.boot()
+
+    async def _misfortune(self) -> None:
+        match self.chance.choice(("crash", "weather", "weather", "fine", "cut", "crash soon")):
+            case "crash":
+                self._crash(self.any_host())
+            case "crash soon":
+                # At a moment of the machinery rather than of the clock: after so many more steps of the loop.
+                self._crash_after(self.any_host(), self.chance.randint(1, 300))
+            case "weather":
+                self.sky.weather = Weather.rough(self.chance)
+                self.history.add("world", f"weather {self.sky.weather}")
+            case "fine":
+                self.sky.weather = Weather.fine()
+            case "cut":
+                self.history.add("world", f"cuts {self.network.cut(self.chance.randint(1, 5))} connections")
+
+    def _crash_after(self, host: Host, steps: int) -> None:
+        if steps == 0:
+            self._crash(host)
+        else:
+            self.loop.call_soon(self._crash_after, host, steps - 1)
+
+    def _crash(self, host: Host) -> None:
+        if host.process is not None and host.process.is_alive:
+            self.crashes += 1
+            host.crash()
+            self.loop.call_later(self.chance.uniform(0.05, 1.5), self._boot_again, host, host.lives)
+
+    def _boot_again(self, host: Host, lives: int) -> None:
+        if host.lives == lives:
+            host.boot()
+
+
+class _BugWatch(logging.Handler):
+    """Takes what the product logs: errors with a traceback are bugs."""
+
+    def __init__(self, history: History) -> None:
+        super().__init__(logging.WARNING)
+        self._history = history
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line of the product."""
+        text = record.getMessage()
+        if record.exc_info:
+            self._history.violate("P7", f"{record.name} logged {text}: {record.exc_info[1]!r}")
+        else:
+            self._history.add("log", text)
+
+
+def simulate(seed: int) -> Outcome:
+    """Run one seed to its end."""
+    product_log = logging.getLogger("warp")
+    with tempfile.TemporaryDirectory(prefix="warp-sim-", dir=_fast_directory()) as directory:
+        world = World(seed, Path(directory))
+        watch = _BugWatch(world.history)
+        propagates, product_log.propagate = product_log.propagate, False
+        product_log.addHandler(watch)
+        asyncio.set_event_loop(world.loop)
+        try:
+            world.loop.run_until_complete(world.run())
+        except Exception as error:  # noqa: BLE001  whatever it is, it comes with the history
+            world.history.violate("P6", f"the simulation ended in {type(error).__name__}: {error}")
+        finally:
+            virtual_s = world.loop.time()
+            for problem in world.loop.problems:
+                world.history.violate("P7", problem)
+            world.history.add("world", f"{world.loop.steps} steps")
+            world.history.is_over = True
+            world.loop.bury()
+            asyncio.set_event_loop(None)
+            product_log.removeHandler(watch)
+            product_log.propagate = propagates
+    history = world.history
+    return Outcome(
+        seed,
+        history.violations,
+        history.digest(),
+        history,
+        world.facts.acknowledged,
+        world.facts.records_read,
+        world.crashes,
+        world.sky.faults,
+        world.loop.steps,
+        virtual_s,
+    )
+
+
+def _fast_directory() -> str | None:
+    """Memory, where there is some to put files in: what SQLite syncs need not reach a disk here."""
+    shared_memory = Path("/dev/shm")
+    return str(shared_memory) if shared_memory.is_dir() else None
