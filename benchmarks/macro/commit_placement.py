@@ -27,6 +27,7 @@ import uvloop
 
 from warp.clock import SystemClock
 from warp.ids import IdSource, LogId, ProducerId
+from warp.metadata import sqlite_sync
 from warp.metadata.model import BatchEntry, NewTopic, SegmentCommit, Topic
 from warp.metadata.sqlite import SqliteDatabase
 from warp.metadata.store import MetadataStore
@@ -56,6 +57,9 @@ def run_at_once(coroutine: Coroutine[Any, Any, Any]) -> Any:
 class Placement(Protocol):
     """A place for the store to run in."""
 
+    async def open(self) -> None:
+        """Make the store ready."""
+
     async def call(self, method: str, *arguments: Any) -> Any:
         """Run one of the store's methods."""
 
@@ -63,12 +67,14 @@ class Placement(Protocol):
         """End what the placement has begun."""
 
 
-class Inline:
-    """On the event loop."""
+class Agent:
+    """As the agent does it: on the event loop, and the sync there too or in a thread, as the disk is fast or slow."""
 
     def __init__(self, path: Path) -> None:
         self._store = new_store(path)
-        run_at_once(self._store.open())
+
+    async def open(self) -> None:
+        await self._store.open()
 
     async def call(self, method: str, *arguments: Any) -> Any:
         return await getattr(self._store, method)(*arguments)
@@ -77,18 +83,32 @@ class Inline:
         await self._store.close()
 
 
+class Inline(Agent):
+    """On the event loop, with the sync, however slow the disk is."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        sqlite_sync.SLOW_SYNC_S = float("inf")
+
+
+class SyncInThread(Agent):
+    """On the event loop, but for the sync, which is one system call in a worker thread."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        sqlite_sync.SLOW_SYNC_S = 0.0
+
+
 class Thread:
     """In one worker thread of the agent's process."""
 
     def __init__(self, path: Path) -> None:
+        sqlite_sync.SLOW_SYNC_S = float("inf")
         self._executor = ThreadPoolExecutor(1)
-        self._store = self._executor.submit(self._open, path).result()
+        self._store = new_store(path)
 
-    @staticmethod
-    def _open(path: Path) -> MetadataStore:
-        store = new_store(path)
-        run_at_once(store.open())
-        return store
+    async def open(self) -> None:
+        await self.call("open")
 
     async def call(self, method: str, *arguments: Any) -> Any:
         loop = asyncio.get_running_loop()
@@ -99,22 +119,6 @@ class Thread:
     async def close(self) -> None:
         await self.call("close")
         self._executor.shutdown()
-
-
-class SyncInThread(Inline):
-    """On the event loop, but for the sync of the write-ahead log, which is one system call in a worker thread."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        database: Any = self._store._database
-        database._connection.execute("pragma synchronous = normal")
-        self._log = os.open(f"{path}-wal", os.O_RDWR)
-        self._executor = ThreadPoolExecutor(1)
-
-    async def call(self, method: str, *arguments: Any) -> Any:
-        answer = await super().call(method, *arguments)
-        await asyncio.get_running_loop().run_in_executor(self._executor, os.fdatasync, self._log)
-        return answer
 
 
 class Child:
@@ -129,9 +133,11 @@ class Child:
         self._socket = ours
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
+    async def open(self) -> None:
+        self._streams = await asyncio.open_connection(sock=self._socket)
+
     async def call(self, method: str, *arguments: Any) -> Any:
-        if self._streams is None:
-            self._streams = await asyncio.open_connection(sock=self._socket)
+        assert self._streams is not None
         reader, writer = self._streams
         message = pickle.dumps((method, arguments), pickle.HIGHEST_PROTOCOL)
         writer.write(struct.pack(">i", len(message)) + message)
@@ -146,6 +152,7 @@ class Child:
 
 def _serve(connection: socket.socket, path: Path) -> None:
     """The child: one request after the other, until the parent hangs up."""
+    sqlite_sync.SLOW_SYNC_S = float("inf")
     store = new_store(path)
     run_at_once(store.open())
     stream = connection.makefile("rwb")
@@ -158,6 +165,7 @@ def _serve(connection: socket.socket, path: Path) -> None:
 
 
 PLACEMENTS: dict[str, Callable[[Path], Placement]] = {
+    "as the agent does": Agent,
     "inline": Inline,
     "child process": Child,
     "worker thread": Thread,
@@ -237,6 +245,7 @@ async def lateness(late: list[float]) -> None:
 async def measure(arguments: argparse.Namespace, path: Path) -> dict[str, Any]:
     """Open the store, start the flood where asked, and commit."""
     placement = PLACEMENTS[arguments.placement](path)
+    await placement.open()
     topic_id = IdSource(SystemClock(), os.urandom).topic_id()
     [topic] = await placement.call("create_topics", [NewTopic("t", topic_id, arguments.logs)])
     loop = asyncio.get_running_loop()

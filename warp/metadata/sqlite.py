@@ -1,14 +1,17 @@
 """SQLite behind the Session surface: one connection, run inline on the event loop.
 
 Inline, because a commit in a worker thread waits for the interpreter lock many times beside a busy loop, and takes a
-hundred times as long there (docs/adr has the measurements). Durable, because a Produce is acknowledged on the word of a
-commit: write-ahead log with synchronous=FULL.
+hundred times as long there (docs/adr/0001 has the measurements). Durable, because a Produce is acknowledged on the
+word of a commit: SQLite writes the frames of a commit to its write-ahead log (synchronous=NORMAL), and the log is
+synced here before anybody, reader or writer, goes on. That is what synchronous=FULL does, but on a slow disk the loop
+stays free.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -37,6 +40,7 @@ from warp.metadata.session import (
     Statement,
     Value,
 )
+from warp.metadata.sqlite_sync import LogSync
 
 OLDEST_SQLITE = (3, 35, 0)
 """The first with `returning`."""
@@ -87,18 +91,25 @@ IN_MEMORY = ":memory:"
 
 
 class SqliteDatabase:
-    """A database file (or IN_MEMORY), used by one process.
+    """A database file (or IN_MEMORY), used by one process. `sync` makes an open file's data durable.
 
     `Database` in session.py says what the methods mean. Only one coroutine at a time is inside a transaction or a
     statement; the others wait in order.
     """
 
-    def __init__(self, path: Path | str, *, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, path: Path | str, *, now_ms: Callable[[], int], sync: Callable[[int], None] = os.fdatasync
+    ) -> None:
         self._path = str(path)
         self._now_ms = now_ms
+        self._sync_file = sync
         self._lock = asyncio.Lock()
         self._connection: sqlite3.Connection | None = None
         self._statements: _Statements | None = None
+        self._log_file = -1
+        self._sync: LogSync | None = None
+        self._synced_changes = 0
+        self._unsynced: str | None = None
 
     async def open(self) -> None:
         """Open the file, creating it where there is none, and run the migrations. Raises StartError."""
@@ -109,7 +120,10 @@ class SqliteDatabase:
             raise self._start_error(error) from error
         try:
             self._migrate(connection)
-        except (sqlite3.Error, MetadataError) as error:
+            # What a failed sync has left in the log alone goes to the database file, and is synced there.
+            connection.execute("pragma wal_checkpoint(truncate)")
+            self._open_log()
+        except (sqlite3.Error, OSError, MetadataError) as error:
             connection.close()
             raise self._start_error(error) from error
         except BaseException:
@@ -117,6 +131,7 @@ class SqliteDatabase:
             raise
         self._connection = connection
         self._statements = _Statements(connection)
+        self._synced_changes = connection.total_changes
 
     async def close(self) -> None:
         """Write the log back into the database file and close it."""
@@ -124,21 +139,28 @@ class SqliteDatabase:
             if self._connection is not None:
                 connection, self._connection, self._statements = self._connection, None, None
                 connection.close()
+                self._close_log()
 
     async def one(self, statement: Statement, *arguments: Argument) -> Row | None:
         """See Session."""
         async with self._lock:
-            return await self._opened().one(statement, *arguments)
+            answer = await self._opened().one(statement, *arguments)
+            await self._make_durable()
+            return answer
 
     async def all(self, statement: Statement, *arguments: Argument) -> list[Row]:
         """See Session."""
         async with self._lock:
-            return await self._opened().all(statement, *arguments)
+            answer = await self._opened().all(statement, *arguments)
+            await self._make_durable()
+            return answer
 
     async def execute(self, statement: Statement, *arguments: Argument) -> int:
         """See Session."""
         async with self._lock:
-            return await self._opened().execute(statement, *arguments)
+            touched = await self._opened().execute(statement, *arguments)
+            await self._make_durable()
+            return touched
 
     async def execute_rows(self, statement: Statement, rows: Rows) -> None:
         """See Session."""
@@ -164,11 +186,54 @@ class SqliteDatabase:
                 statements.rollback()
                 raise
             statements.commit()
+            await self._make_durable()
 
     def _opened(self) -> _Statements:
         if self._statements is None:
             raise MetadataUnavailable("the metadata store is closed")
+        if self._unsynced is not None:
+            raise MetadataUnavailable(self._unsynced)
         return self._statements
+
+    async def _make_durable(self) -> None:
+        """Sync what has been written since the last sync, before the lock is let go and anybody can read it.
+
+        A failed sync can't be repeated: the system may have dropped the very pages that it could not write and call the
+        next sync a success. So from then on nothing is served; the next start reads what is there and writes it anew.
+        """
+        if self._sync is None or self._connection is None:
+            return
+        changes = self._connection.total_changes
+        if changes == self._synced_changes:
+            return
+        try:
+            await self._sync()
+        except OSError as error:
+            self._unsynced = (
+                f"SQLite's write-ahead log could not be synced ({error.strerror}): restart the agent"
+            )
+            raise OutcomeUnknown(self._unsynced) from error
+        self._synced_changes = changes
+
+    def _open_log(self) -> None:
+        """Open the write-ahead log for syncing, and sync what the recovery or the migrations have written."""
+        self._unsynced = None
+        if self._path == IN_MEMORY:
+            return
+        # No lock is held on this file, so closing it later drops none of SQLite's.
+        self._log_file = os.open(f"{self._path}-wal", os.O_RDWR | os.O_CLOEXEC)
+        self._sync = LogSync(lambda: self._sync_file(self._log_file))
+        try:
+            self._sync.on_the_loop()
+        except BaseException:
+            self._close_log()
+            raise
+
+    def _close_log(self) -> None:
+        if self._sync is not None:
+            self._sync.close()
+            self._sync = None
+            os.close(self._log_file)
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -182,7 +247,7 @@ class SqliteDatabase:
             mode = connection.execute("pragma journal_mode = wal").fetchone()[0]
             if mode != "wal" and self._path != IN_MEMORY:
                 raise MetadataError(f"the file system refuses SQLite's write-ahead log (journal mode {mode})")
-            connection.execute("pragma synchronous = full")
+            connection.execute("pragma synchronous = normal")
             connection.execute(f"pragma wal_autocheckpoint = {WAL_CHECKPOINT_PAGES}")
             connection.execute(f"pragma journal_size_limit = {WAL_BYTES_MAX}")
             connection.execute(f"pragma cache_size = -{CACHE_KIB}")
@@ -220,7 +285,7 @@ class SqliteDatabase:
         )
         connection.execute(f"pragma user_version = {migration.version}")
 
-    def _start_error(self, error: sqlite3.Error | MetadataError) -> StartError:
+    def _start_error(self, error: sqlite3.Error | OSError | MetadataError) -> StartError:
         mapped = map_error(error) if isinstance(error, sqlite3.Error) else error
         return StartError(f"can't use the metadata in {self._path}: {mapped}")
 
