@@ -1,6 +1,6 @@
 # The C declarations of native/records.h and native/validate.h; what they mean stands there.
 
-from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 cdef extern from "native/records.h" nogil:
     ctypedef const char* fault
@@ -41,11 +41,9 @@ cdef extern from "native/records.h" nogil:
         const uint8_t* value
         const uint8_t* headers
 
-    void store_u16(uint8_t* at, uint16_t value)
     void store_u32(uint8_t* at, uint32_t value)
     void store_u64(uint8_t* at, uint64_t value)
-    size_t write_varint(uint8_t* at, int64_t value)
-    size_t varint_bytes(int64_t value)
+    size_t store_varint(uint8_t* at, int64_t value)
     void load_header(const uint8_t* at, batch_header* header)
     void store_header(uint8_t* at, const batch_header* header)
     fault read_header(const uint8_t* at, size_t count, batch_header* header)

@@ -14,7 +14,7 @@ from libc.string cimport memcpy
 from warp._batch cimport (
     BATCH_CRC_START, BATCH_HEADER_BYTES, BATCH_PREFIX_BYTES, CODEC_MASK, CONTROL_BIT, CORRUPT_MESSAGE, INVALID_RECORD,
     LOG_APPEND_TIME_BIT, MESSAGE_TOO_LARGE, TRANSACTIONAL_BIT, VARLONG_BYTES_MAX, batch_bytes, batch_header, fault,
-    read_batch, read_bytes, read_record, record_timestamp, record_view, store_header, write_varint,
+    read_batch, read_bytes, read_record, record_timestamp, record_view, store_header, store_varint,
 )
 from warp._crc32c cimport crc32c_update
 
@@ -260,7 +260,7 @@ cdef class _Writer:
 
     cdef int put_varint(self, int64_t value) except -1:
         self.reserve(VARLONG_BYTES_MAX)
-        self.count += write_varint(self.bytes + self.count, value)
+        self.count += store_varint(self.bytes + self.count, value)
         return 0
 
     cdef int put_nullable(self, bytes value) except -1:

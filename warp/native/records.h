@@ -161,7 +161,7 @@ static inline const uint8_t *read_unsigned(const uint8_t *at, const uint8_t *end
     return at;
 }
 
-static inline const uint8_t *read_varlong(const uint8_t *at, const uint8_t *end, int64_t *value)
+static inline const uint8_t *read_zigzag64(const uint8_t *at, const uint8_t *end, int64_t *value)
 {
     uint64_t raw = 0;
     at = read_unsigned(at, end, 64, &raw);
@@ -169,7 +169,7 @@ static inline const uint8_t *read_varlong(const uint8_t *at, const uint8_t *end,
     return at;
 }
 
-static inline const uint8_t *read_varint(const uint8_t *at, const uint8_t *end, int32_t *value)
+static inline const uint8_t *load_varint(const uint8_t *at, const uint8_t *end, int32_t *value)
 {
     uint64_t raw = 0;
     at = read_unsigned(at, end, 32, &raw);
@@ -183,7 +183,7 @@ static inline uint64_t zigzag(int64_t value)
 }
 
 /* Writes at most VARLONG_BYTES_MAX bytes; returns how many. */
-static inline size_t write_varint(uint8_t *at, int64_t value)
+static inline size_t store_varint(uint8_t *at, int64_t value)
 {
     uint64_t rest = zigzag(value);
     size_t count = 0;
@@ -192,14 +192,6 @@ static inline size_t write_varint(uint8_t *at, int64_t value)
         rest >>= 7;
     }
     at[count++] = (uint8_t)rest;
-    return count;
-}
-
-static inline size_t varint_bytes(int64_t value)
-{
-    size_t count = 1;
-    for (uint64_t rest = zigzag(value); rest >= 0x80; rest >>= 7)
-        count++;
     return count;
 }
 
@@ -383,15 +375,15 @@ static fault read_any_record(const uint8_t *at, const uint8_t *end, record_view 
     if (at == end)
         return "record is empty";
     at++; /* the attributes, of which none is defined */
-    if (!(at = read_varlong(at, end, &record->timestamp_delta)))
+    if (!(at = read_zigzag64(at, end, &record->timestamp_delta)))
         return "record has a malformed timestamp";
-    if (!(at = read_varint(at, end, &record->offset_delta)))
+    if (!(at = load_varint(at, end, &record->offset_delta)))
         return "record has a malformed offset";
     if (!(at = read_bytes(at, end, -1, &record->key, &record->key_bytes)))
         return "record has a malformed key";
     if (!(at = read_bytes(at, end, -1, &record->value, &record->value_bytes)))
         return "record has a malformed value";
-    if (!(at = read_varint(at, end, &record->header_count)))
+    if (!(at = load_varint(at, end, &record->header_count)))
         return "record has a malformed header count";
     record->headers = at;
     if (record->header_count && !(at = skip_headers(at, end, record->header_count)))
@@ -403,7 +395,7 @@ static fault read_any_record(const uint8_t *at, const uint8_t *end, record_view 
 static inline fault read_record(const uint8_t **cursor, const uint8_t *end, record_view *record)
 {
     int32_t length;
-    const uint8_t *at = read_varint(*cursor, end, &length);
+    const uint8_t *at = load_varint(*cursor, end, &length);
     if (!at)
         return "record length is malformed or missing";
     if (length < 0 || length > end - at)
