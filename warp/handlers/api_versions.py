@@ -10,7 +10,6 @@ response is v0 in every version.
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -34,7 +33,7 @@ def api_versions(context: RequestContext, request: ApiVersionsRequest) -> ApiVer
                 raise KafkaError(ErrorCode.INVALID_REQUEST, "malformed client software name or version")
         software = f"{request.client_software_name} {request.client_software_version}"
         context.client.software = software[:_SOFTWARE_CHARACTERS_MAX]
-    return ApiVersionsResponse(error_code=ErrorCode.NONE, api_keys=_advertised(context.table))
+    return ApiVersionsResponse(error_code=ErrorCode.NONE, api_keys=context.advertised)
 
 
 def api_versions_failed(
@@ -44,9 +43,8 @@ def api_versions_failed(
     return ApiVersionsResponse(error_code=code, api_keys=[])
 
 
-@functools.lru_cache(maxsize=8)
-def _advertised(table: Sequence[ApiEntry]) -> list[ApiVersion]:
-    """The table as the protocol lists it; the same list each time, which nobody changes."""
+def advertised(table: Sequence[ApiEntry]) -> list[ApiVersion]:
+    """The table as the protocol lists it."""
     return [
         ApiVersion(api_key=entry.key, min_version=entry.advertised[0], max_version=entry.advertised[1])
         for entry in table

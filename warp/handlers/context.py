@@ -7,7 +7,7 @@ place and a test can put a fake in any of them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from warp.clock import Clock
     from warp.cluster.catalogue import CatalogueService
     from warp.cluster.producer_ids import ProducerIds
-    from warp.handlers.table import ApiEntry
     from warp.ids import BrokerId
     from warp.log.fetch import FetchService
     from warp.log.offsets import OffsetService
     from warp.log.produce import ProduceService
+    from warp.protocol.messages.api_versions import ApiVersion
 
 LISTENER_NAME = "PLAINTEXT"
 
@@ -82,19 +82,19 @@ class Client:
 class RequestContext:
     """The circumstances of one request."""
 
-    __slots__ = ("client", "client_id", "error", "services", "table", "version")
+    __slots__ = ("advertised", "client", "client_id", "error", "services", "version")
 
     def __init__(
         self,
         services: Services,
-        table: Sequence[ApiEntry],
+        advertised: list[ApiVersion],
         client: Client,
         client_id: str | None,
         version: int,
     ) -> None:
         self.services = services
-        self.table = table
-        """The APIs that the agent serves."""
+        self.advertised = advertised
+        """The APIs that the agent serves; the same list for all requests, which nobody changes."""
         self.client = client
         self.client_id = client_id
         self.version = version

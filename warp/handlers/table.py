@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from warp.errors import ErrorCode
@@ -56,21 +56,18 @@ class ApiEntry:
     """The first version to advertise, where it is lower than the first one served."""
     unavailable: ErrorCode = ErrorCode.REQUEST_TIMED_OUT
     """What to answer while a store can't be reached: an error that clients of this API retry."""
+    name: str = field(init=False)
+    """Kafka's name of the API."""
+    request: type[Request] = field(init=False)
+    """The class of its requests."""
+    served: tuple[int, int] = field(init=False)
+    """First and last version that is answered."""
 
-    @property
-    def name(self) -> str:
-        """Kafka's name of the API."""
-        return APIS[self.key].name
-
-    @property
-    def request(self) -> type[Request]:
-        """The class of its requests."""
-        return APIS[self.key].request
-
-    @property
-    def served(self) -> tuple[int, int]:
-        """First and last version that is answered."""
-        return APIS[self.key].versions
+    def __post_init__(self) -> None:
+        api = APIS[self.key]
+        object.__setattr__(self, "name", api.name)
+        object.__setattr__(self, "request", api.request)
+        object.__setattr__(self, "served", api.versions)
 
     @property
     def advertised(self) -> tuple[int, int]:

@@ -13,11 +13,10 @@ The transport is anything that asyncio calls one: a socket's, or an in-memory on
 from __future__ import annotations
 
 import asyncio
-import enum
 from collections import deque
 from collections.abc import Coroutine, Sequence
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from warp.errors import ErrorCode, KafkaError, ProtocolError
 from warp.handlers.context import Client, Endpoint, Held, Later, NoAnswer
@@ -31,18 +30,18 @@ if TYPE_CHECKING:
     from warp.protocol import Buffer
     from warp.server.pool import ConnectionPool
 
+_SMALL_BYTES_MAX = 8_192
+"""Parts of answers up to this size are joined for one write; a larger one is written by itself, without a copy."""
+
 _QUIETLY = ""
 """As the reason for closing: nobody is at fault, nothing is logged."""
 
 
-class Hold(enum.IntFlag):
-    """Reasons not to read from the peer."""
-
-    NONE = 0
-    REQUESTS = 1
-    MEMORY = 2
-    ANSWERS = 4
-    END = 8
+# Reasons not to read from the peer, as bits: plain integers, because they are looked at several times per request.
+HOLD_REQUESTS: Final = 1
+HOLD_MEMORY: Final = 2
+HOLD_ANSWERS: Final = 4
+HOLD_END: Final = 8
 
 
 class Exchange:
@@ -74,7 +73,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
         self._clock = pool.clock
         self._limits = pool.limits
         self._client = Client("?", advertised)
-        self._transport: asyncio.Transport | None = None
+        self._transport: asyncio.Transport
         # Frames that wait to be started, and requests that were started and whose answers are still to be written.
         self._frames: deque[bytes] = deque()
         self._exchanges: deque[Exchange] = deque()
@@ -82,7 +81,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
         self._unanswerable: dict[Exchange, None] = {}
         self._holder: Exchange | None = None
         self._fetches_running = 0
-        self._hold = Hold.NONE
+        self._hold = 0
         self._is_ending = False
         """No more frames are taken; the connection closes when those that were are answered."""
         self._is_closed = False
@@ -94,6 +93,9 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
         self._reservation: asyncio.Task[None] | None = None
         self._heard_s = 0.0
         self._partial_since_s: float | None = None
+        self._is_flush_due = False
+        self._ready_bytes = 0
+        """Bytes of answers that may be written and have not been."""
         self._releases: list[Callable[[], None]] = []
         self._unsent_bytes = 0
         self._unsent_since_s = 0.0
@@ -138,7 +140,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The peer is gone. Its waiting Fetches are given up; what it has produced is stored all the same."""
         self._is_ending = self._is_lost = self._is_closed = True
-        self._stop_reading(Hold.END)
+        self._stop_reading(HOLD_END)
         self._drop_frames(keep_staged=True)
         self._give_up_fetches()
         self._written()
@@ -146,15 +148,14 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         """The peer is slow to take its answers: its next requests wait."""
-        assert self._transport is not None
         self._unsent_bytes = self._transport.get_write_buffer_size()
         self._unsent_since_s = self._clock.monotonic()
-        self._stop_reading(Hold.ANSWERS)
+        self._stop_reading(HOLD_ANSWERS)
 
     def resume_writing(self) -> None:
         """The peer has taken most of what was written."""
         self._written()
-        self._read_again(Hold.ANSWERS)
+        self._read_again(HOLD_ANSWERS)
         self._go_on()
 
     # ---- what the pool tells ----
@@ -164,7 +165,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
         if self._is_lost:
             return
         silent_ms = (now_s - self._heard_s) * 1000
-        if self._is_closed or self._hold & Hold.ANSWERS:
+        if self._is_closed or self._hold & HOLD_ANSWERS:
             self._check_unsent(now_s)
         elif self.reserved_bytes:
             self._check_partial_frame(now_s, silent_ms)
@@ -182,8 +183,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
         for exchange in self._exchanges:
             if exchange.task is not None:
                 exchange.task.cancel()
-        if self._transport is not None:
-            self._transport.abort()
+        self._transport.abort()
 
     # ---- frames ----
 
@@ -196,7 +196,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
             self._wait_for_memory()
         self._start_waiting()
         if self._is_full():
-            self._stop_reading(Hold.REQUESTS)
+            self._stop_reading(HOLD_REQUESTS)
 
     def _is_full(self) -> bool:
         waiting = len(self._frames) + len(self._exchanges) + len(self._unanswerable)
@@ -204,7 +204,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
 
     def _wait_for_memory(self) -> None:
         """Stop reading until the next frame's memory is there."""
-        self._stop_reading(Hold.MEMORY)
+        self._stop_reading(HOLD_MEMORY)
         wanted_bytes = self.wanted_bytes
         self._reservation = asyncio.get_running_loop().create_task(self._pool.memory.reserve(wanted_bytes))
         self._reservation.add_done_callback(lambda task: self._granted(task, wanted_bytes))
@@ -224,7 +224,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
             self._pool.memory.release(size_bytes)
             self._close(str(error))
             return
-        self._read_again(Hold.MEMORY)
+        self._read_again(HOLD_MEMORY)
         self._take(frames)
 
     def _drop_frames(self, *, keep_staged: bool) -> None:
@@ -241,10 +241,12 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
 
     def _start_waiting(self) -> None:
         """Start requests in the order of their arrival, as far as those before them let them."""
-        while self._frames and self._holder is None and (self._is_lost or not self._hold & Hold.ANSWERS):
+        while self._frames and self._holder is None and (self._is_lost or not self._hold & HOLD_ANSWERS):
             if self._fetches_running >= self._limits.fetches_running_max and self._is_fetch(self._frames[0]):
                 break
             self._start(self._frames.popleft())
+        if self._exchanges and self._exchanges[0].answered:
+            self._write_answers()
 
     def _is_fetch(self, frame: bytes) -> bool:
         return self._dispatcher.order(frame) is Order.CONCURRENT
@@ -321,7 +323,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
             self._finish(exchange)
             if isinstance(result, NoAnswer) and result.close is not None:
                 self._close(result.close)
-        self._go_on()
+        self._flush_soon()
 
     # ---- answers ----
 
@@ -340,7 +342,8 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
                 exchange.parts = encoded
         exchange.answered = True
         self._finish(exchange)
-        if self._exchanges[0] is exchange:
+        self._ready_bytes += sum(map(len, exchange.parts))
+        if self._ready_bytes > self._limits.write_buffer_bytes:
             self._write_answers()
 
     def _finish(self, exchange: Exchange) -> None:
@@ -351,22 +354,45 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
 
     def _write_answers(self) -> None:
         """Write the answers whose turn it is, until the peer takes no more for now."""
+        self._ready_bytes = 0
+        small: list[Buffer] = []
         while self._exchanges and self._exchanges[0].answered:
-            if self._hold & Hold.ANSWERS and not self._is_closed:
-                return
+            if self._hold & HOLD_ANSWERS and not self._is_closed:
+                break
             exchange = self._exchanges.popleft()
             if exchange.release is not None:
                 self._releases.append(exchange.release)
             if self._is_closed:
                 continue
             if exchange.closes is not None:
+                self._write_small(small)
                 self._close(exchange.closes)
                 continue
-            assert self._transport is not None
             for part in exchange.parts:
-                self._transport.write(part)
-        if self._releases and (self._is_lost or not self._hold & Hold.ANSWERS):
+                if len(part) <= _SMALL_BYTES_MAX:
+                    small.append(part)
+                else:
+                    self._write_small(small)
+                    self._transport.write(part)
+        self._write_small(small)
+        if self._releases and (self._is_lost or not self._hold & HOLD_ANSWERS):
             self._written()
+
+    def _write_small(self, parts: list[Buffer]) -> None:
+        """Write parts together, each too small for a write of its own."""
+        if parts:
+            self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
+            parts.clear()
+
+    def _flush_soon(self) -> None:
+        """Go on when everything that is ready by now has been looked at, so that answers leave together."""
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._is_flush_due = False
+        self._go_on()
 
     def _written(self) -> None:
         """What was written is out of our hands: give its memory back."""
@@ -378,8 +404,8 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
         """After something has ended: write, start and read what that makes room for; or finish."""
         self._write_answers()
         self._start_waiting()
-        if self._hold & Hold.REQUESTS and not self._is_full():
-            self._read_again(Hold.REQUESTS)
+        if self._hold & HOLD_REQUESTS and not self._is_full():
+            self._read_again(HOLD_REQUESTS)
         if self._is_ending and not self._is_busy():
             if not self._is_closed:
                 self._close(_QUIETLY)
@@ -395,7 +421,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
     def _end(self) -> None:
         """Take no more requests; close when those that were taken are answered."""
         self._is_ending = True
-        self._stop_reading(Hold.END)
+        self._stop_reading(HOLD_END)
         if not self._is_busy():
             self._close(_QUIETLY)
 
@@ -406,9 +432,8 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
         self._is_ending = self._is_closed = True
         if why:
             self._pool.broke_protocol(self, why)
-        self._stop_reading(Hold.END)
+        self._stop_reading(HOLD_END)
         self._drop_frames(keep_staged=not why)
-        assert self._transport is not None
         self._unsent_bytes = self._transport.get_write_buffer_size()
         self._unsent_since_s = self._clock.monotonic()
         self._transport.close()
@@ -431,7 +456,6 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
 
     def _check_unsent(self, now_s: float) -> None:
         """Drop a peer that takes nothing of what was written for it."""
-        assert self._transport is not None
         unsent_bytes = self._transport.get_write_buffer_size()
         if unsent_bytes < self._unsent_bytes:
             self._unsent_bytes = unsent_bytes
@@ -442,18 +466,16 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
 
     # ---- reading ----
 
-    def _stop_reading(self, reason: Hold) -> None:
-        if reason is Hold.END and not self._hold & Hold.END:
+    def _stop_reading(self, reason: int) -> None:
+        if reason == HOLD_END and not self._hold & HOLD_END:
             self._forget_partial_frame()
         if not self._hold and not self._is_lost:
-            assert self._transport is not None
             self._transport.pause_reading()
         self._hold |= reason
 
-    def _read_again(self, reason: Hold) -> None:
+    def _read_again(self, reason: int) -> None:
         was, self._hold = self._hold, self._hold & ~reason
         if was and not self._hold:
-            assert self._transport is not None
             self._transport.resume_reading()
 
     def _forget_partial_frame(self) -> None:

@@ -18,6 +18,7 @@ from warp.errors import (
     ObjectStoreError,
     ProtocolError,
 )
+from warp.handlers.api_versions import advertised
 from warp.handlers.context import Client, NoAnswer, RequestContext, Services
 from warp.handlers.table import ApiEntry, Order
 from warp.protocol import (
@@ -44,6 +45,7 @@ RequestObserver = Callable[[str, int, float, str], None]
 The outcome is "NONE", the name of the first error code in the answer, "BUG", or "DROPPED" when the client was gone.
 """
 
+OUTCOME_NONE = "NONE"
 OUTCOME_BUG = "BUG"
 OUTCOME_DROPPED = "DROPPED"
 
@@ -74,7 +76,7 @@ class Dispatcher:
         clock: Clock,
         observe: RequestObserver | None = None,
     ) -> None:
-        self._table = table
+        self._advertised = advertised(table)
         self._entries = {int(entry.key): entry for entry in table}
         self._services = services
         self._clock = clock
@@ -96,7 +98,7 @@ class Dispatcher:
             if entry is None:
                 raise ProtocolError(f"API key {header.api_key} is not served")
             version = header.api_version
-            context = RequestContext(self._services, self._table, client, header.client_id, version)
+            context = RequestContext(self._services, self._advertised, client, header.client_id, version)
             low, high = entry.served
             if low <= version <= high:
                 # Kafka's parser leaves alone what follows the body, and librdkafka 2.x relies on it: its flexible
@@ -164,13 +166,13 @@ class Dispatcher:
 
     def ended(self, call: Call, outcome: str | None = None) -> None:
         """A request is over: tell the metrics."""
-        if self._observe is not None:
-            self._observe(
-                call.entry.name,
-                call.header.api_version,
-                self._clock.monotonic() - call.received_s,
-                outcome or call.outcome or call.context.error.name,
-            )
+        if self._observe is None:
+            return
+        if outcome is None:
+            error = call.context.error
+            outcome = call.outcome or (OUTCOME_NONE if error is ErrorCode.NONE else error.name)
+        seconds = self._clock.monotonic() - call.received_s
+        self._observe(call.entry.name, call.header.api_version, seconds, outcome)
 
 
 def _unknown_api_versions(call: Call) -> ApiVersionsResponse:
