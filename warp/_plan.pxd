@@ -19,6 +19,7 @@ cdef struct Op:
     bint nullable
     bint ignorable
     uint32_t tag
+    int field               # its index in the table
     Py_ssize_t slot         # offset of the field in an instance
     PyObject *initial       # its value when absent, borrowed from the layout; NULL: a new list
     PyObject *owner         # class and name, for messages

@@ -50,7 +50,6 @@ cdef class Layout:
         self.flexible = flexible
         self.plans = {}
         self.count = len(fields)
-        struct_memory_adopt(<PyTypeObject *>cls, self.count, <void *>call_struct)
         self.slots = <Slot *>PyMem_Calloc(max(self.count, 1), sizeof(Slot))
         if self.slots == NULL:
             raise MemoryError
@@ -61,6 +60,7 @@ cdef class Layout:
             self.slots[index].required = field.required
             if self.slots[index].offset < 0:
                 raise TypeError(f"{cls.__name__}.{field.name} is not a slot")
+        struct_memory_adopt(<PyTypeObject *>cls, self.count, <void *>call_struct)
 
     def __dealloc__(self):
         PyMem_Free(self.slots)
@@ -143,13 +143,13 @@ cdef class Plan:
             op.nullable = field.nullable is not None and version >= field.nullable
             op.ignorable = field.ignorable
             op.tag = 0 if field.tag is None else field.tag
-            op.size_min = index  # until `_complete` replaces it
+            op.field = index
         count[0] = len(indexes)
         return first
 
     cdef int _complete(self, Op *op, int version) except -1:
         """Give an operation its element, its child plan and its compact form."""
-        field = self.layout.fields[op.size_min]
+        field = self.layout.fields[op.field]
         cdef Op *leaf = op
         if op.code == ARRAY:
             leaf = op.element = &self.storage[self.used]
@@ -167,7 +167,6 @@ cdef class Plan:
             leaf.code = <Code><int>COMPACT.get(leaf.code, leaf.code)
         op.width = WIDTHS.get(op.code, 0)
         leaf.width = WIDTHS.get(leaf.code, 0)
-        op.size_min = 0
         if op.element != NULL:
             op.size_min = max(encoded_size_min(leaf), 1)
         return 0
