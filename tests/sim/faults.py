@@ -179,7 +179,7 @@ class SimDatabase:
     """The real SQLite database, inline, with faults around every statement and every COMMIT."""
 
     def __init__(self, path: Path, sky: Sky, clock: SimClock, turn: WriteTurn, process: Process) -> None:
-        self._inner = SqliteDatabase(path, now_ms=clock.time_ms)
+        self._inner = SqliteDatabase(path, now_ms=clock.time_ms, sync=None)
         self._sky = sky
         self._turn = turn
         self._process = process

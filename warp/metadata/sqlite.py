@@ -16,6 +16,7 @@ import re
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -91,14 +92,19 @@ IN_MEMORY = ":memory:"
 
 
 class SqliteDatabase:
-    """A database file (or IN_MEMORY), used by one process. `sync` makes an open file's data durable.
+    """A database file (or IN_MEMORY), used by one process.
 
-    `Database` in session.py says what the methods mean. Only one coroutine at a time is inside a transaction or a
+    `sync` makes an open file's data durable. None leaves that to the operating system, for tests in which processes
+    fail and machines do not. `Database` in session.py says what the methods mean. Only one coroutine at a time is inside a transaction or a
     statement; the others wait in order.
     """
 
     def __init__(
-        self, path: Path | str, *, now_ms: Callable[[], int], sync: Callable[[int], None] = os.fdatasync
+        self,
+        path: Path | str,
+        *,
+        now_ms: Callable[[], int],
+        sync: Callable[[int], None] | None = os.fdatasync,
     ) -> None:
         self._path = str(path)
         self._now_ms = now_ms
@@ -218,11 +224,11 @@ class SqliteDatabase:
     def _open_log(self) -> None:
         """Open the write-ahead log for syncing, and sync what the recovery or the migrations have written."""
         self._unsynced = None
-        if self._path == IN_MEMORY:
+        if self._path == IN_MEMORY or self._sync_file is None:
             return
         # No lock is held on this file, so closing it later drops none of SQLite's.
         self._log_file = os.open(f"{self._path}-wal", os.O_RDWR | os.O_CLOEXEC)
-        self._sync = LogSync(lambda: self._sync_file(self._log_file))
+        self._sync = LogSync(partial(self._sync_file, self._log_file))
         try:
             self._sync.on_the_loop()
         except BaseException:
