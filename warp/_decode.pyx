@@ -294,9 +294,9 @@ def decode(
     """Decode `buffer` from `offset` to its end as one message.
 
     Record data of more than RECORDS_COPIED_BYTES_MAX bytes becomes a memoryview of the buffer, which stays alive (and
-    locked, if it is a bytearray) as long as it does; everything else is copied. Raises DecodeError when the bytes are not exactly one message of that class
-    and version (with `allow_trailing`: do not begin with one), ValueError when the class has no such version, TypeError
-    when it is no message class.
+    locked, if it is a bytearray) as long as it does; everything else is copied. Raises DecodeError when the bytes are
+    not exactly one message of that class and version (with `allow_trailing`: do not begin with one), ValueError when
+    the class has no such version, TypeError when it is a part of messages only.
     """
     cdef Plan plan = (<Layout?>cls.__layout__).plan(version)
     cdef Py_buffer data
