@@ -14,14 +14,13 @@ v13 has an error for the whole answer, which is never needed here.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
 
 from warp.cluster.topic_request import INTERNAL_TOPICS, TopicRequest, check_topic_name
 from warp.errors import ErrorCode, KafkaError
 from warp.handlers.context import RequestContext
 from warp.handlers.operations import CLUSTER_OPERATIONS, TOPIC_OPERATIONS
-from warp.handlers.resolve import is_given
 from warp.ids import LEADER_EPOCH, NO_TOPIC_ID, TopicId
 from warp.protocol.messages.metadata import (
     DescribeTopicPartitionsCursor,
@@ -43,11 +42,19 @@ if TYPE_CHECKING:
 _IDS_IN_REQUEST_SINCE = 12
 
 
-async def metadata(context: RequestContext, request: MetadataRequest) -> MetadataResponse:
-    """Describe the topics asked for, or all."""
-    include = request.include_topic_authorized_operations
-    topics = [_topic(context, described, include) for described in await _described(context, request)]
-    return _response(context, request, topics)
+def metadata(
+    context: RequestContext, request: MetadataRequest
+) -> MetadataResponse | Coroutine[Any, Any, MetadataResponse]:
+    """Describe the topics asked for, or all. No task is needed while the catalogue at hand knows them."""
+    if _asks_for_all(context, request):
+        return _describe_all(context, request)
+    names, topic_ids = _asked_for(context, request)
+    catalogue = context.services.catalogue.at_hand(names=names, topic_ids=topic_ids)
+    if catalogue is None:
+        return _look_up(context, request, names, topic_ids)
+    known: list[TopicInfo | _Missing] = [catalogue.by_name[name] for name in names]
+    known += [catalogue.by_id[topic_id] for topic_id in topic_ids]
+    return _response(context, request, known)
 
 
 class _Missing:
@@ -59,25 +66,44 @@ class _Missing:
         self.topic_id = topic_id
 
 
-async def _described(context: RequestContext, request: MetadataRequest) -> Sequence[TopicInfo | _Missing]:
-    """The topics that belong in the answer, each once, in the order of the request."""
-    catalogue = context.services.catalogue
-    asked = request.topics
-    if asked is None or (context.version == 0 and not asked):
-        return list((await catalogue.everything()).by_name.values())
-    if any(is_given(topic.topic_id) for topic in asked):
+def _asks_for_all(context: RequestContext, request: MetadataRequest) -> bool:
+    return request.topics is None or (context.version == 0 and not request.topics)
+
+
+def _asked_for(context: RequestContext, request: MetadataRequest) -> tuple[list[str], list[TopicId]]:
+    """Names or ids, each once, in the order of the request. Raises KafkaError."""
+    asked = request.topics or []
+    if any(topic.topic_id != NO_TOPIC_ID for topic in asked):
         if context.version < _IDS_IN_REQUEST_SINCE:
             raise KafkaError(ErrorCode.INVALID_REQUEST, "this version asks for topics by name")
-        ids = [TopicId(topic.topic_id) for topic in asked]
-        by_id = (await catalogue.lookup(topic_ids=ids)).by_id
-        return [
-            by_id.get(topic_id) or _Missing(ErrorCode.UNKNOWN_TOPIC_ID, None, topic_id)
-            for topic_id in dict.fromkeys(ids)
-        ]
+        return [], list(dict.fromkeys(TopicId(topic.topic_id) for topic in asked))
     names = list(dict.fromkeys(topic.name for topic in asked if topic.name is not None))
     if any(topic.name is None for topic in asked):
         raise KafkaError(ErrorCode.INVALID_REQUEST, "a topic has neither name nor id")
-    return await _by_name(context, names, may_create=request.allow_auto_topic_creation)
+    return names, []
+
+
+async def _describe_all(context: RequestContext, request: MetadataRequest) -> MetadataResponse:
+    catalogue = await context.services.catalogue.everything()
+    return _response(context, request, list(catalogue.by_name.values()))
+
+
+async def _look_up(
+    context: RequestContext, request: MetadataRequest, names: Sequence[str], topic_ids: Sequence[TopicId]
+) -> MetadataResponse:
+    """Ask the store, and create what is missing where that is allowed."""
+    if not topic_ids:
+        found = await _by_name(context, names, may_create=request.allow_auto_topic_creation)
+        return _response(context, request, found)
+    by_id = (await context.services.catalogue.lookup(topic_ids=topic_ids)).by_id
+    return _response(
+        context,
+        request,
+        [
+            by_id.get(topic_id) or _Missing(ErrorCode.UNKNOWN_TOPIC_ID, None, topic_id)
+            for topic_id in topic_ids
+        ],
+    )
 
 
 async def _by_name(
@@ -119,7 +145,7 @@ def _unknown(name: str) -> KafkaError:
 
 
 def _response(
-    context: RequestContext, request: MetadataRequest, topics: list[MetadataResponseTopic]
+    context: RequestContext, request: MetadataRequest, topics: Sequence[TopicInfo | _Missing]
 ) -> MetadataResponse:
     services = context.services
     address = context.client.advertised
@@ -133,7 +159,7 @@ def _response(
         brokers=[broker],
         cluster_id=services.cluster_id,
         controller_id=services.broker_id,
-        topics=topics,
+        topics=[_topic(context, topic, request.include_topic_authorized_operations) for topic in topics],
         cluster_authorized_operations=operations,
     )
 
@@ -184,10 +210,10 @@ def metadata_failed(
     Where all were asked for there is no place for it. An answer without topics would tell the client that they are
     gone, so there is none.
     """
-    if request.topics is None or (context.version == 0 and not request.topics):
+    if _asks_for_all(context, request):
         return None
-    missing = [_Missing(code, topic.name, topic.topic_id) for topic in request.topics]
-    return _response(context, request, [_topic(context, each, False) for each in missing])
+    asked = request.topics or ()
+    return _response(context, request, [_Missing(code, topic.name, topic.topic_id) for topic in asked])
 
 
 async def describe_topic_partitions(

@@ -20,7 +20,7 @@ Version notes: below v7 zstd is refused (KIP-110). v8 reports the records at fau
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
@@ -59,13 +59,11 @@ _IDS_SINCE = 13
 
 def produce(context: RequestContext, request: ProduceRequest) -> Any:
     """Stage the batches; what is left is waiting for the commit."""
-    if request.transactional_id is not None or _has_transactional_batch(request):
+    plan = _Plan(context, request, context.services.catalogue.current)
+    if plan.is_transactional:
         code = ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
         return produce_failed(context, request, code, "transactions are not served")
-    catalogue = context.services.catalogue.current
-    if not _knows_all(catalogue, request, by_id=context.version >= _IDS_SINCE):
-        return _after_lookup(context, request)
-    return _stage(context, request, catalogue)
+    return _after_lookup(context, request) if plan.has_unknown_topics else _stage(plan)
 
 
 async def _after_lookup(context: RequestContext, request: ProduceRequest) -> Any:
@@ -77,48 +75,33 @@ async def _after_lookup(context: RequestContext, request: ProduceRequest) -> Any
         catalogue = await context.services.catalogue.lookup(
             names=[topic.name for topic in request.topic_data]
         )
-    result = _stage(context, request, catalogue)
+    result = _stage(_Plan(context, request, catalogue))
     return await result if isinstance(result, CoroutineType) else result
 
 
-def _stage(context: RequestContext, request: ProduceRequest, catalogue: Catalogue) -> Any:
-    plan = _Plan(context, request, catalogue)
+def _stage(plan: _Plan) -> Any:
+    """Stage what can be appended; without a task unless that has to wait."""
     if not plan.appends:
         return plan.answer(())
-    timeout_ms = request.timeout_ms if request.acks == ACKS_ALL else _TIMEOUT_WITHOUT_ACKS_ALL_MS
-    staged = inline.begin(context.services.produce.stage(plan.appends, timeout_ms))
+    staged = inline.begin(plan.stage())
     if isinstance(staged, inline.Waits):
         return _after_staging(plan, staged)
     return plan.later(staged)
 
 
-async def _after_staging(plan: _Plan, staging: inline.Waits) -> Later:
-    return plan.later(await staging.rest)
-
-
-def _knows_all(catalogue: Catalogue, request: ProduceRequest, *, by_id: bool) -> bool:
-    if by_id:
-        return all(topic.topic_id in catalogue.by_id for topic in request.topic_data)
-    return all(topic.name in catalogue.by_name for topic in request.topic_data)
-
-
-def _has_transactional_batch(request: ProduceRequest) -> bool:
-    for topic in request.topic_data:
-        for partition in topic.partition_data:
-            records = partition.records
-            # What is no batch of magic 2 has no such bit; the produce service says what is wrong with it.
-            if records is None or len(records) <= _ATTRIBUTES_LOW_BYTE or records[_MAGIC_BYTE] != _MAGIC:
-                continue
-            if records[_ATTRIBUTES_LOW_BYTE] & _TRANSACTIONAL:
-                return True
-    return False
+async def _after_staging(plan: _Plan, staging: inline.Waits[Staged]) -> Later:
+    return plan.later(await staging)
 
 
 class _Plan:
     """What becomes of each partition of one request: an error at once, or the outcome of an append."""
 
+    __slots__ = ("_context", "_errors", "_request", "appends", "has_unknown_topics", "is_transactional")
+
     def __init__(self, context: RequestContext, request: ProduceRequest, catalogue: Catalogue) -> None:
         self.appends: list[Append] = []
+        self.is_transactional = request.transactional_id is not None
+        self.has_unknown_topics = False
         self._context = context
         self._request = request
         self._errors: list[AppendOutcome | None] = []
@@ -126,10 +109,16 @@ class _Plan:
         by_id = context.version >= _IDS_SINCE
         for topic in request.topic_data:
             found = topic_of(catalogue, topic.name, topic.topic_id, by_id=by_id)
+            if isinstance(found, ErrorCode):
+                self.has_unknown_topics = True
             for partition in topic.partition_data:
                 self._errors.append(self._plan(found, partition))
 
     def _plan(self, topic: TopicInfo | ErrorCode, partition: ProducePartition) -> AppendOutcome | None:
+        records = partition.records
+        # What is no batch of magic 2 has no such bit; the produce service says what is wrong with it.
+        if records is not None and len(records) > _ATTRIBUTES_LOW_BYTE and records[_MAGIC_BYTE] == _MAGIC:
+            self.is_transactional |= bool(records[_ATTRIBUTES_LOW_BYTE] & _TRANSACTIONAL)
         target = target_of(topic, partition.index)
         if isinstance(target, ErrorCode):
             return AppendOutcome(target)
@@ -139,10 +128,16 @@ class _Plan:
             return AppendOutcome(
                 ErrorCode.INVALID_TOPIC_EXCEPTION, message="clients can't write to this topic"
             )
-        if not partition.records:
+        if not records:
             return AppendOutcome(ErrorCode.INVALID_RECORD, message="no record batch")
-        self.appends.append(Append(target, partition.records, self._context.version >= _ZSTD_SINCE))
+        self.appends.append(Append(target, records, self._context.version >= _ZSTD_SINCE))
         return None
+
+    def stage(self) -> Coroutine[Any, Any, Staged]:
+        """Put the batches in line."""
+        request = self._request
+        timeout_ms = request.timeout_ms if request.acks == ACKS_ALL else _TIMEOUT_WITHOUT_ACKS_ALL_MS
+        return self._context.services.produce.stage(self.appends, timeout_ms)
 
     def later(self, staged: Staged) -> Later:
         """The answer, once the batches are committed."""

@@ -295,7 +295,11 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
         else:
             result = self._dispatcher.refusal(exchange.call, KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER))
         self._advance(exchange, result)
-        self._go_on()
+        # Others that run beside it may end in the same round of the loop.
+        if len(self._exchanges) > 1:
+            self._flush_soon()
+        else:
+            self._go_on()
 
     def _wait(self, exchange: Exchange, later: Later) -> None:
         """Answer when the outcome is there; one that gets no answer makes room for those behind it now."""
