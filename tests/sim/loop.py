@@ -2,7 +2,8 @@
 
 Callbacks run first in, first out, as asyncio promises. Timers that are due at one moment, whose order nobody promises,
 run in an order that the seed decides. A callback belongs to the process that its context names; when a process has died
-its callbacks never run again, so it stops at the await at which it stood, without a `finally` or a farewell.
+its callbacks never run again, so it stops at the await at which it stood, without a `finally` or a farewell. A frozen
+process misses nothing: what came meanwhile happens all at once when it thaws.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ class Process:
     def __init__(self, name: str) -> None:
         self.name = name
         self.is_alive = True
+        self.is_frozen = False
+        self.postponed: list[asyncio.Handle] = []
         self.context = contextvars.Context()
         self.context.run(_PROCESS.set, self)
 
@@ -135,8 +138,20 @@ class SimLoop(asyncio.BaseEventLoop):
         process = handle._context.get(_PROCESS)
         if process is not None and not process.is_alive:
             self._dropped.append(handle)
-            return
-        handle._run()
+        elif process is not None and process.is_frozen:
+            process.postponed.append(handle)
+        else:
+            handle._run()
+
+    def freeze(self, process: Process, seconds: float) -> None:
+        """Let nothing of a process run for a while."""
+        process.is_frozen = True
+        self.call_later(seconds, self._thaw, process, context=OUTSIDE)
+
+    def _thaw(self, process: Process) -> None:
+        process.is_frozen = False
+        self._ready.extend(process.postponed)  # type: ignore[attr-defined]
+        process.postponed = []
 
     def _pass_time(self) -> None:
         """Jump to the next timer, and make all that are due then ready."""

@@ -113,6 +113,8 @@ class End(asyncio.Transport):
         self._protocol: Any = None
         self._outgoing: deque[bytes] = deque()
         self._outgoing_bytes = 0
+        self._incoming: deque[bytes] = deque()
+        """Bytes that have come while nobody read."""
         self._high = WRITE_BUFFER_HIGH
         self._is_writing_paused = False
         self._is_reading = True
@@ -165,6 +167,7 @@ class End(asyncio.Transport):
         """Deliver again."""
         if not self._is_reading:
             self._is_reading = True
+            self._network.loop.call_soon(self._feed, context=self._context)
             self.peer._pump()
 
     def is_reading(self) -> bool:
@@ -214,17 +217,22 @@ class End(asyncio.Transport):
 
     def _receive(self, data: bytes) -> None:
         """Bytes have come. Runs inside the receiver's process."""
-        if self._is_lost or self._is_closing:
-            return
-        if isinstance(self._protocol, asyncio.Protocol):
-            self._protocol.data_received(data)
-            return
-        while data and not self._is_lost:
+        self._incoming.append(data)
+        self._feed()
+
+    def _feed(self) -> None:
+        """Hand over what has come, until the protocol wants no more."""
+        while self._incoming and self._is_reading and not (self._is_lost or self._is_closing):
+            data = self._incoming.popleft()
+            if isinstance(self._protocol, asyncio.Protocol):
+                self._protocol.data_received(data)
+                continue
             buffer = memoryview(self._protocol.get_buffer(-1))
             size = min(len(buffer), len(data))
             buffer[:size] = data[:size]
+            if size < len(data):
+                self._incoming.appendleft(data[size:])
             self._protocol.buffer_updated(size)
-            data = data[size:]
 
     def _close_if_done(self) -> None:
         if self._is_closing and not self._outgoing and not self._is_delivering and not self._link.is_cut:

@@ -31,7 +31,7 @@ from warp.metadata.store import MetadataStore
 TOPICS = {"apples": 2, "pears": 1, "left": 1, "right": 1}
 SHARED = [Partition("apples", 0), Partition("apples", 1), Partition("pears", 0)]
 PAIR = (Partition("left", 0), Partition("right", 0))
-LOAD_S = 12.0
+LOAD_S = 10.0
 SETTLE_S = 120.0
 """How long producers may take, once all is well again, until everything is acknowledged."""
 
@@ -114,8 +114,9 @@ class Host:
 class World:
     """Everything that one seed decides."""
 
-    def __init__(self, seed: int, directory: Path) -> None:
+    def __init__(self, seed: int, directory: Path, settle_s: float) -> None:
         self.seed = seed
+        self._settle_s = settle_s
         self.chance = random.Random(seed)
         self.loop = SimLoop(random.Random(self.chance.random()))
         self.clock = SimClock(self.loop)
@@ -177,12 +178,12 @@ class World:
         self.history.add("world", "all is well again")
         for client in clients:
             client.is_stopping = True
-        _, late = await asyncio.wait(tasks, timeout=SETTLE_S)
+        _, late = await asyncio.wait(tasks, timeout=self._settle_s)
         if late:
             for place in self.loop.waiting_places():
                 self.history.add("waits", place)
             self.history.violate(
-                "P6", f"{len(late)} clients did not finish after {SETTLE_S} s of fine weather"
+                "P6", f"{len(late)} clients did not finish after {self._settle_s} s of fine weather"
             )
         if self._doubts:
             await asyncio.wait(self._doubts)
@@ -239,7 +240,7 @@ class World:
                 host.boot()
 
     async def _misfortune(self) -> None:
-        match self.chance.choice(("crash", "weather", "weather", "fine", "cut", "crash soon")):
+        match self.chance.choice(("crash", "weather", "weather", "fine", "cut", "crash soon", "freeze")):
             case "crash":
                 self._crash(self.any_host())
             case "crash soon":
@@ -250,8 +251,16 @@ class World:
                 self.history.add("world", f"weather {self.sky.weather}")
             case "fine":
                 self.sky.weather = Weather.fine()
+            case "freeze":
+                self._freeze(self.any_host(), self.chance.choice((0.3, 2.0, 8.0)))
             case "cut":
                 self.history.add("world", f"cuts {self.network.cut(self.chance.randint(1, 5))} connections")
+
+    def _freeze(self, host: Host, seconds: float) -> None:
+        """The machine stands still: its clients run into their timeouts, its locks are held."""
+        if host.process is not None and host.process.is_alive and not host.process.is_frozen:
+            self.history.add(host.life, f"stands still for {seconds} s")
+            self.loop.freeze(host.process, seconds)
 
     def _crash_after(self, host: Host, steps: int) -> None:
         if steps == 0:
@@ -286,11 +295,11 @@ class _BugWatch(logging.Handler):
             self._history.add("log", text)
 
 
-def simulate(seed: int) -> Outcome:
-    """Run one seed to its end."""
+def simulate(seed: int, *, settle_s: float = SETTLE_S) -> Outcome:
+    """Run one seed to its end. `settle_s` is how long clients may take once all is well again."""
     product_log = logging.getLogger("warp")
     with tempfile.TemporaryDirectory(prefix="warp-sim-", dir=_fast_directory()) as directory:
-        world = World(seed, Path(directory))
+        world = World(seed, Path(directory), settle_s)
         watch = _BugWatch(world.history)
         propagates, product_log.propagate = product_log.propagate, False
         product_log.addHandler(watch)
