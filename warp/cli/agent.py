@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Sequence
 
@@ -29,7 +30,9 @@ def run(words: Sequence[str]) -> int:
     add_agent_options(parser)
     found = parser.parse_all(words)
     config = resolve(agent_flags(found), os.environ, found.config).config
-    # What makes a broker is loaded only now, so that a mistake in the options is told at once.
+    # What makes a broker is loaded only now, so that a mistake in the options is told at once; and without collections,
+    # because all of it stays. AgentProcess turns them on again.
+    gc.disable()
     from warp.cli.process import AgentProcess  # noqa: PLC0415
 
     return AgentProcess(config).run()

@@ -112,6 +112,7 @@ class AgentProcess:
         """What was loaded to start stays for good: later collections need not look at it again."""
         gc.collect()
         gc.freeze()
+        gc.enable()
         self._metrics.watch_process()
 
     def _announce(self, agent: Agent) -> None:
