@@ -242,6 +242,9 @@ class Metrics:
         self.loop_lag_seconds = Histogram(
             "warp_loop_lag_seconds", "How late the event loop runs what is due, sampled four times a second"
         )
+        self.loop_errors = Counter(
+            "warp_loop_errors_total", "Errors that reached the event loop: each is a bug, and is logged"
+        )
         self.gc_pause_seconds = Histogram(
             "warp_gc_pause_seconds", "Time that a garbage collection stopped the process", ["generation"]
         )

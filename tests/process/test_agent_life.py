@@ -125,6 +125,37 @@ def test_sigusr1_tells_what_the_agent_is_doing_also_when_the_loop_is_stuck(spawn
     running.wait_for_error("in hang")
 
 
+LOOP_ERRORS = """
+import asyncio, sys
+from warp.agent import Agent
+from warp.cli.main import main
+
+start = Agent.start
+
+def fail():
+    raise KeyError("the same again and again")
+
+async def start_and_fail(self):
+    await start(self)
+    for _ in range(1000):
+        asyncio.get_running_loop().call_soon(fail)
+    await asyncio.sleep(0)
+
+Agent.start = start_and_fail
+raise SystemExit(main(sys.argv[1:]))
+"""
+
+
+def test_an_error_that_reaches_the_loop_is_counted_and_logged_once(spawn: Spawn) -> None:
+    running = spawn.python("-c", LOOP_ERRORS, "agent", *spawn.defaults())
+    running.serving_line()
+    assert "warp_loop_errors_total 1000.0" in running.get("/metrics")[1]
+    assert running.stop() == 0
+    lines = [json.loads(line) for line in running.errors if "reached the event loop" in line]
+    assert len(lines) == 1
+    assert "the same again and again" in lines[0]["exception"]
+
+
 def test_a_stuck_log_pipe_stalls_nobody(spawn: Spawn) -> None:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)

@@ -138,6 +138,16 @@ def test_records_that_are_not_stored_are_counted(agent: Running) -> None:
     assert "MSG_SIZE_TOO_LARGE" in error
 
 
+def test_a_full_store_refuses_records_and_still_serves_those_that_it_has(spawn: Spawn) -> None:
+    running = spawn.agent("--object-store", "mem://?size=100KiB")
+    assert warp(running, "produce", "t", stdin=b"first\n")[0] == 0
+    code, _, error = warp(running, "produce", "t", "--timeout", "3", stdin=(b"x" * 50_000 + b"\n") * 3)
+    assert (code, "records were not stored" in error) == (1, True)
+    assert warp(running, "consume", "t", "--count", "1")[1] == "first\n"
+    assert 'warp_object_store_errors_total{error="StoreFull",operation="put"}' in running.get("/metrics")[1]
+    assert running.stop() == 0
+
+
 def test_a_file_is_produced(agent: Running, tmp_path: Path) -> None:
     file = tmp_path / "lines.txt"
     file.write_bytes(b"one\ntwo\nthree")

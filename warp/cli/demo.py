@@ -6,14 +6,10 @@ temporary directory. Producer and consumer use librdkafka, as somebody's own pro
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -22,8 +18,7 @@ from typing import Final
 
 from warp.cli.arguments import Parser, positive_count, positive_seconds
 from warp.cli.demo_load import Load, Sample
-from warp.config import ENVIRONMENT_PREFIX
-from warp.errors import StartError
+from warp.cli.local_agent import LocalAgent
 from warp.units import approximate_size
 
 EXAMPLES = """\
@@ -31,8 +26,6 @@ EXAMPLES = """\
   warp demo --seconds 10 --rate 2000
   warp demo | cat                      # plain lines, as in scripts
 """
-START_TIMEOUT_S: Final = 60.0
-STOP_TIMEOUT_S: Final = 40.0
 INTERVAL_S: Final = 1.0
 HISTORY: Final = 40
 TOPIC: Final = "demo"
@@ -45,7 +38,7 @@ def run(words: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     directory = Path(tempfile.mkdtemp(prefix="warp-demo-"))
     try:
-        with _Broker(directory) as broker:
+        with LocalAgent(directory, "--log-level", "warning") as broker:
             print(f"A broker runs in a process of its own (process {broker.pid}), its data in {directory}.")
             print(
                 f"Records of {found.record_bytes} bytes go through topic {TOPIC!r}, {found.rate} per second."
@@ -63,7 +56,7 @@ def run(words: Sequence[str]) -> int:
     return 1 if ended_early else 0
 
 
-def _watch(load: Load, broker: _Broker, seconds: float | None) -> bool:
+def _watch(load: Load, broker: LocalAgent, seconds: float | None) -> bool:
     """Show the load until the time is over or the user has seen enough, then sum up. True when something broke."""
     view = _LiveView() if sys.stdout.isatty() else _PlainView()
     until = None if seconds is None else time.monotonic() + seconds
@@ -86,99 +79,6 @@ def _paste_line(bootstrap: str) -> str:
     if shutil.which("kcat"):
         return f"kcat -b {bootstrap} -C -t {TOPIC} -o end"
     return f"warp consume {TOPIC} --bootstrap {bootstrap} --from end"
-
-
-class _Broker:
-    """A `warp agent` process with embedded defaults, on free ports; ended on exit."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._process: subprocess.Popen[str] | None = None
-        self._log: deque[str] = deque(maxlen=20)
-        self.bootstrap = ""
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        assert self._process is not None
-        return self._process.pid
-
-    def __enter__(self) -> _Broker:
-        # The demo shows the defaults, whatever this shell has set for other agents.
-        environment = {
-            name: value for name, value in os.environ.items() if not name.startswith(ENVIRONMENT_PREFIX)
-        }
-        package_parent = str(Path(__file__).parents[2])
-        environment["PYTHONPATH"] = os.pathsep.join(
-            filter(None, [package_parent, environment.get("PYTHONPATH")])
-        )
-        command = [
-            sys.executable, "-m", "warp", "agent", "--data-dir", str(self._directory), "--listen", "127.0.0.1:0",
-            "--http", "127.0.0.1:0", "--log-level", "warning",
-        ]  # fmt: skip
-        # A process group of its own: Ctrl-C is for the demo, which then stops its broker in order.
-        self._process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-            start_new_session=True,
-        )
-        try:
-            self._wait_until_it_serves()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def stop(self) -> None:
-        """End the process in order; by force when it does not end."""
-        process = self._process
-        if process is None or process.poll() is not None:
-            return
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-    def require_alive(self) -> None:
-        """Raises StartError, with the end of its log, when the process is gone."""
-        assert self._process is not None
-        if self._process.poll() is not None:
-            raise StartError(f"the broker ended with code {self._process.returncode}: {self._last_words()}")
-
-    def _wait_until_it_serves(self) -> None:
-        assert self._process is not None
-        assert self._process.stdout is not None
-        reader = threading.Thread(target=self._read_log, daemon=True)
-        reader.start()
-        # A broker that hangs before it serves is ended, which ends the wait below.
-        timer = threading.Timer(START_TIMEOUT_S, self._process.kill)
-        timer.daemon = True
-        timer.start()
-        line = self._process.stdout.readline()
-        timer.cancel()
-        match = re.search(r"serves Kafka on (\S+?:\d+)", line)
-        if match is None:
-            self._process.wait(STOP_TIMEOUT_S)
-            reader.join(1)
-            raise StartError(f"the broker did not start: {self._last_words()}")
-        self.bootstrap = match[1]
-
-    def _read_log(self) -> None:
-        assert self._process is not None
-        assert self._process.stderr is not None
-        for line in self._process.stderr:
-            self._log.append(line.strip())
-
-    def _last_words(self) -> str:
-        return " / ".join(list(self._log)[-3:]) or "it left no message"
 
 
 class _PlainView:

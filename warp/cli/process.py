@@ -9,7 +9,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 import uvloop
 
@@ -22,7 +22,7 @@ from warp.clock import SystemClock
 from warp.config import AgentConfig, is_in_memory
 from warp.config_values import mask_url
 from warp.ids import IdSource
-from warp.logs import log_uncaught_exceptions, set_up_logging
+from warp.logs import RepeatLimiter, log_uncaught_exceptions, set_up_logging
 from warp.metrics import Metrics
 
 log = logging.getLogger("warp.agent")
@@ -41,6 +41,7 @@ class AgentProcess:
         self._metrics = Metrics()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_stopping = False
+        self._repeats = RepeatLimiter(monotonic)
         self._stop: asyncio.Event | None = None
 
     def run(self) -> int:
@@ -69,9 +70,20 @@ class AgentProcess:
         if self._loop is not None and self._stop is not None:
             self._loop.call_soon_threadsafe(self._stop.set)
 
+    def _on_loop_error(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """What no task or protocol has caught: counted, and logged as often as helps."""
+        self._metrics.loop_errors.add(1)
+        error = context.get("exception")
+        message = context.get("message", "")
+        held_back = self._repeats.allows((message, type(error)))
+        if held_back is not None:
+            more = f" ({held_back} more like it not logged)" if held_back else ""
+            log.error("an error reached the event loop: %s%s", message, more, exc_info=error)
+
     async def _serve(self, signals: SignalThread) -> None:
         self._stop = asyncio.Event()
         self._loop = signals.loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(self._on_loop_error)
         if self._is_stopping:
             return
         descriptors = raise_descriptor_limit()
