@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import sqlite3
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,7 +179,16 @@ class WriteTurn:
 class SimDatabase:
     """The real SQLite database, inline, with faults around every statement and every COMMIT."""
 
-    def __init__(self, path: Path, sky: Sky, clock: SimClock, turn: WriteTurn, process: Process) -> None:
+    def __init__(
+        self,
+        path: Path,
+        sky: Sky,
+        clock: SimClock,
+        turn: WriteTurn,
+        process: Process,
+        on_commit: Callable[[sqlite3.Connection], None],
+    ) -> None:
+        self._on_commit = on_commit
         self._inner = SqliteDatabase(path, now_ms=clock.time_ms, sync=None)
         self._sky = sky
         self._turn = turn
@@ -241,6 +251,8 @@ class SimDatabase:
                     raise MetadataUnavailable("the commit failed")
                 if answer_is_lost and self._sky.chance.random() < 0.5:
                     raise OutcomeUnknown("the connection was lost before the commit")
+            if self._inner._connection is not None:
+                self._on_commit(self._inner._connection)
             if answer_is_lost:
                 await self._sky.pause(weather.stall_s)
                 raise OutcomeUnknown("the connection was lost after the commit")

@@ -7,8 +7,9 @@ import contextvars
 import dataclasses
 import logging
 import random
+import sqlite3
 import tempfile
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,9 @@ from warp.metadata.store import MetadataStore
 TOPICS = {"apples": 2, "pears": 1, "left": 1, "right": 1}
 SHARED = [Partition("apples", 0), Partition("apples", 1), Partition("pears", 0)]
 PAIR = (Partition("left", 0), Partition("right", 0))
+PAIR_ENDS = """
+    select l.next_offset from logs l join topics t on t.topic_id = l.topic_id where t.name in ('left', 'right')
+"""
 LOAD_S = 10.0
 SETTLE_S = 120.0
 """How long producers may take, once all is well again, until everything is acknowledged."""
@@ -76,6 +80,14 @@ class Host:
         process = self.process = Process(self.life)
         self.booting = self._world.loop.start(process, self._serve(process))
 
+    async def serves(self) -> Agent:
+        """Boot, and wait until the agent serves."""
+        self.boot()
+        assert self.booting is not None
+        await self.booting
+        assert self.agent is not None
+        return self.agent
+
     def crash(self) -> None:
         """The agent dies where it stands; what it held in memory is gone."""
         if self.process is not None and self.process.is_alive:
@@ -90,7 +102,9 @@ class Host:
     async def _serve(self, process: Process) -> None:
         world = self._world
         while True:
-            self._database = SimDatabase(world.database_path, world.sky, world.clock, world.turn, process)
+            self._database = SimDatabase(
+                world.database_path, world.sky, world.clock, world.turn, process, world.check_pair
+            )
             agent = Agent(
                 world.config,
                 clock=world.clock,
@@ -159,12 +173,16 @@ class World:
         if self.chance.random() < 0.2:
             self._doubts.append(self.loop.create_task(doubt(self, batch)))
 
+    def check_pair(self, connection: sqlite3.Connection) -> None:
+        """After each commit: what is written to both of a pair of partitions has made both equally long (P2)."""
+        ends = [end for (end,) in connection.execute(PAIR_ENDS)]
+        if len(ends) == len(PAIR) and ends[0] != ends[1]:
+            self.history.violate("P2", f"a commit left the pair of partitions ending at {ends}")
+
     async def run(self) -> None:
         """Live, suffer, recover, and be judged."""
         for host in self.hosts:
-            host.boot()
-            assert host.booting is not None
-            await host.booting
+            await host.serves()
         await self._create_topics()
         producers = [
             IdempotentProducer(self, f"producer-{number}", SHARED)
@@ -297,6 +315,13 @@ class _BugWatch(logging.Handler):
 
 def simulate(seed: int, *, settle_s: float = SETTLE_S) -> Outcome:
     """Run one seed to its end. `settle_s` is how long clients may take once all is well again."""
+    return play(seed, World.run, settle_s=settle_s)
+
+
+def play(
+    seed: int, story: Callable[[World], Coroutine[Any, Any, None]], *, settle_s: float = SETTLE_S
+) -> Outcome:
+    """Let a story happen in a world of its own."""
     product_log = logging.getLogger("warp")
     with tempfile.TemporaryDirectory(prefix="warp-sim-", dir=_fast_directory()) as directory:
         world = World(seed, Path(directory), settle_s)
@@ -305,7 +330,7 @@ def simulate(seed: int, *, settle_s: float = SETTLE_S) -> Outcome:
         product_log.addHandler(watch)
         asyncio.set_event_loop(world.loop)
         try:
-            world.loop.run_until_complete(world.run())
+            world.loop.run_until_complete(story(world))
         except Exception as error:  # noqa: BLE001  whatever it is, it comes with the history
             world.history.violate("P6", f"the simulation ended in {type(error).__name__}: {error}")
         finally:
@@ -318,12 +343,11 @@ def simulate(seed: int, *, settle_s: float = SETTLE_S) -> Outcome:
             asyncio.set_event_loop(None)
             product_log.removeHandler(watch)
             product_log.propagate = propagates
-    history = world.history
     return Outcome(
         seed,
-        history.violations,
-        history.digest(),
-        history,
+        world.history.violations,
+        world.history.digest(),
+        world.history,
         world.facts.acknowledged,
         world.facts.records_read,
         world.crashes,

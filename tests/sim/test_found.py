@@ -1,0 +1,88 @@
+"""What the simulator has found, each reduced to what it takes."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.sim.client import Connection
+from tests.sim.world import World, play
+from warp._records import build_batch
+from warp.errors import ErrorCode
+from warp.ids import LogId, TopicId
+from warp.log.flush import Flusher, FlushLimits
+from warp.log.model import Append, LogTarget, TopicRules
+from warp.log.pacing import PacingLimits
+from warp.log.produce import ProduceService
+from warp.metadata.model import BatchOutcome, CommitResult, SegmentCommit
+from warp.objectstore.base import Buffer
+from warp.objectstore.memory import MemoryStore
+
+LARGE = 2**40
+
+
+def test_a_connection_that_is_reset_is_forgotten() -> None:
+    """connection_lost without eof_received before it: the pool kept the connection, and counted it for ever."""
+
+    async def story(world: World) -> None:
+        host = world.hosts[0]
+        agent = await host.serves()
+        for _ in range(3):
+            await Connection.open(world.network, host.address, "client")
+        await asyncio.sleep(1.0)
+        assert agent.server.connection_count == 3
+        world.network.cut(3)
+        await asyncio.sleep(1.0)
+        assert agent.server.connection_count == 0
+        assert await agent.stop(5.0)
+
+    assert play(0, story).violations == []
+
+
+class SlowStore(MemoryStore):
+    """PUTs wait for `gate`."""
+
+    gate: asyncio.Event
+
+    async def put(self, key: str, parts: list[Buffer]) -> None:  # type: ignore[override]
+        await self.gate.wait()
+        await super().put(key, parts)
+
+
+class Committing:
+    """Accepts everything."""
+
+    async def commit(self, segments: list[SegmentCommit], now_ms: int) -> CommitResult:
+        accepted = BatchOutcome(ErrorCode.NONE, 0)
+        return CommitResult([[accepted for _ in segment.batches] for segment in segments], [], [])
+
+
+def append_of(size_bytes: int) -> Append:
+    """A batch of about that size."""
+    target = LogTarget(LogId(1), TopicId(bytes(16)), 0, "apples", TopicRules())
+    return Append(target, build_batch([(None, b"v" * size_bytes, (), 0)]))
+
+
+def test_requests_enter_the_buffer_when_those_before_them_have_timed_out() -> None:
+    """The buffer became empty without a seal, and nothing let the waiting requests in: the agent stood still."""
+
+    async def story(world: World) -> None:
+        store = SlowStore(world.clock, bytes_max=LARGE)
+        store.gate = asyncio.Event()
+        limits = FlushLimits(pacing=PacingLimits(flush_bytes=1000), uploads_max=1)
+        flusher = Flusher(store, Committing(), world.clock, world.ids, limits=limits)  # type: ignore[arg-type]
+        produce = ProduceService(flusher, world.clock)
+        first = await produce.stage([append_of(800)], 100_000)
+        await asyncio.sleep(0.5)
+        second = await produce.stage([append_of(800)], 1_000)
+        staging = asyncio.ensure_future(produce.stage([append_of(800)], 100_000))
+        await asyncio.sleep(2.0)
+        assert (await second.outcomes)[0].error == ErrorCode.REQUEST_TIMED_OUT
+        store.gate.set()
+        async with asyncio.timeout(10.0):
+            assert (await first.outcomes)[0].error == ErrorCode.NONE
+            third = await staging
+            assert (await third.outcomes)[0].error == ErrorCode.NONE
+        produce.close()
+        await flusher.drain(5.0)
+
+    assert play(0, story).violations == []
