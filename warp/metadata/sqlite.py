@@ -95,8 +95,8 @@ class SqliteDatabase:
     """A database file (or IN_MEMORY), used by one process.
 
     `sync` makes an open file's data durable. None leaves that to the operating system, for tests in which processes
-    fail and machines do not. `Database` in session.py says what the methods mean. Only one coroutine at a time is inside
-    a transaction or a statement; the others wait in order.
+    fail and machines do not. `Database` in session.py says what the methods mean. Only one coroutine at a time is
+    inside a transaction or a statement; the others wait in order.
     """
 
     def __init__(
