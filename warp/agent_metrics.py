@@ -133,6 +133,8 @@ class FlushMetrics(FlushObserver):
 
 def read_server(metrics: Metrics, server: Server, connections_max: int) -> None:
     """Show the counters of the server."""
+    metrics.received_bytes.read = lambda: server.received_bytes
+    metrics.sent_bytes.read = lambda: server.sent_bytes
     metrics.connections.read = lambda: server.connection_count
     metrics.connections_max.read = lambda: connections_max
     metrics.connections_opened.read = lambda: server.connections_opened

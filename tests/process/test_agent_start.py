@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -13,6 +14,7 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from tests.process.conftest import Spawn, run_warp
+from warp.metrics import Metrics
 
 
 def refusal(spawn: Spawn, *options: str, env: dict[str, str] | None = None) -> tuple[int, str]:
@@ -45,6 +47,28 @@ def test_status_ready_and_metrics_are_served(spawn: Spawn) -> None:
     assert code == 200
     for name in ("warp_build_info", "warp_ready 1.0", "warp_connections", "process_resident_memory_bytes"):
         assert name in metrics
+
+
+def test_every_documented_metric_is_shown_once_there_is_something_to_show(spawn: Spawn) -> None:
+    running = spawn.agent()
+    assert run_warp("produce", "t", "-b", running.bootstrap, stdin=b"x\n")[0] == 0
+    assert run_warp("consume", "t", "--to", "end", "-b", running.bootstrap)[1] == "x\n"
+    running.get("/v1/ready")
+    shown = {
+        re.sub(r"_(bucket|sum|count)$", "", re.split(r"[ {]", line)[0])
+        for line in running.get("/metrics")[1].splitlines()
+        if not line.startswith("#")
+    }
+    errors = {"warp_flush_failures_total", "warp_object_store_errors_total", "warp_metadata_errors_total"}
+    expected = {instrument.name for instrument in Metrics().instruments()} - errors
+    assert expected <= shown, sorted(expected - shown)
+    numbers = {
+        line.split()[0]: float(line.split()[1])
+        for line in running.get("/metrics")[1].splitlines()
+        if not line.startswith("#")
+    }
+    for name in ("received", "sent", "produced", "fetched"):
+        assert numbers[f"warp_{name}_bytes_total"] > 0, name
 
 
 def test_cluster_and_broker_id_stay_the_same_over_restarts(spawn: Spawn) -> None:

@@ -122,6 +122,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:  # type: ignore[override]  # a splitter's returns its frames
         """So many bytes have come."""
         self._heard_s = self._clock.monotonic()
+        self._pool.received_bytes += nbytes
         if self._is_ending:
             return
         try:
@@ -377,7 +378,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
                     small.append(part)
                 else:
                     self._write_small(small)
-                    self._transport.write(part)
+                    self._write(part)
         self._write_small(small)
         if self._releases and (self._is_lost or not self._hold & HOLD_ANSWERS):
             self._written()
@@ -385,8 +386,12 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
     def _write_small(self, parts: list[Buffer]) -> None:
         """Write parts together, each too small for a write of its own."""
         if parts:
-            self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
+            self._write(parts[0] if len(parts) == 1 else b"".join(parts))
             parts.clear()
+
+    def _write(self, part: Buffer) -> None:
+        self._pool.sent_bytes += len(part)
+        self._transport.write(part)
 
     def _flush_soon(self) -> None:
         """Go on when everything that is ready by now has been looked at, so that answers leave together."""

@@ -106,6 +106,16 @@ class Server:
         return self._pool.refused
 
     @property
+    def received_bytes(self) -> int:
+        """Bytes read from connections so far."""
+        return self._pool.received_bytes
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes handed to the transports of connections so far."""
+        return self._pool.sent_bytes
+
+    @property
     def protocol_errors(self) -> int:
         """Connections closed so far because their peer broke the protocol, or because of an unanswerable error."""
         return self._pool.protocol_errors

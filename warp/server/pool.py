@@ -40,6 +40,8 @@ class ConnectionPool:
         self.opened = 0
         self.refused = 0
         self.protocol_errors = 0
+        self.received_bytes = 0
+        self.sent_bytes = 0
         self._connections: dict[Connection, None] = {}
         self._refused_log = LogLimit(clock)
         self._error_log = LogLimit(clock, interval_ms=100)
