@@ -86,6 +86,7 @@ class FetchAnswer:
         "_release",
         "allow_zstd",
         "bytes_left",
+        "has_missed",
         "is_full",
         "partitions",
         "read_committed",
@@ -108,6 +109,7 @@ class FetchAnswer:
         self.read_committed = read_committed
         self.allow_zstd = allow_zstd
         self.is_full = False
+        self.has_missed = False
         self._release = release
 
     def add(self, result: FetchPartitionResult, records: Buffer) -> None:
@@ -188,10 +190,16 @@ class Filling:
         results = [view_result(view, read_committed) for view in views]
         answer = FetchAnswer(results, bytes_max, read_committed, allow_zstd, self._memory.release)
         try:
-            self._prefetch(queries, views, bytes_max)
+
+            def on_miss() -> None:
+                # Once: the first partition that is not in memory starts the loads of those after it as well.
+                if not answer.has_missed:
+                    answer.has_missed = True
+                    self._prefetch(queries, views, answer.bytes_left)
+
             for query, view, result in zip(queries, views, results, strict=True):
                 if view.extents and not answer.is_full:
-                    await self._fill_partition(answer, query, view, result)
+                    await self._fill_partition(answer, query, view, result, on_miss)
         except BaseException:
             answer.release()
             raise
@@ -213,18 +221,23 @@ class Filling:
                 bytes_left -= size_bytes
 
     async def _fill_partition(
-        self, answer: FetchAnswer, query: FetchPartitionQuery, view: View, result: FetchPartitionResult
+        self,
+        answer: FetchAnswer,
+        query: FetchPartitionQuery,
+        view: View,
+        result: FetchPartitionResult,
+        on_miss: Callable[[], None],
     ) -> None:
         """Fill one partition; if an object is not as the index said, look once more before giving up."""
         try:
             try:
-                await self._fill_once(answer, query, view, result)
+                await self._fill_once(answer, query, view, result, on_miss)
             except (ObjectNotFound, ShortObject) as error:
                 logger.info("log %d: %s; looking it up again", query.log_id, error)
                 fresh = await self._look_again(query)
                 result.take_ends(view_result(fresh, answer.read_committed))
                 if fresh.extents:
-                    await self._fill_once(answer, query, fresh, result)
+                    await self._fill_once(answer, query, fresh, result, on_miss)
         except ObjectStoreError as error:
             logger.warning("log %d: offset %d can't be read: %s", query.log_id, query.offset, error)
             if isinstance(error, ObjectNotFound | ShortObject):
@@ -234,12 +247,17 @@ class Filling:
             result.take_ends(FetchPartitionResult(ErrorCode.KAFKA_STORAGE_ERROR))
 
     async def _fill_once(
-        self, answer: FetchAnswer, query: FetchPartitionQuery, view: View, result: FetchPartitionResult
+        self,
+        answer: FetchAnswer,
+        query: FetchPartitionQuery,
+        view: View,
+        result: FetchPartitionResult,
+        on_miss: Callable[[], None],
     ) -> None:
         end_offset = view.end_offset(answer.read_committed)
         if query.offset >= end_offset:
             return
-        place = await self._reader.locate(view.extents[0], query.offset)
+        place = await self._reader.locate(view.extents[0], query.offset, on_miss)
         limit = min(query.bytes_max, answer.bytes_left)
         if place.batch_bytes > limit:
             if answer.records_bytes:
@@ -249,7 +267,7 @@ class Filling:
         if not await self._reserve(answer, limit):
             answer.is_full = True
             return
-        records = await self._reader.read(view.extents, place, limit, end_offset)
+        records = await self._reader.read(view.extents, place, limit, end_offset, on_miss)
         if not answer.allow_zstd and holds_zstd(records.buffer):
             result.take_ends(FetchPartitionResult(ErrorCode.UNSUPPORTED_COMPRESSION_TYPE))
         elif records.buffer:

@@ -43,19 +43,25 @@ class _Image:
 
     def views(self, position: int, size: int) -> list[memoryview] | None:
         """The pieces of `[position, position + size)`; None when the image ends before."""
-        if position + size > self.size_bytes:
+        end = position + size
+        if end > self.size_bytes:
             return None
-        views = []
         index = bisect_right(self._ends, position)
-        while size > 0:
-            part = self._parts[index]
-            start = position - (self._ends[index] - len(part))
-            view = part[start : start + size]
-            views.append(view)
-            position += len(view)
-            size -= len(view)
+        part = self._parts[index]
+        start = position - self._ends[index] + len(part)
+        if end <= self._ends[index]:
+            return [part[start : start + size]]
+        views = [part[start:]]
+        while end > self._ends[index]:
             index += 1
+            views.append(self._parts[index])
+        views[-1] = views[-1][: len(views[-1]) - (self._ends[index] - end)]
         return views
+
+    def part_from(self, position: int) -> memoryview:
+        """The rest of the piece that holds the byte at `position`, which is within the image."""
+        index = bisect_right(self._ends, position)
+        return self._parts[index][position - self._ends[index] :]
 
 
 class _Load:
@@ -100,11 +106,12 @@ class ChunkCache:
 
         The views are to be copied from before the next `await`: after it their chunks may count for nothing.
         """
-        image = self._entries.get((key, _WHOLE))
-        if isinstance(image, _Image):
-            found = image.views(position, size)
+        whole = (key, _WHOLE)
+        image = self._entries.get(whole)
+        if image is not None:
+            found = image.views(position, size)  # type: ignore[union-attr]  # under that number there are images
             if found is not None:
-                self._entries.move_to_end((key, _WHOLE))
+                self._entries.move_to_end(whole)
                 self.hit_bytes += size
                 return found
         views = []
@@ -116,6 +123,20 @@ class ChunkCache:
             views.append(chunk[start:end])
         self.hit_bytes += size
         return views
+
+    def view_at(self, key: str, position: int, size_max: int) -> memoryview | None:
+        """What is in memory in one piece from `position` on, `size_max` bytes at most; None when nothing is.
+
+        To be used before the next `await`, as `views`.
+        """
+        image = self._entries.get((key, _WHOLE))
+        if isinstance(image, _Image) and position < image.size_bytes:
+            return image.part_from(position)[:size_max]
+        index, start = divmod(position, self.chunk_bytes)
+        chunk = self._entries.get((key, index))
+        if isinstance(chunk, memoryview) and start < len(chunk):
+            return chunk[start : start + size_max]
+        return None
 
     async def read(self, key: str, position: int, size: int) -> list[Buffer]:
         """The range in pieces of the caller's own (copies), loading what is not in memory.

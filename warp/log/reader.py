@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from warp._records import InvalidBatch, stamp_batches, whole_batches
@@ -56,6 +56,10 @@ class _Piece(NamedTuple):
     base_offset: int
 
 
+def _nothing() -> None:
+    """What happens on a miss when nobody wants to know."""
+
+
 class ExtentReader:
     """Reads extents through the cache. `places_max` bounds how many places it remembers (about 300 bytes each)."""
 
@@ -64,38 +68,39 @@ class ExtentReader:
         self._places_max = places_max
         self._places: OrderedDict[tuple[LogId, int], tuple[str, int]] = OrderedDict()
 
-    async def locate(self, extent: Extent, offset: int) -> Place:
-        """The batch of `extent` that holds `offset`. Raises ObjectStoreError and its kinds."""
-        position, base_offset = extent.position, extent.base_offset
-        if offset != base_offset:
-            known = self._places.get((extent.log_id, offset))
-            if (
-                known is not None
-                and known[0] == extent.key
-                and known[1] < extent.position + extent.size_bytes
-            ):
-                position, base_offset = known[1], offset
-        end = extent.position + extent.size_bytes
-        while position + _BATCH_HEADER_BYTES <= end:
-            window = await self._window(extent, position, end)
-            place = find_batch(window, position, base_offset, offset)
-            if place.batch_bytes:
-                if place.position + place.batch_bytes > end:
-                    break
-                return place
-            position, base_offset = place.position, place.base_offset
-        raise CorruptExtent(
-            f"{extent.key}: no batch with offset {offset} in bytes {extent.position} to {end}"
-        )
+    async def locate(self, extent: Extent, offset: int, on_miss: Callable[[], None] = _nothing) -> Place:
+        """The batch of `extent` that holds `offset`. Raises ObjectStoreError and its kinds.
 
-    async def read(self, extents: Sequence[Extent], place: Place, bytes_max: int, end_offset: int) -> Records:
+        `on_miss` is called before something is waited for.
+        """
+        place = self._walk(extent, self._nearest(extent, offset), offset)
+        while not place.batch_bytes:
+            on_miss()
+            # Loads the chunk; what follows in it is then found in memory.
+            header = await self._cache.read(extent.key, place.position, _BATCH_HEADER_BYTES)
+            place = find_batch(b"".join(header), place.position, place.base_offset, offset)
+            if not place.batch_bytes:
+                place = self._walk(extent, place, offset)
+        if place.position + place.batch_bytes > extent.position + extent.size_bytes:
+            raise CorruptExtent(f"{extent.key}: the batch at byte {place.position} goes beyond its extent")
+        return place
+
+    async def read(
+        self,
+        extents: Sequence[Extent],
+        place: Place,
+        bytes_max: int,
+        end_offset: int,
+        on_miss: Callable[[], None] = _nothing,
+    ) -> Records:
         """As many whole batches from `place` (in the first extent) on as fit into `bytes_max`, all below `end_offset`.
 
-        Raises ObjectStoreError and its kinds.
+        `on_miss` is called before something is waited for. Raises ObjectStoreError and its kinds.
         """
         pieces = _pieces(extents, place, bytes_max, end_offset)
         parts: list[Buffer] | None = self._views(pieces)
         if parts is None:
+            on_miss()
             parts = []
             for piece in pieces:
                 parts.extend(await self._copies(piece))
@@ -124,20 +129,35 @@ class ExtentReader:
                 break
         return started
 
-    async def _window(self, extent: Extent, position: int, end: int) -> Buffer:
-        """Bytes of an extent from `position` on, a batch header at least, in one piece: what is cheap to have."""
+    def _nearest(self, extent: Extent, offset: int) -> Place:
+        """The nearest place before `offset` that is known: that of the batch itself, or the extent's start."""
+        if offset != extent.base_offset:
+            key, position = self._places.get((extent.log_id, offset), ("", 0))
+            if key == extent.key and position < extent.position + extent.size_bytes:
+                return Place(position, offset, 0)
+        return Place(extent.position, extent.base_offset, 0)
+
+    def _walk(self, extent: Extent, place: Place, offset: int) -> Place:
+        """Walk from a place towards the batch that holds `offset`: to it, or to where memory ends (without a size)."""
+        end = extent.position + extent.size_bytes
+        while not place.batch_bytes:
+            if place.position + _BATCH_HEADER_BYTES > end:
+                raise CorruptExtent(f"{extent.key}: no batch with offset {offset} before byte {end}")
+            window = self._window(extent, place.position, end)
+            if window is None:
+                break
+            place = find_batch(window, place.position, place.base_offset, offset)
+        return place
+
+    def _window(self, extent: Extent, position: int, end: int) -> Buffer | None:
+        """Bytes of an extent from `position` on that are in memory in one piece; a batch header at least."""
         if extent.inline is not None:
-            return memoryview(extent.inline)[position - extent.position :]
-        chunk_bytes = self._cache.chunk_bytes
-        size_bytes = max(_BATCH_HEADER_BYTES, min(end - position, chunk_bytes - position % chunk_bytes))
-        found = self._cache.views(extent.key, position, size_bytes)
-        parts: Sequence[Buffer]
-        if found is None:
-            # Loads the chunk and copies a header; the next turn of the walk finds the chunk in memory.
-            parts = await self._cache.read(extent.key, position, _BATCH_HEADER_BYTES)
-        else:
-            parts = found
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+            return _inline(extent, position, end - position)
+        piece = self._cache.view_at(extent.key, position, end - position)
+        if piece is not None and len(piece) < _BATCH_HEADER_BYTES:
+            parts = self._cache.views(extent.key, position, _BATCH_HEADER_BYTES)
+            return None if parts is None else b"".join(parts)
+        return piece
 
     def _views(self, pieces: Sequence[_Piece]) -> list[Buffer] | None:
         """The bytes of all pieces, if all are in memory; to be copied before the next await."""
@@ -149,7 +169,7 @@ class ExtentReader:
             found = self._cache.views(extent.key, position, size_bytes)
             if found is None:
                 return None
-            parts.extend(found)
+            parts += found
         return parts
 
     async def _copies(self, piece: _Piece) -> Sequence[Buffer]:

@@ -123,6 +123,41 @@ def test_a_cold_log_is_read_the_same_whatever_the_chunks(chunk_bytes: int) -> No
     run(scenario())
 
 
+@pytest.mark.parametrize("piece_bytes", [1, 50, 64, 1000])
+def test_a_fresh_segment_is_read_the_same_whatever_pieces_it_is_in(piece_bytes: int) -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        values = [b"%d" % number * 10 for number in range(30)]
+        result, images = bench.logs.append({LOG: [rows(value) for value in values]})
+        [(key, image)] = images.items()
+        pieces = [image[start : start + piece_bytes] for start in range(0, len(image), piece_bytes)]
+        bench.service.committed(result, {key: pieces})
+        for offset in range(30):
+            answer = await bench.fetch((LOG, offset, 400))
+            records = found(answer)
+            assert records == list(enumerate(values))[offset : offset + len(records)]
+            assert records
+        assert bench.store.gets == 0
+
+    run(scenario())
+
+
+def test_partitions_that_are_not_in_memory_are_loaded_beside_each_other() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        bench.commit_elsewhere({LOG: [rows(b"a")]})
+        bench.commit_elsewhere({OTHER: [rows(b"b")]})
+        bench.store.gate.clear()
+        fetching = asyncio.create_task(bench.fetch((LOG, 0), (OTHER, 0)))
+        await until(lambda: bench.store.gets == 2)
+        bench.store.gate.set()
+        answer = await fetching
+        assert (found(answer, 0), found(answer, 1)) == ([(0, b"a")], [(0, b"b")])
+        assert bench.store.gets == 2
+
+    run(scenario())
+
+
 def test_reading_on_does_not_walk_the_extent_from_its_start_again() -> None:
     async def scenario() -> None:
         bench = Bench()
