@@ -23,6 +23,8 @@ from typing import Any, Final
 QUEUE_LINES_MAX: Final = 10_000
 QUEUE_BYTES_MAX: Final = 8 * 1024 * 1024
 LINE_CHARACTERS_MAX: Final = 256 * 1024
+TEXT_CHARACTERS_MAX: Final = 12_000
+"""Of a message, a field or an exception in a JSON line: however much is escaped, the line stays whole."""
 WRITE_BYTES_MAX: Final = 64 * 1024
 
 _PLAIN_ATTRIBUTES: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -43,12 +45,13 @@ class JsonFormatter(logging.Formatter):
             "time": _time_text(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _cut(record.getMessage()),
         }
-        fields.update((name, value) for name, value in extra_fields(record).items() if name not in fields)
+        extra = extra_fields(record).items()
+        fields.update((name, _cut(value)) for name, value in extra if name not in fields)
         if record.exc_info:
-            fields["exception"] = self.formatException(record.exc_info)
-        return json.dumps(fields, default=str, ensure_ascii=False)
+            fields["exception"] = _cut(self.formatException(record.exc_info))
+        return json.dumps(fields, ensure_ascii=False)
 
 
 class HumanFormatter(logging.Formatter):
@@ -229,6 +232,14 @@ def log_uncaught_exceptions() -> None:
     sys.unraisablehook = lambda event: logger.error(
         "an error could not be raised: %s", event.err_msg or "in a finalizer", exc_info=event.exc_value
     )
+
+
+def _cut(value: Any) -> Any:
+    """Numbers and truth values as they are; texts, and the texts of anything else, up to their longest."""
+    if value is None or isinstance(value, (int, float)):
+        return value
+    text = value if isinstance(value, str) else str(value)
+    return text if len(text) <= TEXT_CHARACTERS_MAX else text[:TEXT_CHARACTERS_MAX] + " …"
 
 
 def _time_text(seconds: float) -> str:

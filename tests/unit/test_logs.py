@@ -64,6 +64,17 @@ def test_json_stays_one_line_whatever_the_message_holds() -> None:
     assert json.loads(line)["message"] == "a\nb\x00"
 
 
+def test_a_huge_message_is_cut_and_its_line_is_still_json() -> None:
+    made = record("\x01" * 1_000_000, field="\x02" * 1_000_000)
+    try:
+        raise ValueError("\x03" * 1_000_000)
+    except ValueError:
+        made.exc_info = sys.exc_info()
+    line = JsonFormatter().format(made)
+    assert len(line) <= logs.LINE_CHARACTERS_MAX
+    assert json.loads(line)["message"].endswith("\x01 …")
+
+
 def test_exceptions_are_part_of_the_line() -> None:
     made = record("failed")
     try:

@@ -19,11 +19,14 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
+from warp.logs import TEXT_CHARACTERS_MAX
+
 log = logging.getLogger("warp.agent")
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 DUMPED_TASKS_MAX: Final = 1_000
 DUMP_CHARACTERS_MAX: Final = 200_000
+PART_CHARACTERS_MAX: Final = TEXT_CHARACTERS_MAX // 2
 
 
 def block_signals() -> None:
@@ -54,7 +57,8 @@ class SignalThread(threading.Thread):
                 log.error("not everything ended within %.0f s; exiting all the same", self._timeout_s)
                 self._end(0)
             elif number == signal.SIGUSR1:
-                log.warning("what the agent is doing, as SIGUSR1 asks:\n%s", dump(self.loop))
+                for part in _parts(dump(self.loop)):
+                    log.warning("what the agent is doing, as SIGUSR1 asks:\n%s", part)
             elif self._deadline is None:
                 log.info("stopping, because of %s", signal.Signals(number).name)
                 self._deadline = monotonic() + self._timeout_s
@@ -90,6 +94,16 @@ def dump(loop: asyncio.AbstractEventLoop | None) -> str:
             out.write("and more\n")
             break
     return out.getvalue()
+
+
+def _parts(text: str) -> list[str]:
+    """A text in pieces of whole lines, each short enough for one log line."""
+    parts = [""]
+    for line in text.splitlines(keepends=True):
+        if len(parts[-1]) + len(line) > PART_CHARACTERS_MAX:
+            parts.append("")
+        parts[-1] += line
+    return parts
 
 
 def _tasks(loop: asyncio.AbstractEventLoop | None) -> list[asyncio.Task[object]]:
