@@ -108,7 +108,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round: a smoke test")
     arguments = parser.parse_args()
-    rounds, seconds = (1, 1.0) if arguments.quick else (3, 2.0)
+    rounds, seconds = (1, 1.0) if arguments.quick else (2, 2.0)
     tables = []
     for delay_us, logs_each in DISKS:
         tables.append(table(delay_us, logs_each, rounds, seconds))
