@@ -2,20 +2,27 @@
 
 Connections receive into one buffer that they share, so that an idle connection holds none. Frames that arrive whole
 are cut out of it. A frame that is not complete gets a buffer of exactly its size and the rest of it is received
-straight into that, with no copy per chunk. Memory is asked for, through `reserve`, before it is allocated.
+straight into that, with no copy per chunk. Large ones are blocks, whose memory is used again (`warp._blocks`). Memory is
+asked for, through `reserve`, before it is allocated.
 """
 
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.memoryview cimport PyMemoryView_FromObject
 from libc.stdint cimport int32_t, uint8_t
 from libc.string cimport memcpy
 
+from warp._blocks cimport Block, new_block
 from warp._plan import DecodeError
 from warp._wire cimport load32
 
 cdef enum:
     SIZE_BYTES = 4
+    _BLOCK_BYTES_MIN = 64 * 1024
+
+BLOCK_BYTES_MIN = _BLOCK_BYTES_MIN
+"""Frames of this size and more are views of blocks (`warp._blocks`), whose memory is used again."""
 
 FRAME_BYTES_MIN = 8
 """The shortest request: API key, version and correlation id."""
@@ -48,17 +55,16 @@ cdef class SharedReceiveBuffer:
 
 
 cdef class _Unfinished:
-    """A frame on its way in: bytes of its exact size, writable for the transport until they are complete."""
+    """A frame on its way in: memory of its exact size, for the transport to write to until it is complete."""
 
-    cdef bytes frame
+    cdef object frame
     cdef char *data
     cdef Py_ssize_t size
     cdef Py_ssize_t filled
     cdef bint complete
 
     def __cinit__(self, Py_ssize_t size):
-        self.frame = PyBytes_FromStringAndSize(NULL, size)
-        self.data = PyBytes_AS_STRING(self.frame)
+        self.frame = new_frame(size, &self.data)
         self.size = size
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
@@ -69,10 +75,30 @@ cdef class _Unfinished:
     def __releasebuffer__(self, Py_buffer *buffer):
         pass
 
-    cdef bytes finish(self):
-        """The whole frame, which from here on nobody gets to write to."""
+    cdef object finish(self):
+        """The whole frame, which from here on the transport does not get to write to."""
         self.complete = True
         return self.frame
+
+
+cdef object new_frame(Py_ssize_t size, char **data):
+    """Memory for a frame and where it is: bytes, or a view of a block if it is large."""
+    cdef Block block
+    cdef bytes small
+    if size < _BLOCK_BYTES_MIN:
+        small = PyBytes_FromStringAndSize(NULL, size)
+        data[0] = PyBytes_AS_STRING(small)
+        return small
+    block = new_block(size)
+    data[0] = block.data
+    return PyMemoryView_FromObject(block)
+
+
+cdef object copied_frame(const char *source, Py_ssize_t size):
+    cdef char *data
+    cdef object frame = new_frame(size, &data)
+    memcpy(data, source, size)
+    return frame
 
 
 cdef class FrameSplitter:
@@ -185,7 +211,7 @@ cdef class FrameSplitter:
             at = 0
             while at < whole_end:
                 announced = self._announced(data, size, &at, at == 0)
-                frames.append(PyBytes_FromStringAndSize(data + at, announced))
+                frames.append(copied_frame(data + at, announced))
                 at += announced
             self.size_bytes_count = 0
             at = whole_end

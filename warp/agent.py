@@ -66,7 +66,7 @@ class _ReaderFeed(FlushObserver):
     def __init__(self, fetch: FetchService) -> None:
         self._fetch = fetch
 
-    def committed(self, result: CommitResult, images: Mapping[str, Buffer]) -> None:
+    def committed(self, result: CommitResult, images: Mapping[str, Sequence[Buffer]]) -> None:
         self._fetch.committed(result, images)
 
 

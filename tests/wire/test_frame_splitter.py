@@ -10,7 +10,7 @@ import pytest
 import uvloop
 from hypothesis import given, settings, strategies as st
 
-from warp._frames import FRAME_BYTES_MIN
+from warp._frames import BLOCK_BYTES_MIN, FRAME_BYTES_MIN
 from warp.protocol import DecodeError, FrameSplitter, SharedReceiveBuffer
 
 T = TypeVar("T")
@@ -274,3 +274,13 @@ def test_it_serves_as_a_buffered_protocol(new_loop: Callable[[], asyncio.Abstrac
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(run())
     assert received == sent
+
+
+@pytest.mark.parametrize("size", [BLOCK_BYTES_MIN - 1, BLOCK_BYTES_MIN, 3 * BLOCK_BYTES_MIN])
+@pytest.mark.parametrize("shared_bytes", [100, 1 << 20])
+def test_large_frames_keep_their_bytes_while_later_ones_come_and_go(size: int, shared_bytes: int) -> None:
+    splitter = plain_splitter(shared=SharedReceiveBuffer(shared_bytes))
+    [kept] = feed(splitter, framed(b"k" * size))
+    for byte in b"abc":
+        assert feed(splitter, framed(bytes([byte]) * size)) == [bytes([byte]) * size]
+    assert kept == b"k" * size

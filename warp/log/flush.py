@@ -262,11 +262,11 @@ class Flusher:
         self._pacer.spend(now)
         self._sealed_count += 1
         self._sealed[segment.number] = segment
-        self._sealed_bytes += len(segment.image)
+        self._sealed_bytes += segment.size_bytes
         self._uploads += 1
         self._start(self._upload(segment))
         for observer in self._observers:
-            observer.sealed(len(segment.image))
+            observer.sealed(segment.size_bytes)
             observer.phase_done("wait", now - since)
             observer.phase_done("seal", self._clock.monotonic() - now)
 
@@ -360,7 +360,7 @@ class Flusher:
         del self._sealed[segment.number]
         now = self._clock.monotonic()
         self._pacer.finished(now, now - segment.sealed_at)
-        self._sealed_bytes -= len(segment.image)
+        self._sealed_bytes -= segment.size_bytes
 
     def _waiting_units(self, after: int) -> Iterator[Unit]:
         """Requests whose commit has certainly not begun, in order, from the segment after `after` on."""

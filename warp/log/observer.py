@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from warp.metadata.model import CommitResult
 from warp.objectstore.base import Buffer
@@ -11,8 +11,8 @@ from warp.objectstore.base import Buffer
 class FlushObserver:
     """Does nothing; override what is of interest. Called on the loop's thread: keep it short, and don't raise."""
 
-    def committed(self, result: CommitResult, images: Mapping[str, Buffer]) -> None:
-        """A commit was made. `images` holds the segments' bytes by object key. Called before anybody is answered."""
+    def committed(self, result: CommitResult, images: Mapping[str, Sequence[Buffer]]) -> None:
+        """A commit was made. `images` holds the segments' pieces by object key. Called before anybody is answered."""
 
     def phase_done(self, phase: str, seconds: float) -> None:
         """A segment has passed a phase of its flush: `wait` (first byte to seal), `seal`, `put`, `order`, `commit`.

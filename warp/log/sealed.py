@@ -45,6 +45,7 @@ class SealedSegment:
         "receipts",
         "sealed_at",
         "sealed_boottime",
+        "size_bytes",
         "units",
         "uploaded_at",
     )
@@ -78,6 +79,7 @@ class SealedSegment:
         self.image = build_segment(
             [_extent(batches) for batches in groups], created_ms=created_ms, receipts=receipts
         )
+        self.size_bytes = sum(map(len, self.image))
         for unit in units:
             unit.batches = ()
         self._commit: SegmentCommit | None = None
@@ -102,7 +104,7 @@ class SealedSegment:
             assert self.key is not None, "a segment is committed after it was uploaded"
             self._live = [batch for batch in self.batches if not batch.unit.is_settled]
             self._commit = SegmentCommit(
-                self.key, len(self.image), self.created_ms, [batch.entry for batch in self._live]
+                self.key, self.size_bytes, self.created_ms, [batch.entry for batch in self._live]
             )
         return self._commit
 

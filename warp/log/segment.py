@@ -1,4 +1,4 @@
-"""The format of segment objects: built in one piece, and read without trusting a byte.
+"""The format of segment objects: built in few pieces, and read without trusting a byte.
 
 docs/segment-format.md describes it for people and other programs. In short, all integers big-endian:
 
@@ -14,6 +14,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
+from warp._blocks import joined
 from warp._crc32c import crc32c
 from warp.errors import WarpError
 from warp.ids import TopicId
@@ -27,6 +28,11 @@ FOOTER_BYTES_MAX = 64 * 2**20
 
 RECEIPTS_PREFIX = "receipts/"
 """Segments that hold receipts alone have keys of their own kind: they are never committed, and no orphans either."""
+
+VIEWED_BYTES_MIN = 64 * 1024
+"""Batches of this size and more are taken as they are, smaller ones are copied together."""
+JOINED_BYTES_MAX = 2**20
+"""Up to which size; so that the memory is of a size that can be used again."""
 
 _HEAD = struct.Struct(">BBHqIII")
 _TOPIC = struct.Struct(">16sH")
@@ -106,9 +112,13 @@ class SegmentIndex(NamedTuple):
 
 def build_segment(
     extents: Sequence[ExtentBatches], *, created_ms: int, level: int = 0, receipts: Sequence[Receipt] = ()
-) -> bytes:
-    """The whole object. Every byte of the batches is read once for its CRC and copied once."""
-    parts: list[Buffer] = [MAGIC]
+) -> list[Buffer]:
+    """The whole object, in pieces of whole batches. Every byte is read once for its CRC.
+
+    Large batches are not copied: the pieces show the callers' memory, which must not change any more.
+    """
+    pieces = _Pieces()
+    pieces.add(MAGIC)
     topics: dict[tuple[TopicId, str], int] = {}
     rows = []
     position = len(MAGIC)
@@ -117,7 +127,7 @@ def build_segment(
         for batch in extent.batches:
             crc = crc32c(batch, crc)
             size += len(batch)
-        parts += extent.batches
+            pieces.add(batch)
         topic = topics.setdefault((extent.topic_id, extent.topic), len(topics))
         rows.append(
             _EXTENT.pack(
@@ -142,8 +152,39 @@ def build_segment(
             *map(_receipt_row, receipts),
         ]
     )
-    parts += (footer, _TRAILER.pack(len(footer), crc32c(footer), END_MAGIC))
-    return b"".join(parts)
+    pieces.add(footer)
+    pieces.add(_TRAILER.pack(len(footer), crc32c(footer), END_MAGIC))
+    return pieces.take()
+
+
+class _Pieces:
+    """Parts of an object in order, small ones joined."""
+
+    def __init__(self) -> None:
+        self._pieces: list[Buffer] = []
+        self._small: list[Buffer] = []
+        self._small_bytes = 0
+
+    def add(self, part: Buffer) -> None:
+        size_bytes = len(part)
+        # Readers stamp offsets into what they are shown.
+        if size_bytes >= VIEWED_BYTES_MIN and not memoryview(part).readonly:
+            self._join()
+            self._pieces.append(part)
+            return
+        if self._small_bytes + size_bytes > JOINED_BYTES_MAX:
+            self._join()
+        self._small.append(part)
+        self._small_bytes += size_bytes
+
+    def take(self) -> list[Buffer]:
+        self._join()
+        return self._pieces
+
+    def _join(self) -> None:
+        if self._small:
+            self._pieces.append(joined(self._small))
+            self._small, self._small_bytes = [], 0
 
 
 def parse_index(tail: Buffer, object_bytes: int) -> SegmentIndex | int:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from warp.errors import ObjectStoreError, StoreFull
 from warp.ids import IdSource
-from warp.objectstore.base import ObjectStore
+from warp.objectstore.base import Buffer, ObjectStore
 
 _log = logging.getLogger(__name__)
 
@@ -39,8 +39,8 @@ class Uploader:
         self.failed_puts = 0
         """Attempts that failed, also those that a later one made good."""
 
-    async def upload(self, image: bytes, is_wanted: Callable[[], bool]) -> str:
-        """Store an image; returns its key.
+    async def upload(self, image: Sequence[Buffer], is_wanted: Callable[[], bool]) -> str:
+        """Store an image, given in pieces; returns its key.
 
         Raises ObjectStoreError (StoreFull among it) after the last attempt, and when nobody wants it any more.
         """
@@ -53,21 +53,21 @@ class Uploader:
             except ObjectStoreError as error:
                 self.failed_puts += 1
                 is_last = attempt == self._limits.attempts_max or isinstance(error, StoreFull)
-                self._tell(error, len(image), attempt)
+                self._tell(error, sum(map(len, image)), attempt)
                 if is_last or not is_wanted():
                     raise
             await asyncio.sleep(delay_s)
             delay_s *= 2
         raise AssertionError("the last attempt returns or raises")
 
-    async def put_receipts(self, key: str, image: bytes) -> None:
+    async def put_receipts(self, key: str, image: Sequence[Buffer]) -> None:
         """Store an image under a given key, in one attempt. Raises ObjectStoreError."""
         await self._put(key, image)
 
-    async def _put(self, key: str, image: bytes) -> None:
+    async def _put(self, key: str, image: Sequence[Buffer]) -> None:
         try:
             async with asyncio.timeout(self._limits.put_timeout_s):
-                await self._store.put(key, [image])
+                await self._store.put(key, image)
         except TimeoutError as error:
             raise ObjectStoreError(f"{key}: not stored within {self._limits.put_timeout_s:g} s") from error
         if self._is_full:

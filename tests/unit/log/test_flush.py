@@ -80,7 +80,7 @@ def test_readers_are_told_before_anybody_is_answered() -> None:
         assert answered == [False]
         assert bench.recorder.events == ["wait", "seal", "put", "order", "committed", "commit"]
         assert list(bench.recorder.images) == bench.store.keys
-        assert list(bench.recorder.images.values()) == bench.store.images()
+        assert [b"".join(image) for image in bench.recorder.images.values()] == bench.store.images()
 
     run_sim(main)
 

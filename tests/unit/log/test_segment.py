@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, strategies as st
@@ -21,7 +22,7 @@ from warp.log.segment import (
     ReceiptRun,
     SegmentFormatError,
     SegmentIndex,
-    build_segment,
+    build_segment as build_pieces,
     check_magic,
     parse_index,
     read_index,
@@ -53,6 +54,12 @@ RUNS = st.builds(
 )
 KEYS = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=60)
 RECEIPTS = st.builds(Receipt, KEYS, st.lists(RUNS, max_size=4))
+
+
+def build_segment(
+    extents: list[ExtentBatches], *, created_ms: int, level: int = 0, receipts: Sequence[Receipt] = ()
+) -> bytes:
+    return b"".join(build_pieces(extents, created_ms=created_ms, level=level, receipts=receipts))
 
 
 def parsed(image: bytes) -> SegmentIndex:
