@@ -141,7 +141,7 @@ class BareCommit:
 @contextmanager
 def opened_store() -> Iterator[tuple[MetadataStore, Path]]:
     """A new store on a file, and its folder."""
-    with tempfile.TemporaryDirectory(prefix="warp-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="warp-bench-", dir=os.environ.get("TMPDIR", "/var/tmp")) as folder:
         path = Path(folder) / "metadata.sqlite"
         store = MetadataStore(SqliteDatabase(path, now_ms=CLOCK.time_ms), CLOCK, IDS)
         finish(store.open())
