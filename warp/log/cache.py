@@ -247,6 +247,8 @@ class ChunkCache:
             self.loads += 1
             load.data = await self._get(chunk_id)
             self.loaded_bytes += len(load.data)
+            # What was there was too short for whoever asked for this load.
+            self._drop(chunk_id)
             self._entries[chunk_id] = memoryview(load.data)
             reserved -= len(load.data)
         except ObjectStoreError:

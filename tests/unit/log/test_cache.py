@@ -265,6 +265,20 @@ def test_prefetching_keeps_room_for_readers() -> None:
     run(scenario)
 
 
+def test_a_short_chunk_that_is_loaded_again_counts_once() -> None:
+    async def scenario() -> None:
+        cache = make_cache(GatedStore({"a": DATA[:30]}))
+        for _ in range(100):
+            cache.prefetch("a", 0, 80)
+            while not cache.used_bytes == 30:
+                await asyncio.sleep(0)
+            with pytest.raises(ShortObject):
+                await cache.read("a", 0, 80)
+            assert cache.used_bytes == 0
+
+    run(scenario)
+
+
 def test_close_stops_loads_in_flight() -> None:
     async def scenario() -> None:
         store = GatedStore({"a": DATA})
