@@ -75,7 +75,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
         self._client = Client("?", advertised)
         self._transport: asyncio.Transport
         # Frames that wait to be started, and requests that were started and whose answers are still to be written.
-        self._frames: deque[bytes] = deque()
+        self._frames: deque[Buffer] = deque()
         self._exchanges: deque[Exchange] = deque()
         # Requests without an answer that are still going on behind the back of the client (acks 0).
         self._unanswerable: dict[Exchange, None] = {}
@@ -188,7 +188,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
 
     # ---- frames ----
 
-    def _take(self, frames: list[bytes]) -> None:
+    def _take(self, frames: Sequence[Buffer]) -> None:
         """Frames have come: start what may start, and see whether more can be read."""
         if frames:
             self._frames.extend(frames)
@@ -230,7 +230,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
 
     def _drop_frames(self, *, keep_staged: bool) -> None:
         """Drop what has been read and not been started; with `keep_staged` all but the Produces."""
-        kept: deque[bytes] = deque()
+        kept: deque[Buffer] = deque()
         for frame in self._frames:
             if keep_staged and self._dispatcher.order(frame) is Order.STAGED:
                 kept.append(frame)
@@ -249,10 +249,10 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
         if self._exchanges and self._exchanges[0].answered:
             self._write_answers()
 
-    def _is_fetch(self, frame: bytes) -> bool:
+    def _is_fetch(self, frame: Buffer) -> bool:
         return self._dispatcher.order(frame) is Order.CONCURRENT
 
-    def _start(self, frame: bytes) -> None:
+    def _start(self, frame: Buffer) -> None:
         try:
             call = self._dispatcher.open(frame, self._client, self._heard_s)
         except ProtocolError as error:

@@ -22,7 +22,7 @@ class ServerLimits:
     """The largest frame [socket.request.max.bytes]."""
     requests_in_flight_max: int = 1_000
     """Requests of one connection that are read and not answered; at the limit it is not read from."""
-    fetches_running_max: int = 4
+    fetches_running_max: int = 2
     """Fetches of one connection that run at once; what they may return waits in memory for its turn."""
     idle_ms_max: int = 600_000
     """A connection that owes no answer and has been silent for so long is closed [connections.max.idle.ms]."""
