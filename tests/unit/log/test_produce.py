@@ -12,7 +12,9 @@ from tests.support.log import Bench, append, batch_bytes, errors, run_sim, targe
 from warp._crc32c import crc32c
 from warp._records import iterate_records, needs_thread, parse_header, scan_batches
 from warp.errors import ErrorCode
+from warp.log.flush import FlushLimits
 from warp.log.model import LOG_APPEND_TIME, Append, AppendOutcome, TopicRules
+from warp.log.pacing import PacingLimits
 from warp.log.produce import ProduceLimits, ProduceService
 from warp.log.recompress import CODECS
 from warp.log.segment import SegmentIndex, parse_index
@@ -22,8 +24,8 @@ GZIP = 1
 
 
 class ProduceBench(Bench):
-    def __init__(self, loop: SimLoop) -> None:
-        super().__init__(loop)
+    def __init__(self, loop: SimLoop, limits: FlushLimits | None = None) -> None:
+        super().__init__(loop, limits=limits)
         self.service = ProduceService(
             self.flusher, self.clock, limits=ProduceLimits(decompressed_bytes_max=2**20)
         )
@@ -56,6 +58,17 @@ def test_parts_that_pass_are_stored_together_and_the_others_have_their_own_error
         assert bench.metadata.ends == {1: 3, 4: 1}
         assert len(bench.store.keys) == 1
         assert bench.service.refused_batches == 2
+
+    run_sim(main)
+
+
+def test_a_request_larger_than_a_segment_is_stored_in_one() -> None:
+    async def main(loop: SimLoop) -> None:
+        bench = ProduceBench(loop, FlushLimits(pacing=PacingLimits(flush_bytes=10_000)))
+        outcomes = await bench.produce(*(append(log, value=bytes(6_000)) for log in range(4)))
+        assert errors(outcomes) == [NONE] * 4
+        assert bench.metadata.attempts == [bench.store.keys]
+        assert len(bench.store.keys) == 1
 
     run_sim(main)
 

@@ -153,6 +153,12 @@ def test_a_duplicate_that_has_left_the_window_is_out_of_order_at_once() -> None:
     assert verdicts(decided(sequenced(LOG, 2), producer=windows)) == [(OUT_OF_ORDER, -1)]
 
 
+def test_a_producer_is_known_by_its_last_five_batches() -> None:
+    decision = decided(*(sequenced(LOG, n, 100 * n) for n in range(7)))
+    window = decision.producers[ProducerKey(LOG, ProducerId(7))].batches
+    assert [written.first_sequence for written in window] == [2, 3, 4, 5, 6]
+
+
 def test_an_old_epoch_is_refused() -> None:
     decision = decided(sequenced(LOG, 0, epoch=1), producer=state(2, (0, 0, 0)))
     assert verdicts(decision) == [(ErrorCode.INVALID_PRODUCER_EPOCH, -1)]

@@ -1,0 +1,211 @@
+"""Breakages of what is promised to readers and to the agent's owner: P5 to P8."""
+
+from __future__ import annotations
+
+from tests.breakages.tree import Breakage
+
+CACHE = "tests/unit/log/test_cache.py"
+ENDS = "tests/unit/server/test_ends.py"
+FETCH = "tests/unit/log/test_fetch.py"
+FLUSH = "tests/unit/log/test_flush.py"
+LIMITS = "tests/unit/server/test_limits.py"
+LOCAL = "tests/unit/objectstore/test_local.py"
+MEMORY = "tests/unit/log/test_memory.py"
+ORDER = "tests/unit/server/test_order.py"
+PRODUCE = "tests/unit/log/test_produce.py"
+LEFTOVERS = "test_leftovers_of_a_crash_are_removed_at_the_next_start_but_not_what_a_living_process_writes"
+
+VISIBLE = (
+    Breakage(
+        "answer-before-the-readers-are-told",
+        "P5",
+        "warp/log/flush.py",
+        "            observer.committed(result, images)\n",
+        "            asyncio.get_running_loop().call_later(0.001, observer.committed, result, images)\n",
+        (f"{FLUSH}::test_readers_are_told_before_anybody_is_answered",),
+    ),
+    Breakage(
+        "find-offsets-out-of-range-in-memory",
+        "P5",
+        "warp/log/fetch.py",
+        """\
+            elif said is not None and (said.error or said.extents):
+""",
+        """\
+            elif self._tail.end_offset(query.log_id) is not None and said is None:
+                views.append(View(ErrorCode.OFFSET_OUT_OF_RANGE, asked=True))
+            elif said is not None and (said.error or said.extents):
+""",
+        (f"{FETCH}::test_offset_out_of_range_is_said_only_after_asking_the_store",),
+    ),
+    Breakage(
+        "answer-nothing-without-asking-the-store",
+        "P5",
+        "warp/log/fetch.py",
+        "        if not _is_enough(queries, views, max(bytes_min, 1), read_committed):\n",
+        "        if not _is_enough(queries, views, bytes_min, read_committed):\n",
+        (f"{FETCH}::test_a_fetch_that_would_answer_too_little_sees_what_was_committed_elsewhere_before",),
+    ),
+    Breakage(
+        "join-a-question-that-was-sent-before",
+        "P5",
+        "warp/log/refresh.py",
+        """\
+                current, self._next = self._next, None
+                await self._carry(current)
+""",
+        """\
+                current = self._next
+                await self._carry(current)
+                self._next = None
+""",
+        (f"{FETCH}::test_questions_to_the_store_coalesce_and_never_use_an_older_answer",),
+    ),
+    Breakage(
+        "wake-no-waiting-fetch",
+        "P5",
+        "warp/log/fetch.py",
+        "        self._waiters.arrived((extent.log_id, extent.size_bytes) for extent in result.extents)\n",
+        "",
+        (f"{FETCH}::test_a_waiting_fetch_is_woken_by_the_commit_that_brings_enough",),
+    ),
+    Breakage(
+        "remember-a-failed-load",
+        "P5",
+        "warp/log/cache.py",
+        "            del self._loads[chunk_id]\n            self.used_bytes -= reserved\n",
+        """\
+            if load.data:
+                del self._loads[chunk_id]
+            self.used_bytes -= reserved
+""",
+        (f"{CACHE}::test_a_failed_load_is_not_remembered",),
+    ),
+)
+
+SURVIVING = (
+    Breakage(
+        "drop-produces-of-a-client-that-has-left",
+        "P6",
+        "warp/server/connection.py",
+        "        self._drop_frames(keep_staged=True)\n        self._give_up_fetches()\n",
+        "        self._drop_frames(keep_staged=False)\n        self._give_up_fetches()\n",
+        (f"{ENDS}::test_produces_that_had_come_in_full_are_staged_after_their_client_has_left",),
+    ),
+    Breakage(
+        "remove-what-a-living-agent-writes",
+        "P6",
+        "warp/objectstore/local.py",
+        """\
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _unlink_if_there(str(path))
+""",
+        """\
+                _unlink_if_there(str(path))
+""",
+        (f"{LOCAL}::{LEFTOVERS}",),
+    ),
+)
+
+HOSTILE = (
+    Breakage(
+        "store-batches-without-checking-their-crc",
+        "P7",
+        "warp/_records.pyx",
+        """\
+        refuse(verdict, CORRUPT_MESSAGE, b"batch has a wrong CRC")
+        return
+    judge_header(verdict)
+""",
+        """\
+        pass
+    judge_header(verdict)
+""",
+        (f"{PRODUCE}::test_parts_that_pass_are_stored_together_and_the_others_have_their_own_error",),
+    ),
+    Breakage(
+        "read-on-after-a-malformed-frame",
+        "P7",
+        "warp/server/connection.py",
+        """\
+            frames = FrameSplitter.buffer_updated(self, nbytes)
+        except DecodeError as error:
+            self._close(str(error))
+            return
+""",
+        """\
+            frames = FrameSplitter.buffer_updated(self, nbytes)
+        except DecodeError:
+            return
+""",
+        (f"{LIMITS}::test_a_size_that_can_not_be_is_refused_without_memory",),
+    ),
+)
+
+BOUNDED = (
+    Breakage(
+        "grant-memory-without-end",
+        "P8",
+        "warp/log/memory.py",
+        "        return self.used_bytes + size_bytes <= self.bytes_max or self.used_bytes == 0\n",
+        "        return True\n",
+        (
+            f"{MEMORY}::test_what_fits_is_had_at_once_and_given_back",
+            f"{LIMITS}::test_a_frame_is_not_read_before_its_memory_is_there",
+        ),
+    ),
+    Breakage(
+        "keep-the-memory-of-requests",
+        "P8",
+        "warp/server/connection.py",
+        "        self._pool.memory.release(exchange.size_bytes)\n",
+        "",
+        (
+            f"{LIMITS}::test_a_frame_is_not_read_before_its_memory_is_there",
+            f"{ORDER}::test_every_order_of_three_kinds_is_answered_in_order",
+        ),
+    ),
+    Breakage(
+        "keep-the-memory-of-answers-that-nobody-takes",
+        "P8",
+        "warp/server/connection.py",
+        "            if exchange.release is not None:\n",
+        "            if exchange.release is not None and not self._is_closed:\n",
+        (f"{LIMITS}::test_the_memory_of_an_answer_that_nobody_takes_is_given_back",),
+    ),
+    Breakage(
+        "read-requests-without-end",
+        "P8",
+        "warp/server/connection.py",
+        "        waiting = len(self._frames) + len(self._exchanges) + len(self._unanswerable)\n",
+        "        waiting = len(self._frames)\n",
+        (
+            f"{LIMITS}::test_reading_stops_at_the_limit_of_requests_and_goes_on_below_it",
+            f"{LIMITS}::test_produces_without_acks_count_as_in_flight",
+        ),
+    ),
+    Breakage(
+        "cache-without-end",
+        "P8",
+        "warp/log/cache.py",
+        "        while self.used_bytes + size > self.bytes_max:\n",
+        "        while len(self._entries) > self.bytes_max:\n",
+        (f"{CACHE}::test_the_bound_holds_at_every_moment_under_many_readers",),
+    ),
+    Breakage(
+        "decompress-without-end",
+        "P8",
+        "warp/log/produce.py",
+        "            decompressed_bytes_max=self._limits.decompressed_bytes_max,\n",
+        "            decompressed_bytes_max=2**31 - 1,\n",
+        (f"{PRODUCE}::test_the_rules_of_the_topic_hold",),
+    ),
+    Breakage(
+        "write-into-the-reserve-of-the-disk",
+        "P8",
+        "warp/objectstore/local.py",
+        "        if free_bytes - size_bytes < self._reserve_free_bytes:\n",
+        "        if free_bytes < size_bytes:\n",
+        (f"{LOCAL}::test_below_the_reserve_writes_are_refused_and_deletes_still_work",),
+    ),
+)

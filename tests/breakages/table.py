@@ -1,0 +1,21 @@
+"""The ways in which the product is broken: one promise each, one edit each, and the tests that have to notice.
+
+ARCHITECTURE.md lists the promises. The tests named are the narrow, quick ones; others may notice too. A breakage should
+look harmless: what nobody would write by mistake shows nothing. When its text is no longer there, because the code has
+changed, it has to be rewritten; test_table.py says so in every run of the tests.
+"""
+
+from __future__ import annotations
+
+from tests.breakages import serving, storing
+
+BREAKAGES = (
+    *storing.ACKNOWLEDGED,
+    *storing.ATOMIC,
+    *storing.OFFSETS,
+    *storing.IDEMPOTENT,
+    *serving.VISIBLE,
+    *serving.SURVIVING,
+    *serving.HOSTILE,
+    *serving.BOUNDED,
+)
