@@ -8,7 +8,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet --constraint tools/constraints.txt
 KAFKAJS := tests/clients/kafkajs/node_modules
-NATIVE_TESTS := $(wildcard tests/unit/test_record*.py tests/unit/test_compression*.py tests/unit/test_crc32c*.py)
+NATIVE_TESTS := tests/wire $(foreach noun,record compression crc32c native,$(wildcard tests/unit/test_$(noun)*.py))
 LOCKED := mkdir -p build && flock build/lock
 # What is given to the program that a target runs: make run ARGS='--seconds 10', make test ARGS='-k fetch -x'.
 ARGS ?=
@@ -41,7 +41,7 @@ breakages: build $(VENV)/.stamp-dev ## Break the code on purpose, one way at a t
 
 test-debug: $(VENV)/.stamp-dev ## Run the tests of the native core on the debug build: bounds, overflow, assertions
 	@$(LOCKED) env WARP_DEBUG_BUILD=1 $(PY) setup.py --quiet build --build-lib build/debug
-	$(PY) -m pytest --override-ini pythonpath='build/debug .' -m 'not toolchain' tests/wire $(NATIVE_TESTS) $(ARGS)
+	$(PY) -m pytest --override-ini pythonpath='build/debug .' -m 'not toolchain' $(NATIVE_TESTS) $(ARGS)
 
 test-cross: build $(VENV)/.stamp-dev ## Run native code for aarch64 (needs its cross compiler and qemu-user-static)
 	$(PY) -m pytest -m toolchain --ignore tests/clients $(ARGS)
