@@ -22,7 +22,8 @@ from warp.errors import ErrorCode, KafkaError, ProtocolError
 from warp.handlers.context import Client, Endpoint, Held, Later, NoAnswer
 from warp.handlers.table import Order
 from warp.protocol import DecodeError, FrameSplitter
-from warp.server.dispatch import OUTCOME_DROPPED, Call
+from warp.server.dispatch import OUTCOME_DROPPED
+from warp.server.exchange import Exchange
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,25 +43,6 @@ HOLD_REQUESTS: Final = 1
 HOLD_MEMORY: Final = 2
 HOLD_ANSWERS: Final = 4
 HOLD_END: Final = 8
-
-
-class Exchange:
-    """One request that has been started, and what becomes of it."""
-
-    __slots__ = ("answered", "call", "closes", "order", "parts", "release", "size_bytes", "task")
-
-    def __init__(self, call: Call, size_bytes: int) -> None:
-        self.call = call
-        self.order = call.entry.order
-        self.size_bytes = size_bytes
-        """Memory that is charged for its frame until it is answered."""
-        self.task: asyncio.Task[Any] | None = None
-        self.answered = False
-        self.parts: Sequence[Buffer] = ()
-        self.release: Callable[[], None] | None = None
-        """Gives back the memory of the answer."""
-        self.closes: str | None = None
-        """Why the connection ends in place of an answer."""
 
 
 class Connection(FrameSplitter, asyncio.BufferedProtocol):

@@ -1,0 +1,31 @@
+"""One request between its start and the moment when its answer has been written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Sequence
+
+    from warp.protocol import Buffer
+    from warp.server.dispatch import Call
+
+
+class Exchange:
+    """One request that has been started, and what becomes of it."""
+
+    __slots__ = ("answered", "call", "closes", "order", "parts", "release", "size_bytes", "task")
+
+    def __init__(self, call: Call, size_bytes: int) -> None:
+        self.call = call
+        self.order = call.entry.order
+        self.size_bytes = size_bytes
+        """Memory that is charged for its frame until it is answered."""
+        self.task: asyncio.Task[Any] | None = None
+        self.answered = False
+        self.parts: Sequence[Buffer] = ()
+        self.release: Callable[[], None] | None = None
+        """Gives back the memory of the answer."""
+        self.closes: str | None = None
+        """Why the connection ends in place of an answer."""
