@@ -184,7 +184,7 @@ def set_them_all_off() -> None:
     outcomes = {"that the limit holds": hold(2 * ADDRESS_SPACE_SLACK_BYTES)}
     for name, (codec, bomb) in bombs.items():
         outcomes[name] = defuse(codec, bomb)
-    print(json.dumps(outcomes))  # noqa: T201
+    print(json.dumps(outcomes))
 
 
 @pytest.fixture(scope="module")
