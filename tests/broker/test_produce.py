@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from tests.broker.client import Client, fetch_request, produce_request
+from tests.broker.client import Client, fetch_request, joined, produce_request
 from tests.broker.support import MIB, NOW_MS, Broker, RunWithBroker, batch
 from tests.support.batches import patched, plain_records, raw_batch
 from warp._records import build_batch, iterate_records
 from warp.errors import ErrorCode
-from warp.ids import NO_TOPIC_ID
+from warp.ids import NO_TOPIC_ID, TopicId
+from warp.metadata.model import NewTopic
 from warp.protocol import ApiKey
 from warp.protocol.messages.offsets import ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic
 
@@ -388,5 +389,20 @@ def test_many_connections_at_once_each_find_their_own_records_in_order(
             for writer in range(partition, 12, 3):
                 own = [value for value in values if value is not None and value.startswith(b"%d/" % writer)]
                 assert own == [b"%d/%d" % (writer, number) for number in range(20)]
+
+    with_memory_broker(test)
+
+
+def test_a_topic_that_another_agent_made_anew_is_found_by_name(with_memory_broker: RunWithBroker) -> None:
+    async def test(broker: Broker) -> None:
+        name = await broker.topic()
+        store, old_id = broker.agent._metadata, broker.topic_id(name)
+        await store.delete_topics([old_id])
+        await store.create_topics([NewTopic(name, TopicId(bytes(range(16))), 1)])
+        broker.agent.catalogue._checked_s = float("-inf")
+        client = await broker.connect()
+        answer = await client.produce(name, batch(b"new life"))
+        assert (answer.error_code, answer.base_offset) == (0, 0)
+        assert joined((await client.fetch(name)).records)
 
     with_memory_broker(test)

@@ -121,6 +121,11 @@ class CatalogueService:
         """The agent's own settings, by Kafka's names."""
         return self._broker
 
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the snapshot may answer by name without a look at the store."""
+        return self._clock.monotonic() - self._checked_s < NAME_FRESHNESS_S
+
     def at_hand(
         self, *, names: Collection[str] = (), topic_ids: Collection[TopicId] = ()
     ) -> Catalogue | None:
@@ -128,7 +133,7 @@ class CatalogueService:
         catalogue = self._current
         if not all(topic_id in catalogue.by_id for topic_id in topic_ids):
             return None
-        if names and not (self._is_fresh() and all(name in catalogue.by_name for name in names)):
+        if names and not (self.is_fresh and all(name in catalogue.by_name for name in names)):
             return None
         return catalogue
 
@@ -141,7 +146,7 @@ class CatalogueService:
 
     async def everything(self) -> Catalogue:
         """A snapshot to list all topics from, at most a second out of date."""
-        return self._current if self._is_fresh() else await self.refresh()
+        return self._current if self.is_fresh else await self.refresh()
 
     async def refresh(self) -> Catalogue:
         """The snapshot of a moment after this was called. Those who ask meanwhile share one look at the store."""
@@ -234,9 +239,6 @@ class CatalogueService:
             return _refusal(ErrorCode.INVALID_TOPIC_EXCEPTION, topic.name, catalogue)
         made_up = (LogId(-1),) * topic.partitions
         return self._info(Topic(topic.name, topic.topic_id, made_up, topic.configs, topic.replication_factor))
-
-    def _is_fresh(self) -> bool:
-        return self._clock.monotonic() - self._checked_s < NAME_FRESHNESS_S
 
     def _apply(self, changes: CatalogueChanges) -> Catalogue:
         by_id = dict(self._current.by_id)

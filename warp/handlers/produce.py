@@ -11,8 +11,8 @@ Kafka.
 Transactions are not served yet: a transactional batch, or a transactional id, gets
 TRANSACTIONAL_ID_AUTHORIZATION_FAILED in every partition, as InitProducerId answers.
 
-A topic is taken from the catalogue as it is at hand, because a snapshot that is too old does no harm: the commit finds
-out that a log is gone. Only for what it does not know the store is asked.
+A topic named by id is taken from the catalogue at hand, because the commit finds out that a log is gone; one that is
+named by name may have been created anew elsewhere, so the snapshot must not be older than a second.
 
 Version notes: below v7 zstd is refused (KIP-110). v8 reports the records at fault (KIP-467). v13 names topics by id
 (KIP-516).
@@ -59,11 +59,13 @@ _IDS_SINCE = 13
 
 def produce(context: RequestContext, request: ProduceRequest) -> Any:
     """Stage the batches; what is left is waiting for the commit."""
-    plan = _Plan(context, request, context.services.catalogue.current)
+    topics = context.services.catalogue
+    plan = _Plan(context, request, topics.current)
     if plan.is_transactional:
         code = ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
         return produce_failed(context, request, code, "transactions are not served")
-    return _after_lookup(context, request) if plan.has_unknown_topics else _stage(plan)
+    is_stale = not topics.is_fresh and context.version < _IDS_SINCE
+    return _after_lookup(context, request) if plan.has_unknown_topics or is_stale else _stage(plan)
 
 
 async def _after_lookup(context: RequestContext, request: ProduceRequest) -> Any:
