@@ -5,23 +5,31 @@ from __future__ import annotations
 import time
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic
 
 from tests.clients.records import sample_records
 
+Record = tuple[bytes | None, bytes | None]
 CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
 
 
-def read_partition(bootstrap: str, topic: str, count: int, partition: int = 0, timeout_s: float = 60.0) -> list:
+def read_partition(
+    bootstrap: str, topic: str, count: int, partition: int = 0, timeout_s: float = 60.0
+) -> list[Message]:
     """The first `count` messages of a partition, read with assign() alone."""
-    consumer = Consumer({
-        "bootstrap.servers": bootstrap, "group.id": "unused", "enable.auto.commit": False,
-        "auto.offset.reset": "earliest", "check.crcs": True,
-    })
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "unused",
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            "check.crcs": True,
+        }
+    )
     try:
         consumer.assign([TopicPartition(topic, partition, 0)])
-        messages: list = []
+        messages: list[Message] = []
         end = time.monotonic() + timeout_s
         while len(messages) < count and time.monotonic() < end:
             for message in consumer.consume(min(count - len(messages), 10_000), 1.0):
@@ -33,16 +41,18 @@ def read_partition(bootstrap: str, topic: str, count: int, partition: int = 0, t
         consumer.close()
 
 
-def produce_all(bootstrap: str, topic: str, records: list, **options: object) -> list[int]:
+def produce_all(bootstrap: str, topic: str, records: list[Record], **options: object) -> list[int]:
     """Sends all records to partition 0 and returns the offsets that were acknowledged, in delivery order."""
     offsets: list[int] = []
     errors: list[KafkaError] = []
 
-    def delivered(error: KafkaError | None, message: object) -> None:
+    def delivered(error: KafkaError | None, message: Message) -> None:
         if error is not None:
             errors.append(error)
         else:
-            offsets.append(message.offset())  # type: ignore[attr-defined]
+            offset = message.offset()
+            assert offset is not None
+            offsets.append(offset)
 
     producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 5, **options})
     for key, value in records:
@@ -76,7 +86,7 @@ def test_each_level_of_acknowledgement_stores_the_records(bootstrap: str, topic:
 
 def test_headers_and_timestamps_come_back(bootstrap: str, topic: str) -> None:
     producer = Producer({"bootstrap.servers": bootstrap})
-    headers = [("a", b"1"), ("b", None), ("a", b"")]
+    headers: list[tuple[str, str | bytes | None]] = [("a", b"1"), ("b", None), ("a", b"")]
     stamp_ms = int(time.time() * 1000) - 86_400_000
     producer.produce(topic, b"value", b"key", partition=0, headers=headers, timestamp=stamp_ms)
     assert producer.flush(30) == 0
@@ -146,10 +156,15 @@ def test_a_million_records_arrive_once_and_in_order(bootstrap: str, topic: str) 
     count, partitions = 1_000_000, 4
     admin = AdminClient({"bootstrap.servers": bootstrap})
     admin.create_topics([NewTopic(topic, partitions, 1)])[topic].result(30)
-    producer = Producer({
-        "bootstrap.servers": bootstrap, "enable.idempotence": True, "compression.type": "lz4",
-        "queue.buffering.max.messages": 200_000, "linger.ms": 5,
-    })
+    producer = Producer(
+        {
+            "bootstrap.servers": bootstrap,
+            "enable.idempotence": True,
+            "compression.type": "lz4",
+            "queue.buffering.max.messages": 200_000,
+            "linger.ms": 5,
+        }
+    )
     for number in range(count):
         while True:
             try:
@@ -160,4 +175,4 @@ def test_a_million_records_arrive_once_and_in_order(bootstrap: str, topic: str) 
     assert producer.flush(120) == 0
     for partition in range(partitions):
         messages = read_partition(bootstrap, topic, count // partitions, partition, timeout_s=120)
-        assert [int(m.value()) for m in messages] == list(range(partition, count, partitions))
+        assert [int(m.value() or b"") for m in messages] == list(range(partition, count, partitions))

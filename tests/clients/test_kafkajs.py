@@ -17,7 +17,9 @@ FOLDER = Path(__file__).parent / "kafkajs"
 
 @pytest.mark.parametrize("idempotent", ["plain", "idempotent"])
 @pytest.mark.parametrize("codec", ["none", "gzip", "snappy"])
-def test_kafkajs_records_are_read_by_librdkafka(bootstrap: str, topic: str, codec: str, idempotent: str) -> None:
+def test_kafkajs_records_are_read_by_librdkafka(
+    bootstrap: str, topic: str, codec: str, idempotent: str
+) -> None:
     node = require_tool("node")
     require_folder(FOLDER / "node_modules", "run `make clients`, which installs it with npm")
     command = [node, str(FOLDER / "produce.mjs"), bootstrap, topic, codec, idempotent, "200"]

@@ -1,4 +1,4 @@
-"""A Produce over 50 partitions of 10 topics, the agent killed at any moment: all of it is there afterwards, or nothing (P2)."""
+"""A Produce over 50 partitions of 10 topics, its agent killed at any moment: all of it is there, or nothing (P2)."""
 
 from __future__ import annotations
 

@@ -19,6 +19,14 @@ KILLS = 6
 PARTITIONS = 3
 
 
+def place_of(message: Message) -> tuple[int, int]:
+    """Partition and offset."""
+    partition, offset = message.partition(), message.offset()
+    assert partition is not None
+    assert offset is not None
+    return partition, offset
+
+
 class Load:
     """An idempotent producer in a thread of its own that numbers its records and remembers what was acknowledged."""
 
@@ -40,8 +48,8 @@ class Load:
         if error is not None:
             self.failures.append(error)
             return
-        place = (message.partition(), message.offset())
-        if self.acknowledged.setdefault(place, message.value()) != message.value():
+        place, value = place_of(message), message.value() or b""
+        if self.acknowledged.setdefault(place, value) != value:
             self.moved.append(f"two records were acknowledged at {place}")
 
     def _run(self) -> None:
@@ -92,4 +100,4 @@ def test_acknowledged_records_survive_kills_once_and_in_order(agent: AgentProces
         assert [m.value() for m in messages] == expected
         assert [m.offset() for m in messages] == list(range(len(expected)))
         for message in messages:
-            assert load.acknowledged[partition, message.offset()] == message.value()
+            assert load.acknowledged[place_of(message)] == message.value()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from warp.units import approximate_size, format_duration_ms, format_size, parse_duration_ms, parse_size
 

@@ -103,11 +103,11 @@ class _LiveView:
         """Draw the sample over the last one."""
         self._history.append(sample.consumed_bytes_per_s)
         produced, consumed = map(approximate_size, (sample.produced_bytes_per_s, sample.consumed_bytes_per_s))
-        half, most = sample.latency_ms(0.5), sample.latency_ms(0.99)
+        p50, p99 = sample.latency_ms(0.5), sample.latency_ms(0.99)
         rows = [
             f"produced   {sample.produced_per_s:>10,.0f} records/s   {produced}/s",
             f"consumed   {sample.consumed_per_s:>10,.0f} records/s   {consumed}/s",
-            f"latency    {half:>7.1f} ms half   {most:>7.1f} ms 99 of 100   (from send to receive)",
+            f"latency    p50 {p50:>7.1f} ms   p99 {p99:>7.1f} ms   (end to end, from send to receive)",
             f"lag        {sample.lag:>10,} records   in total {sample.consumed_total:,}",
             f"           {self._bars()}",
             "           Ctrl-C ends the demo",

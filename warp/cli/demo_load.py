@@ -61,8 +61,8 @@ class Sample:
         produced, consumed = map(approximate_size, (self.produced_bytes_per_s, self.consumed_bytes_per_s))
         return (
             f"{self.seconds:6.1f} s  produced {self.produced_per_s:,.0f}/s ({produced}/s)  "
-            f"consumed {self.consumed_per_s:,.0f}/s ({consumed}/s)  latency {self.latency_ms(0.5):.1f} ms half, "
-            f"{self.latency_ms(0.99):.1f} ms 99 of 100  lag {self.lag}"
+            f"consumed {self.consumed_per_s:,.0f}/s ({consumed}/s)  latency p50 {self.latency_ms(0.5):.1f} ms, "
+            f"p99 {self.latency_ms(0.99):.1f} ms  lag {self.lag}"
         )
 
 
@@ -89,10 +89,10 @@ class Summary:
             fate = f"{counts.consumed:,} came back, {counts.misplaced:,} of them out of place"
             fate += f", {counts.failed:,} were not stored"
         size = approximate_size(counts.produced_bytes)
-        half, most = (quantile(self.latencies_s, share) * 1000 for share in (0.5, 0.99))
+        p50, p99 = (quantile(self.latencies_s, share) * 1000 for share in (0.5, 0.99))
         return (
             f"In {self.seconds:.1f} s {counts.produced:,} records ({size}) were stored durably; {fate}.\n"
-            f"From send to receive: half within {half:.1f} ms, 99 of 100 within {most:.1f} ms."
+            f"From send to receive: p50 {p50:.1f} ms, p99 {p99:.1f} ms."
         )
 
 
