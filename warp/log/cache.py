@@ -39,7 +39,10 @@ class _Image:
         self._parts = [memoryview(part) for part in parts if len(part)]
         self._ends = list(accumulate(len(part) for part in self._parts))
         self.size_bytes = self._ends[-1] if self._ends else 0
-        self.held_bytes = self.size_bytes + len(self._parts) * _PART_BYTES
+        # A view keeps all of the frame alive that it was cut from: each counts once, and whole.
+        owners = {id(part.obj): part.obj for part in self._parts}
+        owned_bytes = sum(memoryview(owner).nbytes for owner in owners.values())
+        self.held_bytes = owned_bytes + len(self._parts) * _PART_BYTES
 
     def views(self, position: int, size: int) -> list[memoryview] | None:
         """The pieces of `[position, position + size)`; None when the image ends before."""
@@ -172,7 +175,7 @@ class ChunkCache:
     def put_segment(self, key: str, image: Buffer | Sequence[Buffer]) -> None:
         """Enter an object that was just written; `image` is all of it, in one piece or in order.
 
-        The cache keeps references to the pieces: they must own no more memory than they show.
+        The cache keeps references to the pieces, and counts the whole of what these are views of.
         """
         parts = [image] if isinstance(image, bytes | bytearray | memoryview) else image
         entry = _Image(parts)

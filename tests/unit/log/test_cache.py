@@ -187,6 +187,20 @@ def test_the_bound_holds_at_every_moment_under_many_readers() -> None:
     run(scenario)
 
 
+def test_a_chunk_makes_no_room_before_its_reader_has_copied_from_it() -> None:
+    async def scenario() -> None:
+        store = GatedStore(dict.fromkeys("ab", DATA))
+        cache = make_cache(store, bytes_max=CHUNK)
+        first, second = [asyncio.create_task(read(cache, name, 0, 10)) for name in "ab"]
+        while len(store.gets) < 2:
+            assert not second.done()
+            await asyncio.sleep(0)
+        assert first.done()
+        assert await second == DATA[:10]
+
+    run(scenario)
+
+
 def test_readers_that_wait_for_room_can_be_cancelled() -> None:
     async def scenario() -> None:
         store = GatedStore(dict.fromkeys("abc", DATA))
@@ -297,3 +311,16 @@ def test_close_stops_loads_in_flight() -> None:
 def test_a_cache_smaller_than_a_chunk_is_refused() -> None:
     with pytest.raises(ValueError, match="can't hold a chunk"):
         ChunkCache(GatedStore.__new__(GatedStore), bytes_max=99, chunk_bytes=100)  # type: ignore[arg-type]
+
+
+def test_a_segment_counts_with_all_the_memory_that_its_pieces_keep_alive() -> None:
+    async def scenario() -> None:
+        cache = make_cache(GatedStore({}), bytes_max=10_000)
+        frame = memoryview(bytes(5_000))
+        cache.put_segment("views", [frame[10:60], frame[100:150]])
+        assert 5_000 <= cache.used_bytes < 6_000
+        cache.put_segment("another", [memoryview(bytes(6_000))[:1]])
+        assert 6_000 <= cache.used_bytes < 7_000
+        assert cache.views("views", 0, 50) is None
+
+    run(scenario)
