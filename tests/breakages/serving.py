@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.breakages.tree import Breakage
 
 CACHE = "tests/unit/log/test_cache.py"
+CRASH = "tests/unit/metadata/test_crash.py"
 ENDS = "tests/unit/server/test_ends.py"
 FETCH = "tests/unit/log/test_fetch.py"
 FLUSH = "tests/unit/log/test_flush.py"
@@ -81,6 +82,14 @@ VISIBLE = (
 """,
         (f"{CACHE}::test_a_failed_load_is_not_remembered",),
     ),
+    Breakage(
+        "let-watermarks-go-back",
+        "P5",
+        "warp/log/tail.py",
+        "            tail.state = _newer(tail.state, state)\n",
+        "            tail.state = state\n",
+        (f"{FETCH}::test_watermarks_never_go_back",),
+    ),
 )
 
 SURVIVING = (
@@ -104,6 +113,14 @@ SURVIVING = (
                 _unlink_if_there(str(path))
 """,
         (f"{LOCAL}::{LEFTOVERS}",),
+    ),
+    Breakage(
+        "start-without-the-checkpoint",
+        "P6",
+        "warp/metadata/sqlite.py",
+        '            connection.execute("pragma wal_checkpoint(truncate)")\n',
+        "",
+        (f"{CRASH}::test_a_start_writes_what_it_finds_in_the_log_to_the_database_file",),
     ),
 )
 
@@ -138,6 +155,14 @@ HOSTILE = (
         except DecodeError:
             return
 """,
+        (f"{LIMITS}::test_a_size_that_can_not_be_is_refused_without_memory",),
+    ),
+    Breakage(
+        "read-a-frame-of-any-size",
+        "P7",
+        "warp/server/connection.py",
+        "        FrameSplitter.__init__(self, pool.receive_buffer, pool.frame_bytes_max, pool.memory.try_reserve)\n",
+        "        FrameSplitter.__init__(self, pool.receive_buffer, 2**31 - 1, pool.memory.try_reserve)\n",
         (f"{LIMITS}::test_a_size_that_can_not_be_is_refused_without_memory",),
     ),
 )
@@ -207,5 +232,21 @@ BOUNDED = (
         "        if free_bytes - size_bytes < self._reserve_free_bytes:\n",
         "        if free_bytes < size_bytes:\n",
         (f"{LOCAL}::test_below_the_reserve_writes_are_refused_and_deletes_still_work",),
+    ),
+    Breakage(
+        "seal-without-end",
+        "P8",
+        "warp/log/flush.py",
+        "            and self._sealed_bytes < self._limits.sealed_bytes_max\n",
+        "",
+        (f"{FLUSH}::test_nothing_is_sealed_while_sealed_segments_hold_all_the_bytes_that_they_may",),
+    ),
+    Breakage(
+        "evict-what-is-being-read",
+        "P8",
+        "warp/log/cache.py",
+        "            victim = next((chunk_id for chunk_id in self._entries if chunk_id not in self._pins), None)\n",
+        "            victim = next(iter(self._entries), None)\n",
+        (f"{CACHE}::test_a_chunk_makes_no_room_before_its_reader_has_copied_from_it",),
     ),
 )

@@ -325,4 +325,28 @@ IDEMPOTENT = (
 """,
         (f"{ORDER}::test_produces_are_staged_one_after_the_other_and_committed_side_by_side",),
     ),
+    Breakage(
+        "accept-a-fenced-epoch",
+        "P4",
+        "warp/metadata/commit.py",
+        "    if batch.base_sequence == expected and batch.producer_epoch >= state.epoch:\n",
+        "    if batch.base_sequence == expected:\n",
+        (f"{COMMIT}::test_an_old_epoch_is_refused",),
+    ),
+    Breakage(
+        "fail-followers-that-may-be-committed",
+        "P4",
+        "warp/log/flush.py",
+        "            if number > after and not segment.may_be_committed:\n",
+        "            if number > after:\n",
+        (f"{FLUSH}::test_a_failure_is_not_told_to_followers_whose_own_commit_may_have_happened",),
+    ),
+    Breakage(
+        "give-up-an-unknown-commit-that-nobody-waits-for",
+        "P4",
+        "warp/log/committer.py",
+        "        if not segment.is_unknown and not segment.is_wanted:\n",
+        "        if not segment.is_wanted:\n",
+        (f"{FLUSH}::test_while_the_outcome_is_unknown_the_only_answer_is_a_time_out",),
+    ),
 )

@@ -307,6 +307,24 @@ def test_a_group_of_unknown_outcome_is_resolved_one_by_one_as_it_was() -> None:
     run_sim(main)
 
 
+def test_a_failure_is_not_told_to_followers_whose_own_commit_may_have_happened() -> None:
+    async def main(loop: SimLoop) -> None:
+        bench = Bench(loop)
+        bench.store.delays_s = {1: 1.0}
+        bench.metadata.lost_answers = {1: OutcomeUnknown("lost")}
+        bench.metadata.poison = lambda segment: (
+            MetadataError("damaged")
+            if len(bench.metadata.attempts) > 1 and segment.key == bench.store.keys[0]
+            else None
+        )
+        units = [await bench.segment(append(1, producer=5, sequence=number)) for number in range(2)]
+        assert (await units[1].result)[0] == AppendOutcome(NONE, 1, -1, 0)
+        assert units[0].result.cancelled()
+        assert bench.metadata.ends == {1: 2}
+
+    run_sim(main)
+
+
 def test_a_segment_that_the_store_refuses_fails_and_takes_its_followers_along() -> None:
     async def main(loop: SimLoop) -> None:
         bench = Bench(loop)
@@ -443,6 +461,22 @@ def test_requests_wait_when_the_bounds_are_reached_and_keep_their_order() -> Non
         assert entered == list(range(20))
         assert [answer[0].base_offset for answer in answers] == list(range(20))
         assert bench.flusher.waiting_bytes == bench.flusher.sealed_bytes == 0
+
+    run_sim(main)
+
+
+def test_nothing_is_sealed_while_sealed_segments_hold_all_the_bytes_that_they_may() -> None:
+    limits = FlushLimits(pacing=PacingLimits(flush_bytes=3_000), uploads_max=8, sealed_bytes_max=5_000)
+
+    async def main(loop: SimLoop) -> None:
+        bench = Bench(loop, limits=limits)
+        bench.store.put_delay_s = 1.0
+        adding = [asyncio.ensure_future(bench.add(append(1, value=bytes(3_000)))) for _ in range(5)]
+        await asyncio.sleep(0.5)
+        assert len(bench.store.keys) == 2
+        assert bench.flusher.sealed_bytes > 5_000
+        answers = await results([await added for added in adding])
+        assert [answer[0].base_offset for answer in answers] == list(range(5))
 
     run_sim(main)
 

@@ -66,6 +66,21 @@ def test_a_process_killed_at_any_statement_of_a_commit_leaves_all_of_it_or_nothi
         recovered.close()
 
 
+def test_a_start_writes_what_it_finds_in_the_log_to_the_database_file(path: Path, tmp_path: Path) -> None:
+    store = sqlite_store(path)
+    [log] = store.new_topic("t").logs
+    store.commit_batches(batch(log, count=3))
+    expected = contents(store, [log])
+    left = copy_files(path, tmp_path / "left")
+    store.close()
+    recovered = sqlite_store(left)
+    file = shutil.copy(left, tmp_path / "file.sqlite")
+    recovered.close()
+    alone = sqlite_store(file)
+    assert contents(alone, [log]) == expected
+    alone.close()
+
+
 def test_a_torn_log_gives_back_a_state_that_was_committed(path: Path, tmp_path: Path) -> None:
     store = sqlite_store(path)
     [log] = store.new_topic("t").logs
