@@ -150,6 +150,8 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
         silent_ms = (now_s - self._heard_s) * 1000
         if self._is_closed or self._hold & HOLD_ANSWERS:
             self._check_unsent(now_s)
+        elif self._hold:
+            return  # it is us who don't read: the peer can't be blamed for its silence
         elif self.reserved_bytes:
             self._check_partial_frame(now_s, silent_ms)
         elif silent_ms >= self._limits.idle_ms_max and not self._is_busy() and not self.blocked:
@@ -467,6 +469,8 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
     def _read_again(self, reason: int) -> None:
         was, self._hold = self._hold, self._hold & ~reason
         if was and not self._hold:
+            self._heard_s = self._clock.monotonic()
+            self._partial_since_s = None
             self._transport.resume_reading()
 
     def _forget_partial_frame(self) -> None:

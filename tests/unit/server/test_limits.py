@@ -224,6 +224,27 @@ def test_a_peer_that_stops_inside_a_frame_is_closed_long_before_an_idle_one() ->
     run(test)
 
 
+def test_a_frame_that_nobody_reads_on_is_waited_for() -> None:
+    async def test() -> None:
+        bench = Bench(requests_in_flight_max=2, partial_frame_ms_max=30_000)
+        peer = bench.connect()
+        peer.feed(frame(1, produce()) + frame(2, produce()) + struct.pack(">i", 1000) + bytes(100))
+        assert peer.is_paused()
+        bench.clock.now_s += 3600
+        peer.connection.check(bench.clock.now_s)
+        bench.end("commit")
+        await settle()
+        assert not peer.is_paused()
+        peer.connection.check(bench.clock.now_s)
+        assert peer.ended() is None
+        assert peer.answered() == [1]
+        bench.clock.now_s += 31
+        peer.connection.check(bench.clock.now_s)
+        assert peer.ended() == "close"
+
+    run(test)
+
+
 def test_a_frame_that_drips_in_is_not_waited_for_without_end() -> None:
     async def test() -> None:
         bench = Bench(frame_ms_max=60_000)
