@@ -42,7 +42,7 @@ def read_partition(
 
 
 def produce_all(bootstrap: str, topic: str, records: list[Record], **options: object) -> list[int]:
-    """Sends all records to partition 0 and returns the offsets that were acknowledged, in delivery order."""
+    """Sends all records to partition 0; their offsets in order of delivery, -1 where acks are off."""
     offsets: list[int] = []
     errors: list[KafkaError] = []
 
@@ -51,8 +51,7 @@ def produce_all(bootstrap: str, topic: str, records: list[Record], **options: ob
             errors.append(error)
         else:
             offset = message.offset()
-            assert offset is not None
-            offsets.append(offset)
+            offsets.append(-1 if offset is None else offset)
 
     producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 5, **options})
     for key, value in records:
