@@ -74,8 +74,7 @@ def test_the_copy_is_broken_and_mended_and_what_it_came_from_is_left_alone(tmp_p
     assert sorted(path.name for path in copy.iterdir()) == ["test_value.py", "value.py"]
     breakage = Breakage("b", "P1", "value.py", "VALUE = 1", "VALUE = 2", ("test_value.py",))
     assert tree.run(breakage.caught_by)[0] == 0
-    for _ in range(2):
-        with tree.broken(breakage):
-            assert judge(*tree.run(breakage.caught_by)).caught_by == "test_value.py::test_it"
-        assert tree.run(breakage.caught_by)[0] == 0
+    with tree.broken(breakage):
+        assert judge(*tree.run(breakage.caught_by)).caught_by == "test_value.py::test_it"
+    assert tree.run(breakage.caught_by)[0] == 0
     assert (root / "value.py").read_text() == "VALUE = 1\n"
