@@ -3,7 +3,8 @@
 Whoever awaits one `stage` after the other keeps the order of a connection, however long the batches of one request take
 to be checked. Small and uncompressed batches are checked on the loop. Large compressed ones go to a thread, which lets
 the interpreter lock go for the decompression; as many are decompressed at a time as there are threads, and none may
-expand beyond `decompressed_bytes_max`, so memory stays bounded.
+expand beyond `decompressed_bytes_max`, so memory stays bounded. Batches that change their codec are new bytes, a
+thousand times as many perhaps as the client sent: memory for them is set aside before, and they are made one by one.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ from warp.clock import Clock
 from warp.errors import ErrorCode
 from warp.log.buffer import Unit, WaitingBatch
 from warp.log.flush import Flusher
+from warp.log.memory import MemoryBudget
 from warp.log.model import Append, AppendOutcome
 from warp.log.observer import FlushObserver
-from warp.log.recompress import CODECS, recompress
+from warp.log.recompress import CODEC_AT, CODEC_MASK, CODECS, recompress
 from warp.objectstore.base import Buffer
 
 RECOMPRESSED_INLINE_BYTES_MAX = 16 * 1024
@@ -49,6 +51,8 @@ class ProduceLimits:
     threads: int = 2
     decompressed_bytes_max: int = 64 * 2**20
     """The most that the records of one compressed batch may hold."""
+    recompressed_bytes_max: int = 64 * 2**20
+    """What all batches that change their codec may take until they are stored. A larger one waits to be alone."""
 
 
 class Staged(NamedTuple):
@@ -76,6 +80,7 @@ class ProduceService:
         self._limits = limits or ProduceLimits()
         self._observer = observer or FlushObserver()
         self._threads = ThreadPoolExecutor(self._limits.threads, thread_name_prefix="warp-validate")
+        self._recompressed = MemoryBudget(self._limits.recompressed_bytes_max)
         self.refused_batches = 0
 
     async def stage(self, appends: Sequence[Append], timeout_ms: int) -> Staged:
@@ -89,16 +94,26 @@ class ProduceService:
         deadline = begin + min(max(timeout_ms, 0), _TIMEOUT_MAX_MS) / 1000
         loop = asyncio.get_running_loop()
         outcomes: list[AppendOutcome | None] = [None] * len(appends)
+        room = _Room(self._recompressed, self._recompressed_bytes(appends))
+        await room.reserve()
         batches = []
-        for part, checking in enumerate(self._check_all(loop, appends)):
-            checked = checking if isinstance(checking, tuple) else await checking
-            if isinstance(checked, AppendOutcome):
-                outcomes[part] = checked
-                self.refused_batches += 1
-            else:
-                batches.append(WaitingBatch(part, appends[part].target, *checked))
+        try:
+            for part, checking in enumerate(self._check_all(loop, appends)):
+                if isinstance(checking, BatchRules):
+                    checked = await self._recompress(loop, appends[part], checking, room)
+                else:
+                    checked = checking if isinstance(checking, tuple) else await checking
+                if isinstance(checked, AppendOutcome):
+                    outcomes[part] = checked
+                    self.refused_batches += 1
+                else:
+                    batches.append(WaitingBatch(part, appends[part].target, *checked))
+        except BaseException:
+            room.release()
+            raise
         self._observer.validated(self._clock.monotonic() - begin)
         unit = Unit(batches, outcomes, deadline, loop.create_future())
+        room.release_with(unit.result)
         if batches:
             await self._flusher.add(unit)
         else:
@@ -111,17 +126,19 @@ class ProduceService:
 
     def _check_all(
         self, loop: asyncio.AbstractEventLoop, appends: Sequence[Append]
-    ) -> list[Checked | asyncio.Future[Checked]]:
-        """Check every part, or have a thread check it."""
+    ) -> list[Checked | asyncio.Future[Checked] | BatchRules]:
+        """Check every part, or have a thread check it; the rules alone for those that change their codec."""
         now_ms = self._clock.time_ms()
-        checks: list[Checked | asyncio.Future[Checked]] = []
+        checks: list[Checked | asyncio.Future[Checked] | BatchRules] = []
         made: dict[tuple[int, bool], BatchRules] = {}
         for append in appends:
             kind = (id(append.target.rules), append.allow_zstd)
             rules = made.get(kind)
             if rules is None:
                 rules = made[kind] = self._batch_rules(append, now_ms)
-            if _needs_thread(append):
+            if _changes_codec(append):
+                checks.append(rules)
+            elif needs_thread(append.records):
                 checks.append(
                     loop.run_in_executor(
                         self._threads, check, append, rules, self._limits.decompressed_bytes_max
@@ -130,6 +147,35 @@ class ProduceService:
             else:
                 checks.append(check(append, rules, self._limits.decompressed_bytes_max))
         return checks
+
+    def _recompressed_bytes(self, appends: Sequence[Append]) -> int:
+        """The most that a request's batches under other codecs may take: one alone, or several in the bounds of all."""
+        largest = [
+            min(
+                append.target.rules.max_message_bytes,
+                self._limits.decompressed_bytes_max + len(append.records),
+            )
+            for append in appends
+            if _changes_codec(append)
+        ]
+        return max(*largest, min(sum(largest), self._limits.recompressed_bytes_max)) if largest else 0
+
+    async def _recompress(
+        self, loop: asyncio.AbstractEventLoop, append: Append, rules: BatchRules, room: _Room
+    ) -> Checked:
+        """Check a part and bring it under its topic's codec, if there is room for the result."""
+        limit = self._limits.decompressed_bytes_max
+        if len(append.records) > RECOMPRESSED_INLINE_BYTES_MAX or needs_thread(append.records):
+            checked = await loop.run_in_executor(self._threads, check, append, rules, limit)
+        else:
+            checked = check(append, rules, limit)
+        if isinstance(checked, AppendOutcome) or room.take(len(checked[1])):
+            return checked
+        return AppendOutcome(
+            ErrorCode.MESSAGE_TOO_LARGE,
+            message=f"the request's batches take more than {room.reserved_bytes} bytes under their topics' "
+            "compression.type: send less at a time",
+        )
 
     def _batch_rules(self, append: Append, now_ms: int) -> BatchRules:
         rules = append.target.rules
@@ -143,6 +189,40 @@ class ProduceService:
             decompressed_bytes_max=self._limits.decompressed_bytes_max,
             allow_zstd=append.allow_zstd,
         )
+
+
+class _Room:
+    """Memory that is set aside for one request's new bytes, in one go: two that waited for more would wait for ever."""
+
+    def __init__(self, budget: MemoryBudget, reserved_bytes: int) -> None:
+        self._budget = budget
+        self.reserved_bytes = reserved_bytes
+        self._used_bytes = 0
+
+    async def reserve(self) -> None:
+        """Wait until it is there."""
+        if self.reserved_bytes:
+            await self._budget.reserve(self.reserved_bytes)
+
+    def take(self, size_bytes: int) -> bool:
+        """Use a part of it; False when there is not so much left."""
+        if self._used_bytes + size_bytes > self.reserved_bytes:
+            return False
+        self._used_bytes += size_bytes
+        return True
+
+    def release_with(self, result: asyncio.Future[list[AppendOutcome]]) -> None:
+        """Give back what was not used now, and the rest once the request is answered."""
+        if self.reserved_bytes:
+            self._budget.release(self.reserved_bytes - self._used_bytes)
+            self.reserved_bytes = self._used_bytes
+            result.add_done_callback(lambda _: self.release())
+
+    def release(self) -> None:
+        """Give all of it back."""
+        if self.reserved_bytes:
+            self._budget.release(self.reserved_bytes)
+            self.reserved_bytes = self._used_bytes = 0
 
 
 def check(append: Append, rules: BatchRules, decompressed_bytes_max: int) -> Checked:
@@ -171,8 +251,9 @@ def check(append: Append, rules: BatchRules, decompressed_bytes_max: int) -> Che
     return header, data
 
 
-def _needs_thread(append: Append) -> bool:
-    changes_codec = append.target.rules.compression != "producer"
-    if changes_codec and len(append.records) > RECOMPRESSED_INLINE_BYTES_MAX:
-        return True
-    return needs_thread(append.records)
+def _changes_codec(append: Append) -> bool:
+    """Whether the batch, if it is one, is stored under another codec than it came with."""
+    topic = append.target.rules
+    if topic.compression == "producer" or len(append.records) <= CODEC_AT:
+        return False
+    return memoryview(append.records)[CODEC_AT] & CODEC_MASK != CODECS[topic.compression]

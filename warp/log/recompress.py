@@ -22,8 +22,8 @@ _LENGTH_COUNTS_FROM = 12
 _CRC = struct.Struct(">I")
 _CRC_AT = 17
 _CRC_COVERS_FROM = 21
-_CODEC_AT = 22
-_CODEC_MASK = 0x07
+CODEC_AT = 22
+CODEC_MASK = 0x07
 
 
 def recompress(header: BatchHeader, data: Buffer, codec: int, decompressed_bytes_max: int) -> Buffer:
@@ -41,6 +41,6 @@ def recompress(header: BatchHeader, data: Buffer, codec: int, decompressed_bytes
     batch = bytearray(memoryview(data)[:_HEADER_BYTES])
     batch += records
     _LENGTH.pack_into(batch, _LENGTH_AT, len(batch) - _LENGTH_COUNTS_FROM)
-    batch[_CODEC_AT] = batch[_CODEC_AT] & ~_CODEC_MASK | codec
+    batch[CODEC_AT] = batch[CODEC_AT] & ~CODEC_MASK | codec
     _CRC.pack_into(batch, _CRC_AT, crc32c(memoryview(batch)[_CRC_COVERS_FROM:]))
     return batch

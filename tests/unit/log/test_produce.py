@@ -105,6 +105,37 @@ def test_the_rules_of_the_topic_hold(rules: TopicRules, batch: dict[str, object]
     run_sim(main)
 
 
+def test_batches_that_grow_under_another_codec_are_bounded_together() -> None:
+    async def main(loop: SimLoop) -> None:
+        bench = ProduceBench(loop)
+        limits = ProduceLimits(decompressed_bytes_max=2**20, recompressed_bytes_max=250_000)
+        bench.service = ProduceService(bench.flusher, bench.clock, limits=limits)
+        grows = TopicRules(compression="uncompressed", max_message_bytes=101_000)
+        batch = batch_bytes(codec=GZIP, value=bytes(100_000))
+        requests = [[Append(target(log, grows), batch) for log in range(5)] for _ in range(3)]
+        answers = await asyncio.gather(*(bench.produce(*appends) for appends in requests))
+        too_large = ErrorCode.MESSAGE_TOO_LARGE
+        assert [errors(answer) for answer in answers] == [[NONE, NONE, too_large, too_large, too_large]] * 3
+        assert max(len(image) for image in bench.store.images()) < 210_000
+
+    run_sim(main)
+
+
+def test_one_batch_may_grow_beyond_the_bound_of_all_together() -> None:
+    async def main(loop: SimLoop) -> None:
+        bench = ProduceBench(loop)
+        limits = ProduceLimits(decompressed_bytes_max=2**20, recompressed_bytes_max=1_000)
+        bench.service = ProduceService(bench.flusher, bench.clock, limits=limits)
+        grows = TopicRules(compression="uncompressed")
+        batch = batch_bytes(codec=GZIP, value=bytes(100_000))
+        answers = await asyncio.gather(
+            *(bench.produce(Append(target(log, grows), batch)) for log in range(5))
+        )
+        assert [errors(answer) for answer in answers] == [[NONE]] * 5
+
+    run_sim(main)
+
+
 def test_records_that_are_wrong_are_named() -> None:
     async def main(loop: SimLoop) -> None:
         bench = ProduceBench(loop)
