@@ -32,7 +32,7 @@ from warp.metadata.model import NO_TIMESTAMP, Extent, LogState
 logger = logging.getLogger(__name__)
 
 _CANDIDATES_MAX = 100
-"""Extents looked at per question about a time; more than two are needed only if the index is wrong about times."""
+"""Extents named per question about a time; more than two are needed only if many hold no timestamps."""
 
 
 class SpecialTimestamp(enum.IntEnum):
@@ -83,8 +83,10 @@ class OffsetIndex(Protocol):
     async def log_states(self, log_ids: Sequence[LogId]) -> Mapping[LogId, LogState]:
         """The ends of those of the logs that exist."""
 
-    async def extents_for_time(self, log_id: LogId, timestamp_ms: int, limit: int) -> Sequence[Extent]:
-        """The first extents, in offset order, that can hold a record of that time or later."""
+    async def extents_for_time(
+        self, log_id: LogId, timestamp_ms: int, limit: int, from_offset: int = 0
+    ) -> Sequence[Extent]:
+        """The first extents from an offset on, in their order, that can hold a record of that time or later."""
 
     async def extent_of_max_timestamp(self, log_id: LogId) -> Extent | None:
         """The first extent that holds the log's largest timestamp; None when the log is empty or gone."""
@@ -125,7 +127,13 @@ class OffsetService:
             states = await self._index.log_states([query.log_id for query in queries])
         except MetadataError as error:
             return [self._failed(query, error) for query in queries]
-        return [await self._list_offset(query, states.get(query.log_id)) for query in queries]
+        answers = []
+        for query in queries:
+            answers.append(await self._list_offset(query, states.get(query.log_id)))
+            if query.timestamp_ms >= 0 or query.timestamp_ms == SpecialTimestamp.MAX_TIMESTAMP:
+                # Perhaps nothing had to be waited for, and there are thousands of them.
+                await asyncio.sleep(0)
+        return answers
 
     async def end_of_epochs(self, queries: Sequence[tuple[LogId, int]]) -> list[EpochAnswer]:
         """Where leader epochs end, for pairs of log and epoch. There is one epoch, so it ends at the log's end."""
@@ -196,36 +204,50 @@ class OffsetService:
 
     async def _of_timestamp(self, state: LogState, timestamp_ms: int) -> OffsetAnswer:
         """The first record at or after the log's start that is as late as `timestamp_ms`."""
-        candidates = await self._index.extents_for_time(state.log_id, timestamp_ms, _CANDIDATES_MAX)
-        for extent in candidates:
-            found = await self._first_reaching(extent, timestamp_ms, state.start_offset)
-            if found is not None:
-                return found
-        return OffsetAnswer()
+        from_offset = state.start_offset
+        while True:
+            candidates = await self._index.extents_for_time(
+                state.log_id, timestamp_ms, _CANDIDATES_MAX, from_offset
+            )
+            for extent in candidates:
+                found = await self._first_reaching(extent, timestamp_ms, state.start_offset)
+                if found is not None:
+                    return found
+            if len(candidates) < _CANDIDATES_MAX:
+                return OffsetAnswer()
+            # The index gives extents without timestamps the time of their commit: none of these held what it promised.
+            from_offset = candidates[-1].end_offset
 
     async def _of_max_timestamp(self, state: LogState) -> OffsetAnswer:
         """The first record, at or after the log's start, that has the largest timestamp."""
         extent = await self._index.extent_of_max_timestamp(state.log_id)
-        if extent is None or extent.max_timestamp_ms == NO_TIMESTAMP:
+        if extent is None:
             return OffsetAnswer()
         found = await self._first_reaching(extent, extent.max_timestamp_ms, state.start_offset)
         if found is not None:
             return found
-        # The log begins inside this extent, after the record in question: the rest of it competes with later ones.
-        best = await self._largest_after_start(extent, state.start_offset)
-        while later := await self._extents_past(extent, best.timestamp_ms):
-            largest_ms = max(other.max_timestamp_ms for other in later)
-            first = next(other for other in later if other.max_timestamp_ms == largest_ms)
-            better = await self._first_reaching(first, largest_ms, state.start_offset)
-            if better is None:
-                raise CorruptExtent(f"{first.key}: no record of its extent's time {largest_ms}")
-            best = better
-        return best
+        # The extent has no timestamps, and stands in the index with the time of its commit; or the log begins inside
+        # it, after the record in question. What the index says is no more than a bound.
+        best = OffsetAnswer()
+        from_offset = state.start_offset
+        while True:
+            extents = await self._index.extents_for_time(
+                state.log_id, best.timestamp_ms + 1, _CANDIDATES_MAX, from_offset
+            )
+            for extent in sorted(extents, key=lambda each: -each.max_timestamp_ms):
+                if extent.max_timestamp_ms <= best.timestamp_ms:
+                    break
+                best = await self._better(best, extent, state.start_offset)
+            if len(extents) < _CANDIDATES_MAX:
+                return best
+            from_offset = extents[-1].end_offset
 
-    async def _extents_past(self, extent: Extent, timestamp_ms: int) -> list[Extent]:
-        """Extents after `extent` that hold records later than `timestamp_ms`."""
-        found = await self._index.extents_for_time(extent.log_id, timestamp_ms + 1, _CANDIDATES_MAX)
-        return [other for other in found if other.base_offset >= extent.end_offset]
+    async def _better(self, best: OffsetAnswer, extent: Extent, start_offset: int) -> OffsetAnswer:
+        """The first record with the largest timestamp of an extent, if that is larger than that of `best`."""
+        found = await self._first_reaching(extent, extent.max_timestamp_ms, start_offset)
+        if found is None:
+            found = await self._largest_after_start(extent, start_offset)
+        return found if found.timestamp_ms > best.timestamp_ms else best
 
     async def _first_reaching(
         self, extent: Extent, timestamp_ms: int, start_offset: int
@@ -244,7 +266,7 @@ class OffsetService:
     async def _largest_after_start(self, extent: Extent, start_offset: int) -> OffsetAnswer:
         def look(data: memoryview) -> tuple[int, int] | None:
             records = iterate_records(data, self._decompressed_bytes_max)
-            times = [(r.timestamp, -r.offset) for r in records if r.offset >= start_offset]
+            times = ((r.timestamp, -r.offset) for r in records if r.offset >= start_offset)
             timestamp_ms, negative_offset = max(times, default=(NO_TIMESTAMP, 1))
             return None if timestamp_ms == NO_TIMESTAMP else (-negative_offset, timestamp_ms)
 

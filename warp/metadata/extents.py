@@ -53,14 +53,18 @@ async def log_states(session: Session, log_ids: Sequence[LogId]) -> dict[LogId, 
 
 
 async def extents_for_time(
-    database: Database, log_id: LogId, timestamp_ms: int, extents_max: int
+    database: Database, log_id: LogId, timestamp_ms: int, extents_max: int, from_offset: int
 ) -> list[Extent]:
-    """The first extents, in offset order, that can hold a record of that time or later. None when the log is gone."""
+    """The first extents that end after an offset, in their order, that can hold a record of that time or later.
+
+    None when the log is gone.
+    """
     async with database.snapshot() as session:
         first = await session.one(FIRST_OFFSET_REACHING_TIME, log_id, timestamp_ms)
         if first is None:
             return []
-        rows = await session.all(EXTENTS_REACHING_TIME, log_id, first[0], timestamp_ms, extents_max)
+        after = max(first[0], from_offset)
+        rows = await session.all(EXTENTS_REACHING_TIME, log_id, after, timestamp_ms, extents_max)
         return [extent_from_row(row) for row in rows]
 
 

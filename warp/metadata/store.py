@@ -154,9 +154,11 @@ class MetadataStore:
         """The ends of those of the logs that exist."""
         return await extents.log_states(self._database, log_ids)
 
-    async def extents_for_time(self, log_id: LogId, timestamp_ms: int, limit: int) -> Sequence[Extent]:
-        """The first `limit` extents, in offset order, that can hold a record of that time or later."""
-        return await extents.extents_for_time(self._database, log_id, timestamp_ms, limit)
+    async def extents_for_time(
+        self, log_id: LogId, timestamp_ms: int, limit: int, from_offset: int = 0
+    ) -> Sequence[Extent]:
+        """The first `limit` extents from an offset on, in their order, that can hold a record of that time or later."""
+        return await extents.extents_for_time(self._database, log_id, timestamp_ms, limit, from_offset)
 
     async def extent_of_max_timestamp(self, log_id: LogId) -> Extent | None:
         """The first extent that holds the log's largest timestamp; None when the log is empty or gone."""

@@ -131,9 +131,12 @@ class PlainLogs:
         await self._arrive()
         return {log_id: state for log_id in log_ids if (state := self.state(log_id)) is not None}
 
-    async def extents_for_time(self, log_id: LogId, timestamp_ms: int, limit: int) -> list[Extent]:
+    async def extents_for_time(
+        self, log_id: LogId, timestamp_ms: int, limit: int, from_offset: int = 0
+    ) -> list[Extent]:
         await self._arrive()
-        live = [extent for extent in self.extents[log_id] if extent.end_offset > self.starts[log_id]]
+        start_offset = max(self.starts[log_id], from_offset)
+        live = [extent for extent in self.extents[log_id] if extent.end_offset > start_offset]
         return [extent for extent in live if extent.max_timestamp_ms >= timestamp_ms][:limit]
 
     async def extent_of_max_timestamp(self, log_id: LogId) -> Extent | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -128,6 +130,58 @@ def test_times_are_found_exactly_to_the_record(seed: int) -> None:
             assert await bench.ask(wanted) == OffsetAnswer(ErrorCode.NONE, *first)
         largest = max(live, key=lambda item: (item[1], -item[0]))
         assert await bench.ask(SpecialTimestamp.MAX_TIMESTAMP) == OffsetAnswer(ErrorCode.NONE, *largest)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("start", [0, 1])
+@pytest.mark.parametrize("before", [0, 1, 250])
+@pytest.mark.parametrize("after", [0, 1, 250])
+def test_extents_without_timestamps_hide_none_that_have_them(before: int, after: int, start: int) -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        committed_ms = 1_000_000
+
+        def append_without_timestamp() -> None:
+            nonlocal committed_ms
+            bench.append([-1])
+            committed_ms += 1
+            stamped = bench.logs.extents[LOG][-1]
+            bench.logs.extents[LOG][-1] = replace(stamped, max_timestamp_ms=committed_ms)
+
+        for _ in range(before):
+            append_without_timestamp()
+        bench.append([10, 30, 20])
+        for _ in range(after):
+            append_without_timestamp()
+        bench.logs.starts[LOG] = min(start, before)
+        for timestamp_ms, offset in ((5, 0), (10, 0), (11, 1), (30, 1)):
+            found_ms = (10, 30, 20)[offset]
+            found = OffsetAnswer(offset=before + offset, timestamp_ms=found_ms)
+            assert await bench.ask(timestamp_ms) == found
+        assert await bench.ask(31) == NOTHING
+        largest = OffsetAnswer(offset=before + 1, timestamp_ms=30)
+        assert await bench.ask(SpecialTimestamp.MAX_TIMESTAMP) == largest
+
+    run(scenario())
+
+
+def test_many_questions_about_times_let_others_run_between_them() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        bench.append([10])
+        steps = 0
+
+        async def count_steps() -> None:
+            nonlocal steps
+            while True:
+                steps += 1
+                await asyncio.sleep(0)
+
+        other = asyncio.ensure_future(count_steps())
+        await bench.service.list_offsets([OffsetQuery(LOG, 10)] * 50)
+        other.cancel()
+        assert steps >= 50
 
     run(scenario())
 

@@ -85,6 +85,8 @@ def test_extents_for_a_time_are_those_that_can_hold_it(store: Store) -> None:
     assert times(store.extents_for_time(log, 11, 9)) == [30, 20, 40]
     assert times(store.extents_for_time(log, 25, 9)) == [30, 40]
     assert times(store.extents_for_time(log, 25, 1)) == [30]
+    assert times(store.extents_for_time(log, 25, 1, 20)) == [40]
+    assert times(store.extents_for_time(log, 11, 9, 19)) == [30, 20, 40]
     assert times(store.extents_for_time(log, 40, 9)) == [40]
     assert times(store.extents_for_time(log, 41, 9)) == []
     assert store.extents_for_time(GONE, 0, 9) == []
