@@ -12,16 +12,18 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 cdef enum:
-    STEP_BYTES = 16 * 1024
     # Smaller blocks are cheap to have from malloc, larger ones too rare to be worth keeping.
     KEPT_BYTES_MIN = 64 * 1024
-    KEPT_BYTES_MAX = 2 * 1024 * 1024
-    CLASSES = 129
+    KEPT_BYTES_MAX = 16 * 1024 * 1024
+    # Eight sizes from each power of two to the next, so that an eighth is wasted at most.
+    STEPS = 8
+    DOUBLINGS = 8
+    CLASSES = STEPS * DOUBLINGS + 1
 
 cdef struct free_block:
     free_block *next
 
-cdef free_block *free_blocks[CLASSES]    # by capacity in steps; the link stands in the block itself
+cdef free_block *free_blocks[CLASSES]    # by size class; the link stands in the block itself
 cdef Py_ssize_t free_bytes_now = 0
 cdef Py_ssize_t free_bytes_bound = 32 * 1024 * 1024
 cdef int victim = 0
@@ -48,14 +50,14 @@ cdef class Block:
         if size < 0:
             raise ValueError("a block has no negative size")
         self.size = size
-        self.capacity = capacity_for(size)
-        self.data = take(self.capacity)
+        self.size_class = class_of(size)
+        self.data = take(size, self.size_class)
         if self.data == NULL:
             raise MemoryError
 
     def __dealloc__(self):
         if self.data != NULL:
-            give(self.data, self.capacity)
+            give(self.data, self.size_class)
 
     def __len__(self):
         return self.size
@@ -91,39 +93,46 @@ cdef Block new_block(Py_ssize_t size):
     return Block.__new__(Block, size)
 
 
-cdef Py_ssize_t capacity_for(Py_ssize_t size) noexcept:
-    """What is taken for `size` bytes: whole steps, where blocks are kept."""
+cdef int class_of(Py_ssize_t size) noexcept:
+    """The class whose blocks hold `size` bytes; -1 for sizes that are not kept."""
+    cdef int doubling = 0
+    cdef Py_ssize_t base = KEPT_BYTES_MIN
     if size < KEPT_BYTES_MIN or size > KEPT_BYTES_MAX:
-        return size
-    return (size + STEP_BYTES - 1) // STEP_BYTES * STEP_BYTES
+        return -1
+    while size > 2 * base:
+        base *= 2
+        doubling += 1
+    return doubling * STEPS + <int>((size - base + base // STEPS - 1) // (base // STEPS))
 
 
-cdef bint is_kept(Py_ssize_t capacity) noexcept:
-    return KEPT_BYTES_MIN <= capacity <= KEPT_BYTES_MAX
+cdef Py_ssize_t capacity_of(int size_class) noexcept:
+    cdef Py_ssize_t base = <Py_ssize_t>KEPT_BYTES_MIN << (size_class // STEPS)
+    return base + base // STEPS * (size_class % STEPS)
 
 
-cdef char *take(Py_ssize_t capacity) noexcept:
+cdef char *take(Py_ssize_t size, int size_class) noexcept:
     global free_bytes_now
     cdef free_block *found
-    if is_kept(capacity):
-        found = free_blocks[capacity // STEP_BYTES]
-        if found != NULL:
-            free_blocks[capacity // STEP_BYTES] = found.next
-            free_bytes_now -= capacity
-            return <char *>found
-    return <char *>malloc(capacity if capacity > 0 else 1)
+    if size_class < 0:
+        return <char *>malloc(size if size > 0 else 1)
+    found = free_blocks[size_class]
+    if found == NULL:
+        return <char *>malloc(capacity_of(size_class))
+    free_blocks[size_class] = found.next
+    free_bytes_now -= capacity_of(size_class)
+    return <char *>found
 
 
-cdef void give(char *data, Py_ssize_t capacity) noexcept:
+cdef void give(char *data, int size_class) noexcept:
     global free_bytes_now
     cdef free_block *freed = <free_block *>data
-    if not is_kept(capacity) or capacity > free_bytes_bound:
+    if size_class < 0 or capacity_of(size_class) > free_bytes_bound:
         free(data)
         return
-    make_room(capacity)
-    freed.next = free_blocks[capacity // STEP_BYTES]
-    free_blocks[capacity // STEP_BYTES] = freed
-    free_bytes_now += capacity
+    make_room(capacity_of(size_class))
+    freed.next = free_blocks[size_class]
+    free_blocks[size_class] = freed
+    free_bytes_now += capacity_of(size_class)
 
 
 cdef void make_room(Py_ssize_t size) noexcept:
@@ -135,5 +144,5 @@ cdef void make_room(Py_ssize_t size) noexcept:
         found = free_blocks[victim]
         if found != NULL:
             free_blocks[victim] = found.next
-            free_bytes_now -= <Py_ssize_t>victim * STEP_BYTES
+            free_bytes_now -= capacity_of(victim)
             free(found)

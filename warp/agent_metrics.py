@@ -50,7 +50,7 @@ class MeasuredObjectStore:
         """See ObjectStore."""
         return await self._timed("create", self._store.create(key, data))
 
-    async def get(self, key: str, start: int, length: int) -> bytes | bytearray:
+    async def get(self, key: str, start: int, length: int) -> Buffer:
         """See ObjectStore."""
         data = await self._timed("get", self._store.get(key, start, length))
         self._metrics.object_store_bytes.add(len(data), "get")

@@ -65,12 +65,23 @@ def test_what_waits_is_bounded_and_the_newest_stay() -> None:
     assert free_bytes() == last - len(block)
 
 
-@pytest.mark.parametrize("size", [0, 1, 64 * KIB - 1, 2048 * KIB + 1])
+@pytest.mark.parametrize("size", [0, 1, 64 * KIB - 1, 16 * 1024 * KIB + 1])
 def test_small_and_huge_blocks_go_back_to_the_system(size: int) -> None:
     block = Block(size)
     assert len(memoryview(block)) == size
     del block
     assert free_bytes() == 0
+
+
+@given(st.integers(64 * KIB, 16 * 1024 * KIB))
+def test_a_block_wastes_an_eighth_at_most_and_fits_what_it_is_for(size: int) -> None:
+    set_free_bytes_max(32 * 1024 * KIB)
+    before = free_bytes()
+    block = Block(size)
+    del block
+    kept = max(free_bytes() - before, 0)
+    assert kept == 0 or size <= kept <= size * 9 // 8 + 8
+    set_free_bytes_max(0)
 
 
 def test_a_lower_bound_holds_at_once() -> None:

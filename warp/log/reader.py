@@ -1,6 +1,7 @@
 """From extents to the bytes of an answer: find the batch that holds an offset, copy whole batches, stamp them.
 
-One copy is made, from the cache into the buffer that goes to the socket; records are never looked at. Where an answer
+Large batches are not copied at all: their headers are, to be stamped, and the rest is sent from the cache's own memory.
+Of others one copy is made, into the buffer that goes to the socket. Records are never looked at. Where an answer
 ended inside an extent is remembered, so that a consumer that reads on does not walk the extent from its start again.
 """
 
@@ -11,21 +12,29 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from warp._blocks import joined
 from warp._records import InvalidBatch, stamp_batches, whole_batches
 from warp.errors import ObjectStoreError
 from warp.ids import LEADER_EPOCH, LogId
-from warp.log.cache import ChunkCache
+from warp.log.cache import ChunkCache, Hold
 from warp.metadata.model import Extent
 from warp.objectstore.base import Buffer
 
 _BATCH_HEAD = struct.Struct(">8xi11xi")
 """batchLength and lastOffsetDelta of a record batch; see `warp._records` for the whole layout."""
 _LENGTH = struct.Struct(">i")
+_BASE_OFFSET = struct.Struct(">q")
 _LENGTH_PREFIX_BYTES = 12
+_MAGIC_AT = 16
+_MAGIC = 2
 _ATTRIBUTES_AT = 21
 _CODEC_MASK = 0x07
 _ZSTD = 4
 _BATCH_HEADER_BYTES = 61
+
+
+VIEW_BYTES_MIN = 32 * 1024
+"""Batches of this size and more are sent from the cache's memory. Below, two writes cost more than a copy."""
 
 
 class CorruptExtent(ObjectStoreError):
@@ -38,6 +47,20 @@ class Place(NamedTuple):
     position: int
     base_offset: int
     batch_bytes: int
+
+
+class Views(NamedTuple):
+    """Stamped whole batches as views of the cache, and what comes after them.
+
+    `parts` are to be sent one after the other, then `holds` are to be let go. `extents` begin with the one in which
+    `place` is; it has no size when nothing more is known.
+    """
+
+    parts: list[Buffer]
+    size_bytes: int
+    holds: list[Hold]
+    extents: Sequence[Extent]
+    place: Place
 
 
 class Records(NamedTuple):
@@ -85,6 +108,38 @@ class ExtentReader:
             raise CorruptExtent(f"{extent.key}: the batch at byte {place.position} goes beyond its extent")
         return place
 
+    def hold_views(self, extents: Sequence[Extent], place: Place, bytes_max: int, end_offset: int) -> Views:
+        """The large batches from `place` on, without a copy, up to the first one that is small or not in memory.
+
+        Only their headers are copied, to be stamped. Raises CorruptExtent; then nothing is held.
+        """
+        parts: list[Buffer] = []
+        holds: list[Hold] = []
+        size_bytes = at = 0
+        try:
+            while VIEW_BYTES_MIN <= place.batch_bytes <= bytes_max - size_bytes:
+                extent = extents[at]
+                found = self._hold_batch(extent, place, end_offset)
+                if found is None:
+                    break
+                header, rest, hold, place = found
+                parts.append(header)
+                parts += rest
+                holds.append(hold)
+                size_bytes += len(header) + sum(map(len, rest))
+                if place.position == extent.position + extent.size_bytes:
+                    at += 1
+                    if at == len(extents):
+                        break
+                    place = self._measure(
+                        extents[at], Place(extents[at].position, extents[at].base_offset, 0)
+                    )
+        except CorruptExtent:
+            for hold in holds:
+                self._cache.let_go(hold)
+            raise
+        return Views(parts, size_bytes, holds, extents[at:], place)
+
     async def read(
         self,
         extents: Sequence[Extent],
@@ -104,18 +159,20 @@ class ExtentReader:
             parts = []
             for piece in pieces:
                 parts.extend(await self._copies(piece))
-        # join copies into memory that was not cleared before.
-        buffer = bytearray().join(parts)
+        view = joined(parts)
         del parts
-        view = memoryview(buffer)
         start, next_offset = 0, place.base_offset
         for piece in pieces:
             whole, next_offset = _stamp(view[start : start + piece.size_bytes], piece, end_offset)
             start += whole
             if whole < piece.size_bytes:
-                self._remember(piece, piece.position + whole, next_offset)
+                self._remember(piece.extent, piece.position + whole, next_offset)
                 break
-        return Records(buffer if start == len(buffer) else view[:start], next_offset)
+        return Records(view[:start], next_offset)
+
+    def let_go(self, hold: Hold) -> None:
+        """What was held has been sent."""
+        self._cache.let_go(hold)
 
     def prefetch(self, extents: Sequence[Extent], bytes_max: int) -> int:
         """Start loading what an answer of `bytes_max` bytes will need. Returns how many loads it started."""
@@ -128,6 +185,45 @@ class ExtentReader:
             if bytes_max <= 0:
                 break
         return started
+
+    def _hold_batch(
+        self, extent: Extent, place: Place, end_offset: int
+    ) -> tuple[bytearray, list[memoryview], Hold, Place] | None:
+        """One batch: its header, stamped, the rest of it, and the place after it. None: it has to be copied."""
+        next_position = place.position + place.batch_bytes
+        if extent.inline is not None or next_position > extent.position + extent.size_bytes:
+            return None
+        held = self._cache.hold(extent.key, place.position, place.batch_bytes)
+        if held is None:
+            return None
+        views, hold = held
+        if len(views[0]) < _BATCH_HEADER_BYTES:
+            self._cache.let_go(hold)
+            return None
+        try:
+            header = bytearray(views[0][:_BATCH_HEADER_BYTES])
+            next_offset = _stamp_header(header, extent, place)
+            is_end = next_position == extent.position + extent.size_bytes
+            if is_end != (next_offset == extent.end_offset):
+                raise CorruptExtent(f"{extent.key}: offsets end at {next_offset}, not at {extent.end_offset}")
+            if next_offset > end_offset:
+                self._cache.let_go(hold)
+                return None
+            after = Place(next_position, next_offset, 0)
+            if not is_end:
+                after = self._measure(extent, after)
+                self._remember(extent, next_position, next_offset)
+        except CorruptExtent:
+            self._cache.let_go(hold)
+            raise
+        return header, [views[0][_BATCH_HEADER_BYTES:], *views[1:]], hold, after
+
+    def _measure(self, extent: Extent, place: Place) -> Place:
+        """The same place with the size of its batch, if that is in memory."""
+        window = self._window(extent, place.position, place.position + _BATCH_HEADER_BYTES)
+        if window is None:
+            return place
+        return find_batch(window, place.position, place.base_offset, place.base_offset)
 
     def _nearest(self, extent: Extent, offset: int) -> Place:
         """The nearest place before `offset` that is known: that of the batch itself, or the extent's start."""
@@ -178,11 +274,22 @@ class ExtentReader:
             return [_inline(piece.extent, piece.position, piece.size_bytes)]
         return await self._cache.read(piece.extent.key, piece.position, piece.size_bytes)
 
-    def _remember(self, piece: _Piece, position: int, offset: int) -> None:
-        self._places[piece.extent.log_id, offset] = (piece.extent.key, position)
-        self._places.move_to_end((piece.extent.log_id, offset))
+    def _remember(self, extent: Extent, position: int, offset: int) -> None:
+        place = (extent.log_id, offset)
+        self._places[place] = (extent.key, position)
+        self._places.move_to_end(place)
         if len(self._places) > self._places_max:
             self._places.popitem(last=False)
+
+
+def _stamp_header(header: bytearray, extent: Extent, place: Place) -> int:
+    """Give a batch its offset and epoch by its header; returns the offset after it."""
+    if header[_MAGIC_AT] != _MAGIC:
+        raise CorruptExtent(f"{extent.key}: no record batch at byte {place.position}")
+    _, last_offset_delta = _BATCH_HEAD.unpack_from(header)
+    _BASE_OFFSET.pack_into(header, 0, place.base_offset)
+    _LENGTH.pack_into(header, _LENGTH_PREFIX_BYTES, LEADER_EPOCH)
+    return place.base_offset + int(last_offset_delta) + 1
 
 
 def _inline(extent: Extent, position: int, size_bytes: int) -> Buffer:

@@ -59,7 +59,7 @@ class ObjectStore(Protocol):
     async def create(self, key: str, data: Buffer) -> bool:
         """Store a small object only if the key is free (`If-None-Match: *`). False: somebody else was first."""
 
-    async def get(self, key: str, start: int, length: int) -> bytes | bytearray:
+    async def get(self, key: str, start: int, length: int) -> Buffer:
         """Read `length` bytes from `start`.
 
         Raises ObjectNotFound, ObjectStoreError, and ShortObject when fewer bytes are there, which hands them over.

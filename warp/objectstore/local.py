@@ -25,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from warp._blocks import Block
 from warp.errors import ObjectNotFound, ObjectStoreError, ShortObject, StartError, StoreFull
 from warp.objectstore.base import Buffer, ObjectInfo, check_key
 from warp.objectstore.direct import FileWriter
@@ -76,7 +77,7 @@ class LocalStore:
         check_key(key)
         return await self._write(key, [data], exclusive=True)
 
-    async def get(self, key: str, start: int, length: int) -> bytearray:
+    async def get(self, key: str, start: int, length: int) -> Buffer:
         """Read a range: on the loop if it is small and in the page cache, otherwise in a thread."""
         check_key(key)
         if length <= INLINE_BYTES_MAX:
@@ -278,16 +279,16 @@ class LocalStore:
         finally:
             os.close(fd)
 
-    def _get(self, key: str, start: int, length: int) -> bytearray:
-        data = bytearray(length)
+    def _get(self, key: str, start: int, length: int) -> memoryview:
+        data = memoryview(Block(length))
         fd = self._open(key)
         try:
             done = 0
             while done < length:
-                count = os.preadv(fd, [memoryview(data)[done:]], start + done)
+                count = os.preadv(fd, [data[done:]], start + done)
                 if count == 0:
                     raise ShortObject(
-                        f"{key}: wanted {length} bytes from {start}, there are {done}", data[:done]
+                        f"{key}: wanted {length} bytes from {start}, there are {done}", bytes(data[:done])
                     )
                 done += count
         except IsADirectoryError as error:
