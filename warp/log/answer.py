@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 from warp.errors import ErrorCode, ObjectNotFound, ObjectStoreError, ShortObject
 from warp.ids import LogId, ProducerId
+from warp.log.cache import Hold
 from warp.log.memory import MemoryBudget
-from warp.log.reader import ExtentReader, Place, holds_zstd
+from warp.log.reader import ExtentReader, Place, Views, holds_zstd
 from warp.metadata.model import Extent, LogState
 from warp.objectstore.base import Buffer
 
@@ -83,6 +84,8 @@ class FetchAnswer:
     """
 
     __slots__ = (
+        "_holds",
+        "_let_go",
         "_release",
         "allow_zstd",
         "bytes_left",
@@ -101,6 +104,7 @@ class FetchAnswer:
         read_committed: bool,
         allow_zstd: bool,
         release: Callable[[int], None],
+        let_go: Callable[[Hold], None],
     ) -> None:
         self.partitions = partitions
         self.records_bytes = 0
@@ -111,6 +115,8 @@ class FetchAnswer:
         self.is_full = False
         self.has_missed = False
         self._release = release
+        self._let_go = let_go
+        self._holds: list[Hold] = []
 
     def add(self, result: FetchPartitionResult, records: Buffer) -> None:
         """Put records into a partition of this answer."""
@@ -119,8 +125,19 @@ class FetchAnswer:
         self.bytes_left -= len(records)
         self.is_full = self.bytes_left <= 0
 
+    def add_views(self, result: FetchPartitionResult, views: Views) -> None:
+        """Put records that stay in the cache's memory into a partition of this answer."""
+        result.records += views.parts
+        self.records_bytes += views.size_bytes
+        self.bytes_left -= views.size_bytes
+        self.is_full = self.bytes_left <= 0
+        self._holds += views.holds
+
     def release(self) -> None:
         """Give the memory back. Harmless when repeated."""
+        holds, self._holds = self._holds, []
+        for hold in holds:
+            self._let_go(hold)
         if self.reserved_bytes:
             size_bytes, self.reserved_bytes = self.reserved_bytes, 0
             self._release(size_bytes)
@@ -188,7 +205,9 @@ class Filling:
     ) -> FetchAnswer:
         """Build the answer, in request order, until the limits or the memory are used up."""
         results = [view_result(view, read_committed) for view in views]
-        answer = FetchAnswer(results, bytes_max, read_committed, allow_zstd, self._memory.release)
+        answer = FetchAnswer(
+            results, bytes_max, read_committed, allow_zstd, self._memory.release, self._reader.let_go
+        )
         try:
 
             def on_miss() -> None:
@@ -263,11 +282,20 @@ class Filling:
             if answer.records_bytes:
                 return
             limit = place.batch_bytes
-        limit = min(limit, _size_from(view.extents, place))
+        extents = view.extents
+        if answer.allow_zstd:
+            views = self._reader.hold_views(extents, place, limit, end_offset)
+            extents, place = views.extents, views.place
+            if views.parts:
+                answer.add_views(result, views)
+                limit -= views.size_bytes
+                if not 0 < place.batch_bytes <= limit:
+                    return
+        limit = min(limit, _size_from(extents, place))
         if not await self._reserve(answer, limit):
             answer.is_full = True
             return
-        records = await self._reader.read(view.extents, place, limit, end_offset, on_miss)
+        records = await self._reader.read(extents, place, limit, end_offset, on_miss)
         if not answer.allow_zstd and holds_zstd(records.buffer):
             result.take_ends(FetchPartitionResult(ErrorCode.UNSUPPORTED_COMPRESSION_TYPE))
         elif records.buffer:

@@ -4,8 +4,9 @@ Objects are cut into aligned chunks, keyed by object key and chunk number; the l
 freshly flushed segment is entered whole, so consumers that keep up cause no request to the store at all.
 
 The bound holds for everything that the cache keeps alive: chunks at rest, chunks on their way in (their full size is
-set aside before the request starts), and chunks that some reader is about to copy from, which are not evicted. No view
-leaves the cache for longer than the caller stays away from `await`, so nothing is pinned behind its back.
+set aside before the request starts), and chunks that some reader is about to copy from, which are not evicted. A view
+is either used before its caller awaits anything, or held: then its whole chunk stays, and counts, until it is let go.
+No more than half of the cache is held, so that slow consumers can't keep others from reading.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ _WHOLE = -1
 """The chunk number of a segment that was entered whole."""
 
 ChunkId = tuple[str, int]
+
+Hold = tuple[ChunkId, ...]
+"""The chunks that a held view is of."""
 
 
 class _Image:
@@ -67,6 +71,16 @@ class _Image:
         return self._parts[index][position - self._ends[index] :]
 
 
+class _Held:
+    """A chunk of which views are held: how many, and how much it counted for when the first of them was taken."""
+
+    __slots__ = ("size_bytes", "views")
+
+    def __init__(self, size_bytes: int) -> None:
+        self.size_bytes = size_bytes
+        self.views = 0
+
+
 class _Load:
     """One request to the store, and how many coroutines wait for its bytes."""
 
@@ -101,7 +115,10 @@ class ChunkCache:
         self._store = store
         self._entries: OrderedDict[ChunkId, memoryview | _Image] = OrderedDict()
         self._loads: dict[ChunkId, _Load] = {}
+        self.held_bytes = 0
+        """Bytes of chunks of which views are held."""
         self._pins: dict[ChunkId, int] = {}
+        self._held: dict[ChunkId, _Held] = {}
         self._waiting_for_space: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     def views(self, key: str, position: int, size: int) -> list[memoryview] | None:
@@ -140,6 +157,36 @@ class ChunkCache:
         if isinstance(chunk, memoryview) and start < len(chunk):
             return chunk[start : start + size_max]
         return None
+
+    def hold(self, key: str, position: int, size: int) -> tuple[list[memoryview], Hold] | None:
+        """The range as views that stay good until `let_go`; None when it is not in memory, or enough is held already.
+
+        Every hold has to be let go, once.
+        """
+        whole = (key, _WHOLE)
+        image = self._entries.get(whole)
+        if isinstance(image, _Image):
+            found = image.views(position, size)
+            if found is not None:
+                self.hit_bytes += size
+                hold: Hold = (whole,)
+                return (found, hold) if self._hold(hold) else None
+        found = self.views(key, position, size)
+        if found is not None:
+            hold = tuple((key, index) for index, _, _ in self._pieces(position, size))
+            if self._hold(hold):
+                return found, hold
+        return None
+
+    def let_go(self, hold: Hold) -> None:
+        """Give a hold back."""
+        for chunk_id in hold:
+            held = self._held[chunk_id]
+            held.views -= 1
+            if not held.views:
+                del self._held[chunk_id]
+                self.held_bytes -= held.size_bytes
+                self._unpin(chunk_id)
 
     async def read(self, key: str, position: int, size: int) -> list[Buffer]:
         """The range in pieces of the caller's own (copies), loading what is not in memory.
@@ -217,7 +264,7 @@ class ChunkCache:
         load = self._loads.get(chunk_id) or self._start_load(chunk_id)
         assert load.task is not None
         load.readers += 1
-        self._pins[chunk_id] = self._pins.get(chunk_id, 0) + 1
+        self._pin(chunk_id)
         try:
             # The task belongs to the cache: cancelling this reader must not cancel it for the others.
             await asyncio.shield(load.task)
@@ -321,7 +368,29 @@ class ChunkCache:
     def _drop(self, chunk_id: ChunkId) -> None:
         entry = self._entries.pop(chunk_id, None)
         if entry is not None:
-            self.used_bytes -= entry.held_bytes if isinstance(entry, _Image) else len(entry)
+            self.used_bytes -= _size_of(entry)
+
+    def _hold(self, hold: Hold) -> bool:
+        """Keep these chunks, unless that were more than may be held."""
+        if len(hold) == 1 and (held := self._held.get(hold[0])) is not None:
+            held.views += 1
+            return True
+        fresh = [chunk_id for chunk_id in hold if chunk_id not in self._held]
+        if fresh:
+            sizes_bytes = [_size_of(self._entries[chunk_id]) for chunk_id in fresh]
+            if self.held_bytes + sum(sizes_bytes) > self.bytes_max // 2:
+                return False
+            for chunk_id, size_bytes in zip(fresh, sizes_bytes, strict=True):
+                self._held[chunk_id] = _Held(size_bytes)
+                self.held_bytes += size_bytes
+                self._entries.move_to_end(chunk_id)
+                self._pin(chunk_id)
+        for chunk_id in hold:
+            self._held[chunk_id].views += 1
+        return True
+
+    def _pin(self, chunk_id: ChunkId) -> None:
+        self._pins[chunk_id] = self._pins.get(chunk_id, 0) + 1
 
     def _unpin(self, chunk_id: ChunkId) -> None:
         left = self._pins[chunk_id] - 1
@@ -330,6 +399,10 @@ class ChunkCache:
         else:
             del self._pins[chunk_id]
             self._grant_space()
+
+
+def _size_of(entry: memoryview | _Image) -> int:
+    return entry.held_bytes if isinstance(entry, _Image) else len(entry)
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:

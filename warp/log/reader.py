@@ -33,7 +33,7 @@ _ZSTD = 4
 _BATCH_HEADER_BYTES = 61
 
 
-VIEW_BYTES_MIN = 32 * 1024
+VIEW_BYTES_MIN = 64 * 1024
 """Batches of this size and more are sent from the cache's memory. Below, two writes cost more than a copy."""
 
 
@@ -118,7 +118,7 @@ class ExtentReader:
         size_bytes = at = 0
         try:
             while VIEW_BYTES_MIN <= place.batch_bytes <= bytes_max - size_bytes:
-                extent = extents[at]
+                extent, batch_bytes = extents[at], place.batch_bytes
                 found = self._hold_batch(extent, place, end_offset)
                 if found is None:
                     break
@@ -126,7 +126,7 @@ class ExtentReader:
                 parts.append(header)
                 parts += rest
                 holds.append(hold)
-                size_bytes += len(header) + sum(map(len, rest))
+                size_bytes += batch_bytes
                 if place.position == extent.position + extent.size_bytes:
                     at += 1
                     if at == len(extents):

@@ -16,6 +16,7 @@ from warp.log.answer import FetchAnswer, FetchLimits, FetchPartitionQuery
 from warp.log.cache import ChunkCache
 from warp.log.fetch import FetchService
 from warp.log.memory import MemoryBudget
+from warp.log.reader import VIEW_BYTES_MIN
 from warp.log.tail import TailIndex
 from warp.metadata.model import CommitResult
 
@@ -30,11 +31,18 @@ def rows(*values: bytes) -> list[tuple[bytes, int]]:
 class Bench:
     """A fetch service over plain logs. `commit` is this agent's, `commit_elsewhere` another agent's."""
 
-    def __init__(self, *, memory_bytes: int = 100 * MIB, chunk_bytes: int = 4 * MIB, **limits: Any) -> None:
+    def __init__(
+        self,
+        *,
+        memory_bytes: int = 100 * MIB,
+        chunk_bytes: int = 4 * MIB,
+        cache_bytes: int = 64 * MIB,
+        **limits: Any,
+    ) -> None:
         self.store = PlainStore()
         self.logs = PlainLogs(self.store)
         self.memory = MemoryBudget(memory_bytes)
-        self.cache = ChunkCache(self.store, bytes_max=64 * MIB, chunk_bytes=chunk_bytes)  # type: ignore[arg-type]
+        self.cache = ChunkCache(self.store, bytes_max=cache_bytes, chunk_bytes=chunk_bytes)  # type: ignore[arg-type]
         self.tail = TailIndex()
         self.service = FetchService(self.logs, self.cache, self.tail, self.memory, FetchLimits(**limits))
 
@@ -573,6 +581,90 @@ def test_draining_answers_all_who_wait_and_lets_nobody_wait() -> None:
             assert (await task).partitions[0].error == ErrorCode.NONE
         assert (await bench.fetch((LOG, 0), wait_ms=60_000)).partitions[0].error == ErrorCode.NONE
         await bench.service.close()
+
+    run(scenario())
+
+
+# Large batches, which are sent from the cache's memory
+
+
+@pytest.mark.parametrize("piece_bytes", [30, 70_000, 10**9])
+def test_large_batches_are_sent_without_a_copy_and_read_the_same(piece_bytes: int) -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        sizes = [100_000, 100_000, 10, 100_000, 20, 30, 200_000]
+        values = [bytes([number]) * size for number, size in enumerate(sizes)]
+        for chosen in (values[:4], values[4:]):
+            result, images = bench.logs.append({LOG: [rows(value) for value in chosen]})
+            [(key, image)] = images.items()
+            pieces = [image[start : start + piece_bytes] for start in range(0, len(image), piece_bytes)]
+            bench.service.committed(result, {key: pieces})
+        for offset in range(len(values)):
+            answer = await bench.fetch((LOG, offset))
+            data = b"".join(answer.partitions[0].records)
+            assert values_of([data]) == list(enumerate(values))[offset:]
+            assert answer.records_bytes == len(data)
+            # A header that is torn is copied, and so is what follows a small batch.
+            assert bool(bench.cache.held_bytes) == (piece_bytes > 61 and sizes[offset] > VIEW_BYTES_MIN)
+            answer.release()
+            answer.release()
+        assert (bench.cache.held_bytes, bench.memory.used_bytes) == (0, 0)
+        first = await bench.fetch((LOG, 0), (OTHER, 0), bytes_max=200_200)
+        assert [offset for offset, _ in values_of([b"".join(first.partitions[0].records)])] == [0, 1]
+        assert bool(first.reserved_bytes) == (piece_bytes < 61)
+        whole = await bench.fetch((LOG, 2, 1))
+        assert values_of([b"".join(whole.partitions[0].records)]) == [(2, values[2])]
+
+    run(scenario())
+
+
+def test_held_batches_are_whole_and_below_the_last_stable_offset() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        bench.commit({LOG: [rows(b"a" * 100_000), rows(b"b" * 100_000, b"c")]})
+        bench.logs.stable[LOG] = 2
+        bench.tail.forget(LOG)
+        answer = await bench.fetch((LOG, 0), read_committed=True)
+        assert values_of([b"".join(answer.partitions[0].records)]) == [(0, b"a" * 100_000)]
+
+    run(scenario())
+
+
+def test_consumers_that_are_slow_to_read_hold_no_more_than_half_of_the_cache() -> None:
+    async def scenario() -> None:
+        bench = Bench(cache_bytes=4_000_000, chunk_bytes=100_000)
+        for number in range(20):
+            bench.commit({LOG: [rows(bytes([number]) * 500_000)]})
+        answers = []
+        for offset in range(20):
+            answer = await bench.fetch((LOG, offset))
+            assert values_of([b"".join(answer.partitions[0].records)])[0][0] == offset
+            answers.append(answer)
+            assert bench.cache.held_bytes <= 2_000_000
+            assert bench.cache.used_bytes <= 4_000_000
+        assert bench.cache.held_bytes > 1_000_000
+        for answer in answers:
+            answer.release()
+        assert (bench.cache.held_bytes, bench.memory.used_bytes) == (0, 0)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("at", [16, 23, 26])
+def test_a_large_batch_that_is_not_what_the_index_says_is_a_storage_error(at: int) -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        result, images = bench.logs.append({LOG: [rows(b"a" * 100_000), rows(b"b" * 100_000)]})
+        [(key, image)] = images.items()
+        data = bytearray(image)
+        data[result.extents[0].position + at] ^= 0x40
+        bench.service.committed(result, {key: bytes(data)})
+        bench.store.objects[key] = bytes(data)
+        answer = await bench.fetch((LOG, 0))
+        assert answer.partitions[0].error == ErrorCode.KAFKA_STORAGE_ERROR
+        assert answer.partitions[0].records == []
+        answer.release()
+        assert (bench.cache.held_bytes, bench.memory.used_bytes) == (0, 0)
 
     run(scenario())
 
