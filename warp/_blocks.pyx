@@ -2,8 +2,8 @@
 
 Frames and segments are large, short-lived, and come at the rate of the traffic. From malloc each would be a mapping of
 its own, and touching fresh pages costs more than everything else that is done with the bytes; kept on malloc's heap
-they would fragment it. So freed blocks wait here for the next of their size, up to a bound in bytes. Blocks are writable
-for as long as they live: whoever shows one to others sees to it that nobody writes where somebody reads.
+they would fragment it. So freed blocks wait here for the next of their size, up to a bound in bytes. Blocks are
+writable for as long as they live: whoever shows one to others sees to it that nobody writes where somebody reads.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer

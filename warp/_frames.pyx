@@ -2,8 +2,8 @@
 
 Connections receive into one buffer that they share, so that an idle connection holds none. Frames that arrive whole
 are cut out of it. A frame that is not complete gets a buffer of exactly its size and the rest of it is received
-straight into that, with no copy per chunk. Large ones are blocks, whose memory is used again (`warp._blocks`). Memory is
-asked for, through `reserve`, before it is allocated.
+straight into that, with no copy per chunk. Large ones are blocks, whose memory is used again (`warp._blocks`). Memory
+is asked for, through `reserve`, before it is allocated.
 """
 
 from cpython.buffer cimport PyBuffer_FillInfo

@@ -193,10 +193,10 @@ class Recorder(FlushObserver):
 
     def __init__(self) -> None:
         self.events: list[str] = []
-        self.images: dict[str, Buffer] = {}
+        self.images: dict[str, Sequence[Buffer]] = {}
         self.when_committed: Callable[[], None] = lambda: None
 
-    def committed(self, result: CommitResult, images: Mapping[str, Buffer]) -> None:
+    def committed(self, result: CommitResult, images: Mapping[str, Sequence[Buffer]]) -> None:
         self.when_committed()
         self.events.append("committed")
         self.images.update(images)

@@ -49,7 +49,7 @@ def test_memory_is_not_free_while_a_view_of_it_lives() -> None:
     other = memoryview(Block(100 * KIB))
     view[:] = b"0123456789"
     other[:] = bytes(len(other))
-    assert view == b"0123456789"
+    assert bytes(view) == b"0123456789"
     assert free_bytes() == 0
     del view
     assert free_bytes() > 0

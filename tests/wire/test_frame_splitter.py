@@ -14,6 +14,7 @@ from warp._frames import BLOCK_BYTES_MIN, FRAME_BYTES_MIN
 from warp.protocol import DecodeError, FrameSplitter, SharedReceiveBuffer
 
 T = TypeVar("T")
+Frame = bytes | memoryview
 
 
 def framed(frame: bytes) -> bytes:
@@ -29,7 +30,7 @@ def split(stream: bytes) -> list[bytes]:
     return frames
 
 
-def receive(splitter: FrameSplitter, stream: bytes, chunk_sizes: Iterator[int]) -> Iterator[list[bytes]]:
+def receive(splitter: FrameSplitter, stream: bytes, chunk_sizes: Iterator[int]) -> Iterator[list[Frame]]:
     """Feed a stream the way a transport does, at most so many bytes at a time; frames as they come out."""
     while stream:
         buffer = splitter.get_buffer(-1)
@@ -78,7 +79,7 @@ def test_frames_come_out_whole_and_in_order_however_they_come_in(
     stream += framed(bytes(60))[:tail_size]
     budget = Budget(endless(answers))
     splitter = FrameSplitter(SharedReceiveBuffer(shared_size), 100, budget.reserve)
-    out: list[bytes] = []
+    out: list[Frame] = []
     fed = receive(splitter, stream, endless(chunk_sizes))
     for step in fed:
         out += step
@@ -97,8 +98,8 @@ def plain_splitter(
     return FrameSplitter(shared or SharedReceiveBuffer(64), frame_bytes_max, reserve)
 
 
-def feed(splitter: FrameSplitter, data: bytes) -> list[bytes]:
-    out = []
+def feed(splitter: FrameSplitter, data: bytes) -> list[Frame]:
+    out: list[Frame] = []
     while data:
         buffer = splitter.get_buffer(-1)
         size = min(len(buffer), len(data))
@@ -112,7 +113,7 @@ def test_connections_that_share_a_buffer_do_not_disturb_each_other() -> None:
     shared = SharedReceiveBuffer(64)
     one, other = plain_splitter(shared=shared), plain_splitter(shared=shared)
     mine, yours = framed(b"mine" * 20), framed(b"your" * 20)
-    out: dict[str, list[bytes]] = {"one": [], "other": []}
+    out: dict[str, list[Frame]] = {"one": [], "other": []}
     for at in range(len(mine)):
         out["one"] += feed(one, mine[at : at + 1])
         out["other"] += feed(other, yours[at : at + 1])
@@ -240,12 +241,12 @@ def test_a_receive_buffer_has_room_for_a_size() -> None:
 class Received(FrameSplitter, asyncio.BufferedProtocol):
     """A protocol as a server would have it: the splitter, under an event loop."""
 
-    def __init__(self, shared: SharedReceiveBuffer, frames: list[bytes], ended: asyncio.Event) -> None:
+    def __init__(self, shared: SharedReceiveBuffer, frames: list[Frame], ended: asyncio.Event) -> None:
         FrameSplitter.__init__(self, shared, 1 << 24, lambda _: True)
         self.frames = frames
         self.ended = ended
 
-    def buffer_updated(self, nbytes: int) -> list[bytes]:  # type: ignore[override]
+    def buffer_updated(self, nbytes: int) -> list[Frame]:  # type: ignore[override]
         self.frames += FrameSplitter.buffer_updated(self, nbytes)
         return []
 
@@ -256,7 +257,7 @@ class Received(FrameSplitter, asyncio.BufferedProtocol):
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
 def test_it_serves_as_a_buffered_protocol(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
     sent = [b"small one", b"large" * 1_000_000, b"small two", b"medium" * 10_000]
-    received: list[bytes] = []
+    received: list[Frame] = []
 
     async def run() -> None:
         ended = asyncio.Event()
