@@ -72,7 +72,8 @@ class Facts:
         known = self._seen[partition].setdefault(offset, value)
         if known != value:
             self.history.violate(
-                "P3", f"{reader} read {value!r} at {partition} offset {offset}, where {known!r} had been"
+                "P3",
+                f"{reader} read {value[:40]!r} at {partition} offset {offset}, not {known[:40]!r} as before",
             )
 
     def saw_end(self, who: str, partition: Partition, high_watermark: int) -> None:
@@ -89,7 +90,7 @@ class Facts:
             for offset, value in seen.items():
                 if offset >= len(log) or log[offset] != value:
                     self.history.violate(
-                        "P1", f"{value!r} was read at {partition} offset {offset}, and is gone"
+                        "P1", f"{value[:40]!r} was read at {partition} offset {offset}, and is gone"
                     )
         places: dict[tuple[Partition, bytes], list[int]] = defaultdict(list)
         for partition, log in logs.items():
@@ -142,4 +143,4 @@ class Facts:
         sent = {(batch.partition, value) for batch in self.batches for value in batch.values}
         for partition, value in places:
             if (partition, value) not in sent:
-                self.history.violate("P7", f"{value!r} in {partition} was never sent")
+                self.history.violate("P7", f"{value[:40]!r} in {partition} was never sent")

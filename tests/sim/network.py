@@ -29,7 +29,7 @@ class Network:
         self.loop = loop
         self.chance = chance
         self.latency_s = 0.0005
-        self.chunk_bytes_max = 4096
+        self.chunk_bytes_max = chance.choice((1_000, 30_000))
         self._listeners: dict[str, tuple[Process, Accept]] = {}
         self._links: dict[int, Link] = {}
         self._opened = 0

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 IN_FLIGHT_MAX = 5
 """Requests, and so batches per partition, as Kafka's window of duplicates has it."""
 ANSWER_TIMEOUT_S = 6.0
+LARGE_BATCHES = 0.02
+"""The share of batches that agents send to consumers without a copy."""
 
 RETRIABLE = {
     ErrorCode.CORRUPT_MESSAGE,
@@ -125,6 +127,8 @@ class IdempotentProducer:
         number = self._numbers[partition]
         count = self._world.chance.choice((1, 1, 2, 5))
         values = [f"{self.name}/{partition}/{number}/{index}".encode() for index in range(count)]
+        if self._world.chance.random() < LARGE_BATCHES:
+            values[0] += b"." * self._world.chance.choice((70_000, 150_000))
         data = build_batch(
             [(None, value, (), self._world.clock.time_ms()) for value in values],
             codec=self._world.chance.choice((0, 0, 0, 3, 4)),

@@ -52,8 +52,8 @@ class Consumer:
             positions,
             max_wait_ms=chance.choice((0, 50, 500, 2000)),
             min_bytes=chance.choice((0, 1, 1, 1, 500)),
-            max_bytes=chance.choice((1, 300, 100_000)),
-            partition_bytes=chance.choice((1, 200, 50_000)),
+            max_bytes=chance.choice((1, 300, 1_000_000)),
+            partition_bytes=chance.choice((1, 200, 400_000)),
         )
         response = await connection.ask(request, requests.FETCH_VERSION)
         if response.error_code != ErrorCode.NONE:

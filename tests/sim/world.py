@@ -155,7 +155,7 @@ class World:
             flush_interval_ms=self.chance.choice((1, 50, 250)),
             flush_bytes_max=self.chance.choice((300, 2_000, 8_000_000)),
             flush_uploads_max=self.chance.choice((1, 2, 4)),
-            request_memory_bytes_max=self.chance.choice((4_000, 200_000_000)),
+            request_memory_bytes_max=self.chance.choice((400_000, 200_000_000)),
             fetch_memory_bytes_max=self.chance.choice((2_000, 100_000_000)),
             cache_bytes_max=self.chance.choice((4 * 2**20, 64 * 2**20)),
         )
@@ -220,10 +220,15 @@ class World:
     def _check_memory(self, host: Host) -> None:
         """Nothing is held by an agent that has nothing to do."""
         assert host.agent is not None
-        for name in ("request_memory", "fetch_memory"):
-            held = getattr(host.agent.log, name).used_bytes
-            if held:
-                self.history.violate("P8", f"{host.life} still holds {held} bytes of {name}")
+        log = host.agent.log
+        held = {
+            "requests": log.request_memory.used_bytes,
+            "answers": log.fetch_memory.used_bytes,
+            "the cache": log.cache.held_bytes,
+        }
+        for name, size_bytes in held.items():
+            if size_bytes:
+                self.history.violate("P8", f"{host.life} still holds {size_bytes} bytes of {name}")
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """A client, in a context of its own."""
