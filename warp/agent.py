@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from warp import __version__
+from warp._blocks import set_free_bytes_max
 from warp.agent_metrics import (
     FlushMetrics,
     MeasuredMetadataStore,
@@ -58,6 +59,12 @@ EMBEDDED_AGENT_NAME = "embedded"
 """The one agent of a data directory keeps its broker id over restarts by this name."""
 
 HTTP_STOP_S = 1.0
+
+# Shares of --request-memory; docs/operations.md has the sum of all bounds.
+SEALED_BYTES_MAX = 64 * 2**20
+"""Segments between seal and answer take half of it, at most this."""
+FREE_BLOCK_BYTES_MAX = 32 * 2**20
+"""Blocks that wait to be used again take an eighth of it, at most this."""
 
 
 class _ReaderFeed(FlushObserver):
@@ -254,6 +261,7 @@ class Agent:
     def _build_log(self) -> Log:
         config = self.config
         request_memory = MemoryBudget(config.request_memory_bytes_max)
+        set_free_bytes_max(min(FREE_BLOCK_BYTES_MAX, config.request_memory_bytes_max // 8))
         fetch_memory = MemoryBudget(config.fetch_memory_bytes_max)
         cache = ChunkCache(self._object_store, bytes_max=config.cache_bytes_max)
         tail = TailIndex()
@@ -269,6 +277,7 @@ class Agent:
                     flush_interval_s=config.flush_interval_ms / 1000, flush_bytes=config.flush_bytes_max
                 ),
                 uploads_max=config.flush_uploads_max,
+                sealed_bytes_max=min(SEALED_BYTES_MAX, config.request_memory_bytes_max // 2),
             ),
             observers=(_ReaderFeed(fetch), flush_metrics),
         )

@@ -193,7 +193,7 @@ class ObjectNotFound(ObjectStoreError):
 class ShortObject(ObjectStoreError):
     """The object ends inside the range that was asked for. `data` holds what is there, where the store knows it."""
 
-    def __init__(self, message: str, data: bytes | bytearray | None = None) -> None:
+    def __init__(self, message: str, data: bytes | bytearray | memoryview | None = None) -> None:
         super().__init__(message)
         self.data = data
 

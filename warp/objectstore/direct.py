@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from warp.objectstore.base import Buffer
 
-BUFFER_BYTES = 8 * 2**20
+BUFFER_BYTES = 2 * 2**20
 ALIGNMENT_BYTES = 4096
 DIRECT_BYTES_MIN = 256 * 1024
 """Smaller files are not worth the trouble."""

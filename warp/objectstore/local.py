@@ -84,7 +84,12 @@ class LocalStore:
             data = self._get_cached(key, start, length)
             if data is not None:
                 return data
-        return await self._in_thread(self._get, key, start, length)
+        found = await self._in_thread(self._get, key, start, length)
+        if len(found) < length:
+            # Not raised in the thread: a future, its exception and the frames in between would keep each other, and the
+            # bytes, alive until the next garbage collection.
+            raise ShortObject(f"{key}: wanted {length} bytes from {start}, there are {len(found)}", found)
+        return found
 
     async def head(self, key: str) -> ObjectInfo:
         """Size and time of last change of an object's file."""
@@ -280,16 +285,16 @@ class LocalStore:
             os.close(fd)
 
     def _get(self, key: str, start: int, length: int) -> memoryview:
-        data = memoryview(Block(length))
+        """The range, as far as it is there."""
         fd = self._open(key)
         try:
+            there = max(0, min(length, os.fstat(fd).st_size - start))
+            data = memoryview(Block(there))
             done = 0
-            while done < length:
+            while done < there:
                 count = os.preadv(fd, [data[done:]], start + done)
                 if count == 0:
-                    raise ShortObject(
-                        f"{key}: wanted {length} bytes from {start}, there are {done}", bytes(data[:done])
-                    )
+                    break
                 done += count
         except IsADirectoryError as error:
             raise ObjectNotFound(key) from error
@@ -297,7 +302,7 @@ class LocalStore:
             raise _mapped(error, key) from error
         finally:
             os.close(fd)
-        return data
+        return data[:done]
 
     def _open(self, key: str) -> int:
         try:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
+import gc
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from warp.errors import ObjectNotFound, ObjectStoreError, StartError, StoreFull
+from warp._blocks import free_bytes, set_free_bytes_max
+from warp.errors import ObjectNotFound, ObjectStoreError, ShortObject, StartError, StoreFull
 from warp.objectstore import direct
 from warp.objectstore.local import FILES_MAX, INLINE_BYTES_MAX, TEMPORARY, LocalStore
 
@@ -359,3 +361,24 @@ def test_a_direct_write_that_the_kernel_cuts_short_is_completed(
     direct.FileWriter().write(fd, [data], len(data))
     os.close(fd)
     assert (tmp_path / "f").read_bytes() == data
+
+
+def test_a_read_beyond_the_end_keeps_no_memory_alive(tmp_path: Path) -> None:
+    """An exception that crossed a future would keep what was read until the next garbage collection."""
+
+    async def check(store: LocalStore) -> None:
+        await store.put("short", [bytes(200 * 1024)])
+        before = free_bytes()
+        with pytest.raises(ShortObject) as caught:
+            await store.get("short", 0, 4 * 2**20)
+        assert caught.value.data == bytes(200 * 1024)
+        del caught
+        assert free_bytes() - before >= 200 * 1024
+
+    set_free_bytes_max(0)
+    set_free_bytes_max(32 * 2**20)
+    gc.disable()
+    try:
+        run(tmp_path, check)
+    finally:
+        gc.enable()
