@@ -1,4 +1,4 @@
-"""Fifty clients flood an agent with small bounds: its resident memory stays below them plus what the process needs (P8)."""
+"""Fifty clients flood an agent with small bounds: its resident memory stays below their documented sum (P8)."""
 
 from __future__ import annotations
 

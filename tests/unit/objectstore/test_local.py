@@ -369,11 +369,13 @@ def test_a_read_beyond_the_end_keeps_no_memory_alive(tmp_path: Path) -> None:
     async def check(store: LocalStore) -> None:
         await store.put("short", [bytes(200 * 1024)])
         before = free_bytes()
-        with pytest.raises(ShortObject) as caught:
+        found = 0
+        try:
             await store.get("short", 0, 4 * 2**20)
-        assert caught.value.data == bytes(200 * 1024)
-        del caught
-        assert free_bytes() - before >= 200 * 1024
+        except ShortObject as error:
+            found = len(error.data or b"")
+        assert found == 200 * 1024
+        assert free_bytes() - before >= found
 
     set_free_bytes_max(0)
     set_free_bytes_max(32 * 2**20)
