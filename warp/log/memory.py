@@ -36,6 +36,10 @@ class MemoryBudget:
         self.used_bytes += size_bytes
         return True
 
+    def charge(self, size_bytes: int) -> None:
+        """Take `size_bytes` in any case, for what comes with something that has been reserved; to be released alike."""
+        self.used_bytes += size_bytes
+
     async def reserve(self, size_bytes: int) -> None:
         """Wait in line until `size_bytes` can be had. Cancelled, it holds nothing."""
         if self.try_reserve(size_bytes):

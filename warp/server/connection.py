@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 _SMALL_BYTES_MAX = 8_192
 """Parts of answers up to this size are joined for one write; a larger one is written by itself, without a copy."""
 
+REQUEST_BYTES = 2_048
+"""What a request costs beside its frame until it is answered, measured with small Produces that wait for a commit."""
+
 _QUIETLY = ""
 """As the reason for closing: nobody is at fault, nothing is logged."""
 
@@ -243,7 +246,8 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
             self._pool.memory.release(len(frame))
             self._close(str(error))
             return
-        exchange = Exchange(call, len(frame))
+        self._pool.memory.charge(REQUEST_BYTES)
+        exchange = Exchange(call, len(frame) + REQUEST_BYTES)
         self._exchanges.append(exchange)
         self._advance(exchange, self._dispatcher.begin(call))
 

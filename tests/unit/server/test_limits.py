@@ -10,6 +10,7 @@ import pytest
 from tests.unit.server.support import Bench, at_once, fetch, frame, produce, run, serial, settle
 from warp.handlers.context import Held
 from warp.protocol.messages.fetch import FetchResponse
+from warp.server.connection import REQUEST_BYTES
 
 LOGGER = "warp.server"
 
@@ -39,6 +40,24 @@ def test_produces_without_acks_count_as_in_flight() -> None:
         bench.end("commit")
         await settle()
         assert not peer.is_paused()
+
+    run(test)
+
+
+def test_many_small_requests_count_with_what_they_really_cost() -> None:
+    async def test() -> None:
+        bench = Bench(memory_bytes=20 * REQUEST_BYTES)
+        peers = [bench.connect() for _ in range(10)]
+        for peer in peers:
+            peer.send(*((number, produce()) for number in range(5)))
+        await settle()
+        assert 20 * REQUEST_BYTES <= bench.memory.used_bytes <= 26 * REQUEST_BYTES
+        assert [peer.is_paused() for peer in peers] == [False] * 4 + [True] * 6
+        for _ in range(50):
+            bench.end("commit")
+            await settle()
+        assert [peer.answered() for peer in peers] == [[0, 1, 2, 3, 4]] * 10
+        assert bench.memory.used_bytes == 0
 
     run(test)
 
