@@ -146,6 +146,7 @@ class World:
         self.hosts = [Host(self, number) for number in range(self.chance.choice((1, 1, 2)))]
         self.producer_ids: dict[int, str] = {}
         self.crashes = 0
+        self._is_stormy = False
         self._doubts: list[asyncio.Task[None]] = []
 
     def _config(self) -> AgentConfig:
@@ -208,6 +209,9 @@ class World:
         for task in (*tasks, *self._doubts):
             if task.done() and task.exception() is not None:
                 self.history.violate("P7", f"a client failed: {task.exception()!r}")
+        for host in self.hosts:
+            assert host.booting is not None
+            await host.booting
         self.facts.check({p: await read_log(self, p) for p in (*SHARED, *PAIR)})
         for host in self.hosts:
             assert host.agent is not None
@@ -253,10 +257,12 @@ class World:
 
     async def _storm(self) -> None:
         """Faults at random times, each with an end; when it is over everything works."""
+        self._is_stormy = True
         end = self.loop.time() + LOAD_S
         while self.loop.time() < end:
             await asyncio.sleep(self.chance.expovariate(1 / 0.7))
             await self._misfortune()
+        self._is_stormy = False
         self.sky.weather = Weather.fine()
         for host in self.hosts:
             if host.process is None or not host.process.is_alive:
@@ -292,7 +298,7 @@ class World:
             self.loop.call_soon(self._crash_after, host, steps - 1)
 
     def _crash(self, host: Host) -> None:
-        if host.process is not None and host.process.is_alive:
+        if self._is_stormy and host.process is not None and host.process.is_alive:
             self.crashes += 1
             host.crash()
             self.loop.call_later(self.chance.uniform(0.05, 1.5), self._boot_again, host, host.lives)

@@ -302,9 +302,9 @@ class Filling:
             answer.add(result, records.buffer)
 
     async def _reserve(self, answer: FetchAnswer, size_bytes: int) -> bool:
-        """Set memory aside. Only a fetch that holds none waits for it: else two could wait for each other."""
+        """Set memory aside. Only a fetch that has nothing yet waits for it: else two could wait for each other."""
         if not self._memory.try_reserve(size_bytes):
-            if answer.reserved_bytes:
+            if answer.reserved_bytes or answer.records_bytes:
                 return False
             granted = False
             with suppress(TimeoutError):

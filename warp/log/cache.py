@@ -103,6 +103,8 @@ class ChunkCache:
             raise ValueError(f"a cache of {bytes_max} bytes can't hold a chunk of {chunk_bytes} bytes")
         self.bytes_max = bytes_max
         self.chunk_bytes = chunk_bytes
+        # Room for a load remains in any case: those who hold may themselves be waiting for one.
+        self._held_bytes_max = min(bytes_max // 2, bytes_max - chunk_bytes)
         self.used_bytes = 0
         """Bytes at rest and on their way in."""
         self.hit_bytes = 0
@@ -378,7 +380,7 @@ class ChunkCache:
         fresh = [chunk_id for chunk_id in hold if chunk_id not in self._held]
         if fresh:
             sizes_bytes = [_size_of(self._entries[chunk_id]) for chunk_id in fresh]
-            if self.held_bytes + sum(sizes_bytes) > self.bytes_max // 2:
+            if self.held_bytes + sum(sizes_bytes) > self._held_bytes_max:
                 return False
             for chunk_id, size_bytes in zip(fresh, sizes_bytes, strict=True):
                 self._held[chunk_id] = _Held(size_bytes)

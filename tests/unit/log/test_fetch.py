@@ -618,6 +618,20 @@ def test_large_batches_are_sent_without_a_copy_and_read_the_same(piece_bytes: in
     run(scenario())
 
 
+def test_an_answer_that_holds_the_cache_can_still_load_the_rest_of_itself() -> None:
+    async def scenario() -> None:
+        bench = Bench(cache_bytes=300_000, chunk_bytes=300_000)
+        bench.commit_elsewhere({LOG: [rows(b"small")]})
+        bench.commit({OTHER: [rows(b"b" * 100_000)]})
+        answer = await bench.fetch((OTHER, 0), (LOG, 0))
+        assert values_of([b"".join(answer.partitions[0].records)]) == [(0, b"b" * 100_000)]
+        assert found(answer, 1) == [(0, b"small")]
+        answer.release()
+        assert (bench.cache.held_bytes, bench.memory.used_bytes) == (0, 0)
+
+    run(scenario())
+
+
 def test_held_batches_are_whole_and_below_the_last_stable_offset() -> None:
     async def scenario() -> None:
         bench = Bench()
