@@ -52,8 +52,7 @@ bench-micro: build $(VENV)/.stamp-dev ## Benchmark the native core beside pure P
 	$(PY) -m benchmarks.micro $(ARGS)
 
 bench-macro: build $(VENV)/.stamp-dev ## Benchmark a whole agent
-	$(PY) -m benchmarks.macro.bench_agent $(ARGS)
-	$(PY) -m benchmarks.macro.bench_commit_beside_flood $(ARGS)
+	$(PY) -m benchmarks.macro $(ARGS)
 
 wheels: $(VENV)/.stamp-dev ## Build the sdist and a wheel per CPython at hand into wheelhouse/
 	$(PY) wheelhouse/build $(ARGS)

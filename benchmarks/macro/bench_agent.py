@@ -1,17 +1,15 @@
 """A whole agent beside its client: CPU per GB, latency, start, memory. Figures are ratios within one run.
 
-`python -m benchmarks.macro.bench_agent [--quick]` prints Markdown tables and stores benchmarks/results/macro.json.
-The agent runs on one processor and the load driver (librdkafka in C) on another.
+`python -m benchmarks.macro` runs it and the other macro benchmarks. The agent runs on one processor and the load driver
+(librdkafka in C) on another.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import sqlite3
 import tempfile
 import time
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,13 @@ STORES = {
     "memory": ["--object-store", "mem://"],
     "local, fsync": [],
 }
-BIG_BATCHES = ["linger.ms=50", "batch.size=1000000", "batch.num.messages=100000", "queue.buffering.max.messages=500000"]
+BIG_BATCHES = [
+    "linger.ms=50",
+    "batch.size=1000000",
+    "batch.num.messages=100000",
+    "queue.buffering.max.messages=500000",
+]
+FETCH = ["fetch.message.max.bytes=10000000", "queued.max.messages.kbytes=100000"]
 SMALL_BATCHES = ["linger.ms=5", "batch.size=16384", "queue.buffering.max.messages=500000"]
 
 
@@ -40,8 +44,8 @@ class Run:
         self.agent.start()
         self.agent.start_seconds = time.monotonic() - begin  # type: ignore[attr-defined]
         if (os.cpu_count() or 1) > 1:
-            for thread in os.listdir(f"/proc/{self.agent.pid}/task"):
-                os.sched_setaffinity(int(thread), {AGENT_CPU})
+            for thread in Path(f"/proc/{self.agent.pid}/task").iterdir():
+                os.sched_setaffinity(int(thread.name), {AGENT_CPU})
         return self.agent
 
     def __exit__(self, *_: object) -> None:
@@ -58,24 +62,22 @@ def measured(agent: AgentProcess, *arguments: object) -> dict[str, Any]:
 
 
 def throughput(count: int, rounds: int) -> Table:
-    """Produce, then fetch from the cache, for each store, codec and batch size."""
+    """Produce, then fetch from the cache, for each store, codec and batch size; each round on an agent of its own."""
     rows: list[list[Any]] = []
     for store, options in STORES.items():
         for codec in ("none", "lz4", "zstd"):
             for batch, properties in (("1 MB", BIG_BATCHES), ("16 KiB", SMALL_BATCHES)):
-                with Run([*options, "--cache-bytes", "1GiB"]) as agent:
-                    produced, consumed = [], []
-                    for _ in range(rounds):
-                        topic = f"bench-{uuid.uuid4().hex[:8]}"
+                produced, consumed = [], []
+                for _ in range(rounds):
+                    with Run([*options, "--cache-bytes", "512MiB"]) as agent:
+                        warm_up(agent, count)
+                        harness.create_topic(agent.bootstrap, "t", 1)
                         produced.append(measured(
-                            agent, "produce", agent.bootstrap, topic, 1, count, 1024, 0,
+                            agent, "produce", agent.bootstrap, "t", 1, count, 1024, 0,
                             f"compression.codec={codec}", *properties,
                         ))  # fmt: skip
-                        consumed.append(measured(
-                            agent, "consume", agent.bootstrap, topic, 1, count,
-                            "fetch.message.max.bytes=10000000", "queued.max.messages.kbytes=100000",
-                        ))  # fmt: skip
-                    rows.append([store, codec, batch, *ratios(produced), *ratios(consumed)])
+                        consumed.append(measured(agent, "consume", agent.bootstrap, "t", 1, count, *FETCH))
+                rows.append([store, codec, batch, *ratios(produced), *ratios(consumed)])
     return Table(
         "throughput",
         "Agent beside its client (librdkafka in C), 1 KiB records, one partition; CPU-seconds per GB of record values",
@@ -83,6 +85,14 @@ def throughput(count: int, rounds: int) -> Table:
          "fetch: agent", "client", "agent ÷ client", "MB/s"],
         rows,
     )  # fmt: skip
+
+
+def warm_up(agent: AgentProcess, count: int) -> None:
+    """Fill most of the cache, so that what is measured works with memory that the agent already has."""
+    harness.create_topic(agent.bootstrap, "warm-up", 1)
+    harness.load(
+        "produce", agent.bootstrap, "warm-up", 1, count * 5 // 4, 1024, 0, *BIG_BATCHES, cpu=CLIENT_CPU
+    )
 
 
 def ratios(runs: list[dict[str, Any]]) -> list[float]:
@@ -98,6 +108,7 @@ def latency(seconds: int, rounds: int) -> Table:
     rows: list[list[Any]] = []
     with Run([]) as agent, tempfile.TemporaryDirectory(prefix="warp-bench-") as folder:
         floor = durable_floor_us(Path(folder), 300)
+        harness.create_topic(agent.bootstrap, "low", 1)
         harness.load("produce", agent.bootstrap, "low", 1, 100, 100, 100)
         for rate in (2, 50, 200):
             runs = [
@@ -106,7 +117,9 @@ def latency(seconds: int, rounds: int) -> Table:
                 for _ in range(rounds)
             ]  # fmt: skip
             p50 = median([run["p50_us"] for run in runs])
-            rows.append([rate, p50 / 1000, median([run["p99_us"] for run in runs]) / 1000, floor / 1000, p50 / floor])
+            rows.append(
+                [rate, p50 / 1000, median([run["p99_us"] for run in runs]) / 1000, floor / 1000, p50 / floor]
+            )
     return Table(
         "latency",
         "Produce latency at low load, local store (ms), beside one fsync'ed file write and one SQLite commit",
@@ -148,6 +161,7 @@ def start_and_memory(rounds: int, count: int) -> Table:
             starts.append(agent.start_seconds)  # type: ignore[attr-defined]
             idle.append(resident_mib(agent.pid))
     with Run(["--cache-bytes", "128MiB", "--request-memory", "128MiB"]) as agent:
+        harness.create_topic(agent.bootstrap, "memory", 8)
         harness.load("produce", agent.bootstrap, "memory", 8, count, 1024, 0, *BIG_BATCHES, cpu=CLIENT_CPU)
         harness.load("consume", agent.bootstrap, "memory", 8, count, cpu=CLIENT_CPU)
         loaded = [resident_mib(agent.pid), peak_mib(agent.pid)]
@@ -157,27 +171,3 @@ def start_and_memory(rounds: int, count: int) -> Table:
         ["start, s (median)", "idle, MiB", "loaded, MiB", "peak, MiB"],
         [[median(starts), median(idle), *loaded]],
     )
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a tenth of the data and one round: a smoke test")
-    parser.add_argument("--only", choices=["throughput", "latency", "start"], action="append")
-    arguments = parser.parse_args()
-    scale, rounds = (50_000, 1) if arguments.quick else (500_000, 3)
-    chosen = arguments.only or ["start", "latency", "throughput"]
-    tables: list[Table] = []
-    for name, make in (
-        ("start", lambda: start_and_memory(rounds * 2 - 1, scale)),
-        ("latency", lambda: latency(2 if arguments.quick else 10, rounds)),
-        ("throughput", lambda: throughput(scale, rounds)),
-    ):
-        if name in chosen:
-            tables.append(make())
-            tables[-1].print()
-    if not arguments.quick and not arguments.only:
-        print(f"\nstored in {harness.store('macro', tables)}")
-
-
-if __name__ == "__main__":
-    main()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import confluent_kafka
+from confluent_kafka.admin import AdminClient, NewTopic
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results"
@@ -28,14 +29,17 @@ def build_load_driver() -> Path:
     libraries = Path(confluent_kafka.__file__).parent.parent / "confluent_kafka.libs"
     found = sorted(libraries.glob("librdkafka*.so*"))
     if not found:
-        sys.exit(f"no librdkafka beside confluent-kafka in {libraries}: install confluent-kafka from its wheel")
+        sys.exit(
+            f"no librdkafka beside confluent-kafka in {libraries}: install confluent-kafka from its wheel"
+        )
     BUILD.mkdir(parents=True, exist_ok=True)
     program = BUILD / "load"
     source = HERE / "load.c"
     if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
         compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
         subprocess.run(
-            [compiler, "-O2", "-o", str(program), str(source), str(found[-1]), f"-Wl,-rpath,{libraries}"], check=True
+            [compiler, "-O2", "-o", str(program), str(source), str(found[-1]), f"-Wl,-rpath,{libraries}"],
+            check=True,
         )
     return program
 
@@ -50,6 +54,11 @@ def load(*arguments: object, cpu: int | None = None) -> dict[str, Any]:
         sys.exit(f"load driver failed: {done.stderr.strip()}")
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
+
+
+def create_topic(bootstrap: str, topic: str, partitions: int) -> None:
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin.create_topics([NewTopic(topic, partitions, 1)])[topic].result(60)
 
 
 def cpu_seconds(pid: int) -> float:

@@ -129,7 +129,9 @@ static void produce(rd_kafka_t *client, const char *topic, int partitions, int64
     double begin = now_s(), cpu_begin = cpu_s();
     for (int64_t i = 0; i < count; i++) {
         double due = rate > 0 ? begin + (double)i / rate : now_s();
-        while (rate > 0 && now_s() < due) rd_kafka_poll(client, 0);
+        /* Sleeps: a client that spins keeps the kernel's own threads from the processor, and the disk's answers wait. */
+        while (rate > 0 && now_s() < due) rd_kafka_poll(client, 1);
+        if (rate > 0 && now_s() - due < 0.002) due = now_s(); /* late by the grain of the sleep, nobody's fault */
         void *opaque = (void *)(intptr_t)(int64_t)(due * 1e6);
         while (rd_kafka_produce(handle, (int32_t)(i % partitions), FLAG_COPY, payloads + (size_t)(i % VARIANTS) * size,
                                 size, NULL, 0, opaque)) {
@@ -158,7 +160,7 @@ static void consume(rd_kafka_t *client, const char *topic, int partitions, int64
             die("consume", rd_kafka_err2str(rd_kafka_last_error()));
     int64_t records = 0, bytes = 0;
     while (records < count && now_s() - last < PATIENCE_S) {
-        ptrdiff_t got = rd_kafka_consume_batch_queue(queue, 1000, messages, BATCH);
+        ptrdiff_t got = rd_kafka_consume_batch_queue(queue, 20, messages, BATCH);
         for (ptrdiff_t i = 0; i < got; i++) {
             if (messages[i]->err == 0) {
                 records++;
