@@ -13,6 +13,7 @@ from warp.errors import ErrorCode
 from warp.ids import NO_TOPIC_ID
 from warp.protocol import ApiKey
 from warp.protocol.messages.metadata import MetadataRequest, MetadataRequestTopic
+from warp.protocol.messages.produce import ProducePartition, ProduceRequest, ProduceTopic
 from warp.protocol.messages.topics import (
     CreatableReplicaAssignment,
     CreatableTopic,
@@ -232,17 +233,46 @@ def test_topics_are_deleted_by_name_or_id_but_not_both(with_memory_broker: RunWi
     with_memory_broker(test)
 
 
-def test_a_fetch_that_waits_learns_that_its_topic_was_deleted(with_memory_broker: RunWithBroker) -> None:
+@pytest.mark.parametrize(
+    ("version", "error"),
+    [(12, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION), (13, ErrorCode.UNKNOWN_TOPIC_ID)],
+)
+def test_a_fetch_that_waits_learns_that_its_topic_was_deleted(
+    with_memory_broker: RunWithBroker, version: int, error: ErrorCode
+) -> None:
     async def test(broker: Broker) -> None:
         reader, admin = await broker.connect(), await broker.connect()
         name = await broker.topic()
         await reader.produce(name, batch(b"v"))
-        number = reader.send(fetch_request({name: {0: 1}}, max_wait_ms=50_000), 12)
+        asked_for: str | bytes = name if version < 13 else broker.topic_id(name)
+        number = reader.send(fetch_request({asked_for: {0: 1}}, max_wait_ms=50_000), version)
         while not broker.agent.log.fetch.waiting:  # noqa: ASYNC110  no event tells of it
             await asyncio.sleep(0.001)
         assert await delete_by_name(admin, name) == [ErrorCode.NONE]
-        answer = await reader.answer(ApiKey.FETCH, 12, number)
-        assert answer.responses[0].partitions[0].error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+        answer = await reader.answer(ApiKey.FETCH, version, number)
+        assert answer.responses[0].partitions[0].error_code == error
+
+    with_memory_broker(test)
+
+
+@pytest.mark.parametrize(
+    ("version", "error"),
+    [(12, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION), (13, ErrorCode.UNKNOWN_TOPIC_ID)],
+)
+def test_a_produce_whose_topic_goes_before_its_commit_learns_that(
+    with_memory_broker: RunWithBroker, version: int, error: ErrorCode
+) -> None:
+    async def test(broker: Broker) -> None:
+        client = await broker.connect()
+        name = await broker.topic()
+        topic_id = broker.topic_id(name)
+        # Behind the catalogue's back, as another agent would.
+        await broker.agent._metadata.delete_topics([topic_id])
+        part = ProducePartition(index=0, records=batch(b"v"))
+        topic = ProduceTopic(name=name, topic_id=topic_id, partition_data=[part])
+        request = ProduceRequest(acks=-1, timeout_ms=30_000, topic_data=[topic])
+        answer = await client.ask(request, version)
+        assert answer.responses[0].partition_responses[0].error_code == error
 
     with_memory_broker(test)
 

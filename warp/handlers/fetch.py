@@ -64,6 +64,11 @@ async def fetch(context: RequestContext, request: FetchRequest) -> Any:
         read_committed=request.isolation_level == IsolationLevel.READ_COMMITTED,
         allow_zstd=context.version >= _ZSTD_SINCE,
     )
+    if context.version >= _IDS_SINCE:
+        for result in answer.partitions:
+            if result.error is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
+                # The log is gone, and with it the topic that was asked for by its id.
+                result.error = ErrorCode.UNKNOWN_TOPIC_ID
     found = iter(answer.partitions)
     results = [
         next(found) if isinstance(target, LogTarget) else FetchPartitionResult(target) for target in targets

@@ -148,7 +148,7 @@ class _Plan:
     def answer(self, outcomes: Sequence[AppendOutcome]) -> ProduceResponse | NoAnswer:
         """The answer, given what became of the appends."""
         appended = iter(outcomes)
-        merged = [next(appended) if error is None else error for error in self._errors]
+        merged = [self._known_as(next(appended)) if error is None else error for error in self._errors]
         for outcome in merged:
             self._context.note(outcome.error)
         if self._request.acks == ACKS_NONE:
@@ -160,6 +160,13 @@ class _Plan:
                 for topic in self._request.topic_data
             ]
         )
+
+    def _known_as(self, outcome: AppendOutcome) -> AppendOutcome:
+        """The outcome; where a topic that was asked for by its id is gone since, in the code for that."""
+        is_gone = outcome.error is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+        if is_gone and self._context.version >= _IDS_SINCE:
+            return outcome._replace(error=ErrorCode.UNKNOWN_TOPIC_ID)
+        return outcome
 
 
 def _topic_response(topic: ProduceTopic, partitions: list[ProducePartitionResponse]) -> ProduceTopicResponse:
