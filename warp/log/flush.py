@@ -309,7 +309,11 @@ class Flusher:
             for observer in self._observers:
                 for segment in self._committing:
                     observer.phase_done("order", begin - segment.uploaded_at)
-            await self._committer.commit(self._committing)
+            try:
+                await self._committer.commit(self._committing)
+            except Exception:  # noqa: BLE001 - a bug: logged, counted, and its connections are closed
+                _log.exception("a commit was not followed up as it should")
+                self._give_up(self._committing)
             for observer in self._observers:
                 observer.phase_done("commit", self._clock.monotonic() - begin)
             self._committing = self._ready()
@@ -355,6 +359,14 @@ class Flusher:
             self._clean_waiting()
         for observer in self._observers:
             observer.phase_failed(phase)
+
+    def _give_up(self, segments: Sequence[SealedSegment]) -> None:
+        """A bug has left these segments behind, perhaps committed: nobody can be told more, and others go on."""
+        failure = CommitFailure(ErrorCode.UNKNOWN_SERVER_ERROR, "internal error", is_unknown=True)
+        for segment in segments:
+            if segment.number in self._sealed:
+                segment.is_unknown = True
+                self._fail(segment, failure, "commit")
 
     def _remove(self, segment: SealedSegment) -> None:
         del self._sealed[segment.number]

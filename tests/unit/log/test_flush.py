@@ -225,6 +225,28 @@ def test_an_unexpected_error_of_the_store_is_answered_and_the_rest_goes_on(
     assert "storing a segment failed unexpectedly" in caplog.text
 
 
+def test_a_bug_after_a_commit_closes_its_connections_and_the_rest_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main(loop: SimLoop) -> None:
+        bench = Bench(loop)
+        bugs = iter([ZeroDivisionError("a bug")])
+
+        def fail_once() -> None:
+            for bug in bugs:
+                raise bug
+
+        bench.recorder.when_committed = fail_once
+        unit = await bench.add(append(1))
+        with pytest.raises(asyncio.CancelledError):
+            await unit.result
+        assert errors(await (await bench.add(append(1))).result) == [NONE]
+        assert await bench.flusher.drain(1.0)
+
+    run_sim(main)
+    assert "a commit was not followed up" in caplog.text
+
+
 def test_a_lasting_failure_of_commits_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
     async def main(loop: SimLoop) -> None:
         bench = Bench(loop)
