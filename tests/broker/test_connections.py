@@ -132,7 +132,7 @@ def test_a_client_that_does_not_read_is_not_read_from_and_others_are_served(
                 assert (await client.produce(name, batch(b"v"))).error_code == 0
         # Far from 200 answers of 4 MiB: what waits is bounded by what runs at once.
         assert counters.fetches <= 12
-        assert broker.agent.log.fetch_memory.used_bytes <= 50 * MIB
+        assert broker.answer_bytes <= 50 * MIB
         stuck.writer.transport.abort()
 
     with_memory_broker(test)
@@ -151,9 +151,9 @@ def test_a_client_that_takes_no_answers_is_dropped_in_the_end(
         stuck = await small_window(broker.port)
         broker.clients.append(stuck)
         stuck.send(fetch_request({name: {0: 0}}, partition_max_bytes=64 * MIB), 12)
-        while broker.agent.log.fetch_memory.used_bytes == 0:  # noqa: ASYNC110  no event tells of it
+        while broker.answer_bytes == 0:  # noqa: ASYNC110  no event tells of it
             await asyncio.sleep(0.001)
-        while broker.agent.log.fetch_memory.used_bytes:  # noqa: ASYNC110  no event tells of it
+        while broker.answer_bytes:  # noqa: ASYNC110  no event tells of it
             await asyncio.sleep(0.01)
 
     with_memory_broker(test)
@@ -268,7 +268,7 @@ def test_a_stopping_agent_cuts_those_who_do_not_take_their_answers(with_memory_b
         stuck = await small_window(broker.port)
         broker.clients.append(stuck)
         stuck.send(fetch_request({name: {0: 0}}, partition_max_bytes=64 * MIB), 12)
-        while broker.agent.log.fetch_memory.used_bytes == 0:  # noqa: ASYNC110  no event tells of it
+        while broker.answer_bytes == 0:  # noqa: ASYNC110  no event tells of it
             await asyncio.sleep(0.001)
         assert not await broker.agent.server.drain(0.2)
 
