@@ -100,11 +100,28 @@ def test_an_import_from_a_native_module_upwards_is_noticed(tmp_path: Path, line:
     package = tmp_path / "warp"
     package.mkdir()
     (package / "_leaf.pxd").write_text("from libc.stdint cimport uint8_t\n")
-    (package / "_codec.pyx").write_text(
+    (package / "_other.pyx").write_text(
         f"from warp._leaf cimport x\nfrom . cimport _leaf\nimport os, struct\n{line}\n"
     )
     (found,) = check_native_imports.violations(package)
-    assert "_codec.pyx: imports errors" in found
+    assert "_other.pyx: imports errors" in found
+
+
+def test_what_users_have_to_install_is_imported_somewhere() -> None:
+    files = [path for suffix in ("py", "pyx") for path in sorted((ROOT / "warp").rglob(f"*.{suffix}"))]
+    source = "\n".join(path.read_text(encoding="utf-8") for path in files)
+    imported = set(re.findall(r"^\s*(?:import|from) (\w+)", source, re.MULTILINE))
+    needed = {re.split(r"[<>=~! ]", line)[0] for line in PYPROJECT["project"]["dependencies"]}
+    assert {name.replace("-", "_") for name in needed} <= imported
+
+
+def test_decisions_are_numbered_without_a_gap_and_listed() -> None:
+    names = sorted(path.name for path in (ROOT / "docs" / "adr").glob("0*.md"))
+    assert [int(name[:4]) for name in names] == list(range(1, len(names) + 1))
+    listed = re.findall(r"\]\((\S+)\)", (ROOT / "docs" / "adr" / "README.md").read_text(encoding="utf-8"))
+    assert listed == names
+    for number, name in enumerate(names, 1):
+        assert (ROOT / "docs" / "adr" / name).read_text(encoding="utf-8").startswith(f"# {number}. ")
 
 
 def test_every_package_stands_in_a_layer() -> None:
