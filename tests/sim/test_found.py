@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from tests.sim.client import Connection
 from tests.sim.world import World, play
@@ -56,10 +57,10 @@ class Committing:
         return CommitResult([[accepted for _ in segment.batches] for segment in segments], [], [])
 
 
-def append_of(size_bytes: int) -> Append:
+def append_of(size_bytes: int, **producer: Any) -> Append:
     """A batch of about that size."""
     target = LogTarget(LogId(1), TopicId(bytes(16)), 0, "apples", TopicRules())
-    return Append(target, build_batch([(None, b"v" * size_bytes, (), 0)]))
+    return Append(target, build_batch([(None, b"v" * size_bytes, (), 0)], **producer))
 
 
 def test_requests_enter_the_buffer_when_those_before_them_have_timed_out() -> None:
@@ -82,6 +83,33 @@ def test_requests_enter_the_buffer_when_those_before_them_have_timed_out() -> No
             assert (await first.outcomes)[0].error == ErrorCode.NONE
             third = await staging
             assert (await third.outcomes)[0].error == ErrorCode.NONE
+        produce.close()
+        await flusher.drain(5.0)
+
+    assert play(0, story).violations == []
+
+
+def test_batches_do_not_overtake_one_of_their_producer_that_has_timed_out() -> None:
+    """They were committed without it. After the grace period for gaps the log took them, and it never again."""
+
+    async def story(world: World) -> None:
+        store = SlowStore(world.clock, bytes_max=LARGE)
+        store.gate = asyncio.Event()
+        flusher = Flusher(store, Committing(), world.clock, world.ids)  # type: ignore[arg-type]
+        produce = ProduceService(flusher, world.clock)
+        producer = {"producer_id": 7, "producer_epoch": 0}
+        early = await produce.stage([append_of(10, **producer, base_sequence=0)], 1_000)
+        late = await produce.stage([append_of(10, **producer, base_sequence=1)], 100_000)
+        other = await produce.stage([append_of(10)], 100_000)
+        await asyncio.sleep(0.5)
+        behind = await produce.stage([append_of(10, **producer, base_sequence=2)], 100_000)
+        await asyncio.sleep(2.0)
+        store.gate.set()
+        async with asyncio.timeout(10.0):
+            assert (await early.outcomes)[0].error == ErrorCode.REQUEST_TIMED_OUT
+            assert (await late.outcomes)[0].error == ErrorCode.NOT_ENOUGH_REPLICAS
+            assert (await behind.outcomes)[0].error == ErrorCode.NOT_ENOUGH_REPLICAS
+            assert (await other.outcomes)[0].error == ErrorCode.NONE
         produce.close()
         await flusher.drain(5.0)
 

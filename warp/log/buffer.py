@@ -133,6 +133,26 @@ def time_out(units: Sequence[Unit], now: float) -> int:
     return len(late)
 
 
+def time_out_in_order(units: Sequence[Unit], now: float) -> int:
+    """Time out the late ones of units whose commit has not begun, and fail what comes after them.
+
+    Nothing of a unit that is late will be stored, so later batches of its producers and logs would leave a gap: they
+    are answered with an error that clients retry in order. How many were late.
+    """
+    late = 0
+    producers: set[ProducerOfLog] = set()
+    for unit in units:
+        if unit.is_settled:
+            continue
+        if unit.deadline <= now:
+            late += time_out([unit], now)
+            producers.update(unit.producers)
+        elif producers and not producers.isdisjoint(unit.producers):
+            producers.update(unit.producers)
+            unit.fail(ErrorCode.NOT_ENOUGH_REPLICAS, "an earlier batch of the same producer was not stored in time")
+    return late
+
+
 def fail_followers(producers: set[ProducerOfLog], units: Sequence[Unit], error: ErrorCode) -> int:
     """Fail the units, of those that come later in order, that hold batches of the same producers and logs.
 

@@ -21,7 +21,15 @@ from dataclasses import dataclass, field
 from warp.clock import Clock
 from warp.errors import ErrorCode, ObjectStoreError
 from warp.ids import SEGMENT_PREFIX, IdSource
-from warp.log.buffer import NEVER, OpenBuffer, ProducerOfLog, Unit, fail_followers, time_out
+from warp.log.buffer import (
+    NEVER,
+    OpenBuffer,
+    ProducerOfLog,
+    Unit,
+    fail_followers,
+    time_out,
+    time_out_in_order,
+)
 from warp.log.committer import CommitFailure, CommitLimits, CommitStore, Committer
 from warp.log.observer import FlushObserver
 from warp.log.pacing import Pacer, PacingLimits
@@ -414,7 +422,7 @@ class Flusher:
         now = self._clock.monotonic()
         self._deadline_timer = None
         self._deadline_due = NEVER
-        timed_out = time_out(self._buffer.units, now) + time_out([unit for unit, _ in self._backlog], now)
+        timed_out = time_out_in_order(list(self._waiting_units(after=-1)), now)
         if timed_out:
             self._clean_waiting()
         next_deadline = min(
