@@ -62,6 +62,11 @@ def test_an_agent_can_be_killed_and_started_again_on_its_data(tmp_path: Path) ->
         assert any("stopped" in line for line in agent.log)
 
 
+def test_an_agent_may_do_without_http(tmp_path: Path) -> None:
+    with LocalAgent(tmp_path / "data", "--http", "off") as agent:
+        assert not agent.bootstrap.endswith(":0")
+
+
 def test_an_agent_that_does_not_start_says_why(tmp_path: Path) -> None:
     with pytest.raises(StartError, match=r"the agent did not start: .*unknown option --no-such"):
         LocalAgent(tmp_path, "--no-such").start()

@@ -20,7 +20,7 @@ def run(words: Sequence[str]) -> int:
     parser = Parser(
         "warp config show",
         "Print each of the agent's settings with its source; passwords and keys inside URLs are masked.\n"
-        "Takes the options of `warp agent`, and refuses what it would refuse.",
+        "Takes the options of `warp agent`, and refuses wrong names and values as it would; the stores are not opened.",
         EXAMPLES,
     )
     add_agent_options(parser)

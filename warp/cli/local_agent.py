@@ -32,7 +32,7 @@ class LocalAgent:
         self.bootstrap = "127.0.0.1:0"
         """`HOST:PORT` for clients, once it has been started."""
         self.http = "http://127.0.0.1:0"
-        """Where /v1/status, /v1/ready and /metrics are, once it has been started."""
+        """Where /v1/status, /v1/ready and /metrics are, once it has been started (unless the options say `--http off`)."""
         self._options = options
         self._process: subprocess.Popen[str] | None = None
         self._log: deque[str] = deque(maxlen=LOG_LINES_KEPT)
@@ -113,12 +113,12 @@ class LocalAgent:
         timer.start()
         line = process.stdout.readline()
         timer.cancel()
-        match = re.search(r"serves Kafka on ([^\s,;]+)[^;]*; HTTP on (http://[^\s;]+)", line)
+        match = re.search(r"serves Kafka on ([^\s,;]+)[^;]*;(?: HTTP on (http://[^\s;]+))?", line)
         if match is None:
             process.wait(STOP_TIMEOUT_S)
             self._reader.join(1)
             raise StartError(f"the agent did not start: {self._last_words()}")
-        self.bootstrap, self.http = match.groups()
+        self.bootstrap, self.http = match[1], match[2] or self.http
 
     def _read_log(self, process: subprocess.Popen[str]) -> None:
         assert process.stderr is not None
