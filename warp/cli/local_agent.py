@@ -32,7 +32,7 @@ class LocalAgent:
         self.bootstrap = "127.0.0.1:0"
         """`HOST:PORT` for clients, once it has been started."""
         self.http = "http://127.0.0.1:0"
-        """Where /v1/status, /v1/ready and /metrics are, once it has been started (unless the options say `--http off`)."""
+        """Where /v1/status, /v1/ready and /metrics are, once it has been started with HTTP on."""
         self._options = options
         self._process: subprocess.Popen[str] | None = None
         self._log: deque[str] = deque(maxlen=LOG_LINES_KEPT)
@@ -99,7 +99,9 @@ class LocalAgent:
             raise StartError(f"the agent ended with code {self._process.returncode}: {self._last_words()}")
 
     def _command(self) -> list[str]:
-        addresses = ["--listen", self.bootstrap, "--http", self.http.removeprefix("http://")]
+        addresses = ["--listen", self.bootstrap]
+        if "--http" not in self._options:
+            addresses += ["--http", self.http.removeprefix("http://")]
         command = [sys.executable, "-m", "warp", "agent", "--data-dir", str(self.directory), *addresses]
         return [*command, *self._options]
 
