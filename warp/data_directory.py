@@ -20,6 +20,25 @@ LOCK_NAME = "agent.lock"
 _HOLDER_BYTES_MAX = 4096
 
 
+def make_directory(path: Path) -> None:
+    """Make a directory, and those above it, where they are missing; they survive a power cut. Raises OSError.
+
+    Without the sync of its parent a new directory, and with it everything inside, could be gone after a crash.
+    """
+    missing = [path]
+    while not missing[-1].parent.exists():
+        missing.append(missing[-1].parent)
+    for directory in reversed(missing):
+        if directory.is_dir():
+            continue
+        directory.mkdir(mode=0o750, exist_ok=True)
+        parent = os.open(directory.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(parent)
+        finally:
+            os.close(parent)
+
+
 class DirectoryLock:
     """Holds a directory for this process from `acquire` to `release`."""
 
@@ -31,7 +50,7 @@ class DirectoryLock:
         """Make the directory if it is not there, and lock it. Raises StartError, which says who holds it."""
         path = self.directory / LOCK_NAME
         try:
-            self.directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+            make_directory(self.directory)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         except (FileExistsError, NotADirectoryError) as error:
             raise StartError(

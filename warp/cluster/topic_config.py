@@ -48,12 +48,12 @@ TOPIC_CONFIGS: tuple[ConfigDefinition, ...] = (
     ),
     ConfigDefinition(
         "compression.gzip.level", ConfigType.INT, "-1", either(-1, integer(1, 9)),
-        "Level for gzip, should the broker compress; -1 is the library's own default.",
+        "Level for gzip, should the broker compress; not used yet, the library's own default is.",
         ("compression.gzip.level",),
     ),
     ConfigDefinition(
         "compression.lz4.level", ConfigType.INT, "9", integer(1, 17),
-        "Level for lz4, should the broker compress.",
+        "Level for lz4, should the broker compress; not used yet, the library's own default is.",
         ("compression.lz4.level",),
     ),
     ConfigDefinition(
@@ -64,7 +64,7 @@ TOPIC_CONFIGS: tuple[ConfigDefinition, ...] = (
     ),
     ConfigDefinition(
         "compression.zstd.level", ConfigType.INT, "3", integer(-131_072, 22),
-        "Level for zstd, should the broker compress.",
+        "Level for zstd, should the broker compress; not used yet, the library's own default is.",
         ("compression.zstd.level",),
     ),
     ConfigDefinition(

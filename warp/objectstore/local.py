@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from warp._blocks import Block
+from warp.data_directory import make_directory
 from warp.errors import ObjectNotFound, ObjectStoreError, ShortObject, StartError, StoreFull
 from warp.objectstore.base import Buffer, ObjectInfo, check_key
 from warp.objectstore.direct import FileWriter
@@ -233,7 +234,7 @@ class LocalStore:
     def _check(self) -> None:
         temporary = self.directory / TEMPORARY
         try:
-            temporary.mkdir(mode=0o750, parents=True, exist_ok=True)
+            make_directory(temporary)
             self._remove_leftovers()
             probe = f"{self._root}/{TEMPORARY}/{self._token}-probe"
             fd = self._write_temporary(probe, [b"probe"], 5)
