@@ -88,10 +88,10 @@ def throughput(count: int, rounds: int) -> Table:
 
 
 def warm_up(agent: AgentProcess, count: int) -> None:
-    """Fill most of the cache, so that what is measured works with memory that the agent already has."""
+    """Fill the cache, so that what is measured works with memory that the agent already has."""
     harness.create_topic(agent.bootstrap, "warm-up", 1)
     harness.load(
-        "produce", agent.bootstrap, "warm-up", 1, count * 5 // 4, 1024, 0, *BIG_BATCHES, cpu=CLIENT_CPU
+        "produce", agent.bootstrap, "warm-up", 1, count * 9 // 5, 1024, 0, *BIG_BATCHES, cpu=CLIENT_CPU
     )
 
 
