@@ -12,6 +12,7 @@ import asyncio
 import contextvars
 import heapq
 import random
+import warnings
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -102,11 +103,14 @@ class SimLoop(asyncio.BaseEventLoop):
         self._is_over = True
         self._ready.clear()  # type: ignore[attr-defined]
         self._scheduled.clear()  # type: ignore[attr-defined]
-        for task, _ in self._tasks:
-            if not task.done():
-                task._log_destroy_pending = False  # type: ignore[attr-defined]
-                with suppress(BaseException):
-                    task.get_coro().close()
+        with warnings.catch_warnings():
+            # A `finally` of the dead may make coroutines that nobody will run.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            for task, _ in self._tasks:
+                if not task.done():
+                    task._log_destroy_pending = False  # type: ignore[attr-defined]
+                    with suppress(BaseException):
+                        task.get_coro().close()
         self._tasks.clear()
         self._dropped.clear()
         self.close()

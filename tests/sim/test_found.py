@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from tests.sim import requests
 from tests.sim.client import Connection
+from tests.sim.facts import Batch, Partition
 from tests.sim.world import World, play
 from warp._records import build_batch
 from warp.errors import ErrorCode
@@ -19,6 +21,7 @@ from warp.objectstore.base import Buffer
 from warp.objectstore.memory import MemoryStore
 
 LARGE = 2**40
+LARGE32 = 2**31 - 1
 
 
 def test_a_connection_that_is_reset_is_forgotten() -> None:
@@ -112,5 +115,55 @@ def test_batches_do_not_overtake_one_of_their_producer_that_has_timed_out() -> N
             assert (await other.outcomes)[0].error == ErrorCode.NONE
         produce.close()
         await flusher.drain(5.0)
+
+    assert play(0, story).violations == []
+
+
+class LazyReader(Connection):
+    """Stops to read once so many bytes have come."""
+
+    limit_bytes = 120_000
+    came_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        self.came_bytes += len(data)
+        if self.came_bytes >= self.limit_bytes and self._transport is not None:
+            self._transport.pause_reading()
+        super().data_received(data)
+
+    def go_on(self) -> None:
+        assert self._transport is not None
+        self.limit_bytes = LARGE
+        self._transport.resume_reading()
+
+
+def test_memory_of_an_answer_is_held_until_its_last_byte_has_left() -> None:
+    """It was given back when little of it was left in the transport, which still kept all of it alive."""
+
+    async def story(world: World) -> None:
+        host = world.hosts[0]
+        agent = await host.serves()
+        place = Partition("apples", 0)
+        writer = await Connection.open(world.network, host.address, "writer")
+        await writer.ask(requests.create_topics({"apples": 1}), requests.CREATE_TOPICS_VERSION)
+        data = build_batch([(None, b"v" * 150_000, (), world.clock.time_ms())])
+        batch = Batch("writer", place, 0, [b"v" * 150_000], data, is_idempotent=False)
+        await writer.ask(requests.produce([batch], 5_000), requests.PRODUCE_VERSION)
+        reader = await LazyReader.open(world.network, host.address, "reader")
+        assert isinstance(reader, LazyReader)
+        answer = reader.send(
+            requests.fetch(
+                [(place, 0)], max_wait_ms=0, min_bytes=1, max_bytes=LARGE32, partition_bytes=LARGE32
+            ),
+            requests.FETCH_VERSION,
+        )
+        await asyncio.sleep(5.0)
+        assert 0 < 150_000 - reader.came_bytes < 65_536, "less than what a transport may keep without a word"
+        assert agent.log.cache.held_bytes + agent.log.fetch_memory.used_bytes > 0
+        reader.go_on()
+        await asyncio.sleep(5.0)
+        assert requests.records_of(requests.fetched(answer.result())[place]) == [(0, b"v" * 150_000)]
+        assert agent.log.cache.held_bytes + agent.log.fetch_memory.used_bytes == 0
+        assert await agent.stop(5.0)
 
     assert play(0, story).violations == []

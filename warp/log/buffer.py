@@ -149,7 +149,9 @@ def time_out_in_order(units: Sequence[Unit], now: float) -> int:
             producers.update(unit.producers)
         elif producers and not producers.isdisjoint(unit.producers):
             producers.update(unit.producers)
-            unit.fail(ErrorCode.NOT_ENOUGH_REPLICAS, "an earlier batch of the same producer was not stored in time")
+            unit.fail(
+                ErrorCode.NOT_ENOUGH_REPLICAS, "an earlier batch of the same producer was not stored in time"
+            )
     return late
 
 

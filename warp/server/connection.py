@@ -24,10 +24,9 @@ from warp.handlers.table import Order
 from warp.protocol import DecodeError, FrameSplitter
 from warp.server.dispatch import OUTCOME_DROPPED
 from warp.server.exchange import Exchange
+from warp.server.unsent import UnsentMemory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from warp.protocol import Buffer
     from warp.server.pool import ConnectionPool
 
@@ -81,7 +80,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
         self._is_flush_due = False
         self._ready_bytes = 0
         """Bytes of answers that may be written and have not been."""
-        self._releases: list[Callable[[], None]] = []
+        self._unsent_memory = UnsentMemory()
         self._unsent_bytes = 0
         self._unsent_since_s = 0.0
 
@@ -148,6 +147,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
 
     def check(self, now_s: float) -> None:
         """Apply the limits in time."""
+        self._written()
         if self._is_lost:
             return
         silent_ms = (now_s - self._heard_s) * 1000
@@ -353,9 +353,9 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
             if self._hold & HOLD_ANSWERS and not self._is_closed:
                 break
             exchange = self._exchanges.popleft()
-            if exchange.release is not None:
-                self._releases.append(exchange.release)
             if self._is_closed:
+                if exchange.release is not None:
+                    exchange.release()
                 continue
             if exchange.closes is not None:
                 self._write_small(small)
@@ -367,9 +367,13 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
                 else:
                     self._write_small(small)
                     self._write(part)
+            if exchange.release is not None:
+                self._unsent_memory.add(
+                    exchange.release, self._unsent_memory.written_bytes + sum(map(len, small))
+                )
         self._write_small(small)
-        if self._releases and (self._is_lost or not self._hold & HOLD_ANSWERS):
-            self._written()
+        if self._unsent_memory:
+            asyncio.get_running_loop().call_soon(self._written)
 
     def _write_small(self, parts: list[Buffer]) -> None:
         """Write parts together, each too small for a write of its own."""
@@ -379,6 +383,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
 
     def _write(self, part: Buffer) -> None:
         self._pool.sent_bytes += len(part)
+        self._unsent_memory.written_bytes += len(part)
         self._transport.write(part)
 
     def _flush_soon(self) -> None:
@@ -392,10 +397,11 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
         self._go_on()
 
     def _written(self) -> None:
-        """What was written is out of our hands: give its memory back."""
-        releases, self._releases = self._releases, []
-        for release in releases:
-            release()
+        """Give the memory back of what has left, or never will."""
+        if self._is_lost:
+            self._unsent_memory.release_all()
+        elif self._unsent_memory:
+            self._unsent_memory.left(self._transport.get_write_buffer_size())
 
     def _go_on(self) -> None:
         """After something has ended: write, start and read what that makes room for; or finish."""
