@@ -194,8 +194,8 @@ BOUNDED = (
         "keep-the-memory-of-answers-that-nobody-takes",
         "P8",
         "warp/server/connection.py",
-        "            if exchange.release is not None:\n",
-        "            if exchange.release is not None and not self._is_closed:\n",
+        "                if exchange.release is not None:\n                    exchange.release()\n",
+        "",
         (f"{LIMITS}::test_the_memory_of_an_answer_that_nobody_takes_is_given_back",),
     ),
     Breakage(

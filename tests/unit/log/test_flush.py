@@ -16,7 +16,7 @@ from warp.log.model import AppendOutcome
 from warp.log.pacing import PacingLimits
 from warp.log.segment import RECEIPTS_PREFIX, SegmentIndex, parse_index
 from warp.log.upload import UploadLimits
-from warp.metadata.model import SegmentCommit
+from warp.metadata.model import BatchEntry, SegmentCommit
 
 NONE = ErrorCode.NONE
 TIMED_OUT = ErrorCode.REQUEST_TIMED_OUT
@@ -320,11 +320,20 @@ def test_a_group_of_unknown_outcome_is_resolved_one_by_one_as_it_was() -> None:
         bench.store.delays_s = {1: 1.0}
         bench.metadata.lost_answers = {1: OutcomeUnknown("lost")}
         bench.metadata.delays_s = {2: 10.0}
+        asked: dict[str, list[list[BatchEntry]]] = {}
+
+        def note(segment: SegmentCommit) -> None:
+            asked.setdefault(segment.key, []).append(list(segment.batches))
+
+        bench.metadata.poison = note
         units = [await bench.segment(append(1, records=i + 1), timeout_s=5.0) for i in range(3)]
         assert [errors(answer) for answer in await results(units)] == [[TIMED_OUT]] * 3
         later = await bench.add(append(1))
         assert (await later.result)[0].base_offset == 6
         assert bench.metadata.ends == {1: 7}
+        for attempts in list(asked.values())[:3]:
+            assert len(attempts) == 2
+            assert attempts[0] == attempts[1] != []
 
     run_sim(main)
 
