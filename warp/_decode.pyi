@@ -1,6 +1,6 @@
 from typing import Final, TypeVar
 
-from warp._plan import StructBase
+from warp._codec import StructBase
 
 _Message = TypeVar("_Message", bound=StructBase)
 _Buffer = bytes | bytearray | memoryview

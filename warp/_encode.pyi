@@ -1,6 +1,6 @@
 from typing import Final
 
-from warp._plan import StructBase
+from warp._codec import StructBase
 
 _Buffer = bytes | bytearray | memoryview
 

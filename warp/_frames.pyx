@@ -14,7 +14,7 @@ from libc.stdint cimport int32_t, uint8_t
 from libc.string cimport memcpy
 
 from warp._blocks cimport Block, new_block
-from warp._plan import DecodeError
+from warp._codec import DecodeError
 from warp._wire cimport load32
 
 cdef enum:

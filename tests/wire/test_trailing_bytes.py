@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from warp._decode import decode
-from warp._plan import DecodeError
+from warp._codec import DecodeError
 from warp.protocol.messages.metadata import MetadataRequest
 
 LIBRDKAFKA_METADATA_V13 = bytes.fromhex("00000000010000")

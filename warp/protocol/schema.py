@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from types import GenericAlias, NoneType, UnionType
 from typing import Annotated, Any, ClassVar, TypeAlias, Union, dataclass_transform, get_args, get_origin
 
-from warp._plan import Layout, StructBase
+from warp._codec import Layout, StructBase
 from warp.protocol.types import ApiKey
 
 boolean = Annotated[bool, "boolean"]

@@ -1,4 +1,4 @@
-"""Tables become plans: how each struct class is laid out, and what to do for each of its fields in each version.
+"""The message codec: tables become plans, which say how each struct class is laid out and what each version writes.
 
 A table (class body) becomes a `Layout`: where each field lives in an instance. A layout and a version become a `Plan`:
 a C array with one operation per field, in wire order, which `_decode` and `_encode` walk without running Python code.
