@@ -13,8 +13,8 @@ from warp._cpython cimport (Py_DECREF, Py_False, Py_None, Py_True, Py_XDECREF, P
                             PyFloat_FromDouble, PyList_New, PyList_SET_ITEM, PyLong_FromLong, PyLong_FromLongLong,
                             PyMemoryView_FromObject, PyMemoryView_GET_BUFFER, PyUnicode_DecodeUTF8, slot_of)
 from warp._codec cimport (ARRAY, BOOLEAN, BYTES, COMPACT_ARRAY, COMPACT_BYTES, COMPACT_RECORDS, COMPACT_STRING, FLOAT64,
-                         INT8, INT16, INT32, INT64, RECORDS, STRING, STRUCT, UINT16, UINT32, UUID, Code, Layout, Op,
-                         Plan, PlanData, new_struct)
+                          INT8, INT16, INT32, INT64, RECORDS, STRING, STRUCT, UINT16, UINT32, UUID, Code, Layout, Op,
+                          Plan, PlanData, new_struct)
 from warp._codec import DecodeError
 from warp._wire cimport Cursor, double_of_bits, left, load16, load32, load64, read_uvarint
 

@@ -13,8 +13,8 @@ from warp._cpython cimport (Py_None, Py_True, Py_False, Py_TYPE, PyBytes_AS_STRI
                             PyObject_CheckBuffer, PyObject_RichCompareBool, PySequence_Fast_GET_ITEM,
                             PySequence_Fast_GET_SIZE, PyTuple_Check, PyUnicode_AsUTF8AndSize, PyUnicode_Check, slot_of)
 from warp._codec cimport (ARRAY, BOOLEAN, BYTES, COMPACT_ARRAY, COMPACT_BYTES, COMPACT_RECORDS, COMPACT_STRING, FLOAT64,
-                         INT8, INT16, INT32, INT64, RECORDS, STRING, STRUCT, UINT16, UINT32, UUID, Code, Layout, Op,
-                         Plan, PlanData)
+                          INT8, INT16, INT32, INT64, RECORDS, STRING, STRUCT, UINT16, UINT32, UUID, Code, Layout, Op,
+                          Plan, PlanData)
 from warp._codec import EncodeError
 from warp._wire cimport UVARINT_BYTES_MAX, bits_of_double, put_uvarint, store16, store32, store64
 

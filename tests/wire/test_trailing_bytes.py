@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from warp._decode import decode
 from warp._codec import DecodeError
+from warp._decode import decode
 from warp.protocol.messages.metadata import MetadataRequest
 
 LIBRDKAFKA_METADATA_V13 = bytes.fromhex("00000000010000")
