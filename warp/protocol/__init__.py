@@ -2,10 +2,10 @@
 list of APIs (`apis`), and what reads and writes headers and frames (`frames`).
 """
 
+from warp._codec import DecodeError, EncodeError
 from warp._decode import RequestHeader, decode
 from warp._encode import encode, encode_parts
 from warp._frames import FrameSplitter, SharedReceiveBuffer
-from warp._codec import DecodeError, EncodeError
 from warp.protocol.apis import APIS, Api
 from warp.protocol.frames import (
     encode_request_frame,
