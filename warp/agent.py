@@ -48,7 +48,7 @@ from warp.metadata.session import Database
 from warp.metadata.sqlite import SqliteDatabase
 from warp.metadata.store import MetadataStore
 from warp.metrics import Metrics
-from warp.objectstore.base import Buffer, ObjectStore
+from warp.objectstore.base import Abilities, Buffer, ObjectStore
 from warp.objectstore.urls import open_object_store
 from warp.server.limits import ServerLimits
 from warp.server.listener import ListenerConfig, Server
@@ -117,6 +117,8 @@ class Agent:
         self.clock = clock
         self.cluster_id = ""
         self.broker_id = BrokerId(-1)
+        self.abilities: Abilities | None = None
+        """What the object store was seen to do at start."""
         self._ids = ids
         self._name = name
         self._object_store = object_store
@@ -222,7 +224,9 @@ class Agent:
             raise
 
     async def _open_stores(self) -> None:
-        await self._object_store.check()
+        self.abilities = await self._object_store.open()
+        if not self._object_store.requests_are_free:
+            log.info("the object store can be used; %s", self.abilities.describe())
         await self._metadata.open()
         self._metadata_is_open = True
         self.cluster_id = await self._metadata.cluster_id(self.config.cluster_id)

@@ -17,7 +17,7 @@ from warp.log.tail import TailIndex
 from warp.metadata.session import Database
 from warp.metadata.store import MetadataStore
 from warp.metrics import Metrics
-from warp.objectstore.base import Buffer, ObjectInfo, ObjectStore
+from warp.objectstore.base import Abilities, Buffer, ObjectInfo, ObjectStore
 from warp.server.listener import Server
 
 T = TypeVar("T")
@@ -36,6 +36,11 @@ class MeasuredObjectStore:
         self._store = store
         self._metrics = metrics
         self.requests_are_free = store.requests_are_free
+        self.traffic = store.traffic
+
+    async def open(self) -> Abilities:
+        """See ObjectStore."""
+        return await self._timed("open", self._store.open())
 
     async def check(self) -> None:
         """See ObjectStore."""

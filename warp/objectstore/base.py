@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from warp.objectstore.traffic import Traffic
+
 Buffer = bytes | bytearray | memoryview
 """Anything that holds bytes in one piece."""
 
@@ -38,17 +40,42 @@ class ObjectInfo:
     modified_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What a store was seen to do when it was opened."""
+
+    conditional_create: bool
+    """`create` has one winner."""
+    checks_content: bool
+    """A body that was damaged on its way is refused."""
+
+    def describe(self) -> str:
+        """For one log line."""
+        found = {
+            "conditional create": self.conditional_create,
+            "content checked on arrival": self.checks_content,
+        }
+        return ", ".join(f"{name}: {'yes' if is_able else 'no'}" for name, is_able in found.items())
+
+
 class ObjectStore(Protocol):
     """An object store.
 
     `requests_are_free` says that requests cost nothing (local directory, memory): then nothing is saved by batching
-    beyond group commit, and no request budget applies.
+    beyond group commit, and no request budget applies. `traffic` counts what was asked of it since it was made.
     """
 
     requests_are_free: bool
+    traffic: Traffic
+
+    async def open(self) -> Abilities:
+        """Prove at start that the store can be used, and see what it can do.
+
+        Raises StartError, one line with what to do, when it can't be used.
+        """
 
     async def check(self) -> None:
-        """Prove at start that the store can be used. Raises StartError with what to do when it can't."""
+        """See whether the store answers, at little cost. Raises ObjectStoreError or StartError when it doesn't."""
 
     async def put(self, key: str, parts: Sequence[Buffer]) -> None:
         """Store the parts, in order, as one object; durable on return.

@@ -28,8 +28,9 @@ from typing import ParamSpec, TypeVar
 from warp._blocks import Block
 from warp.data_directory import make_directory
 from warp.errors import ObjectNotFound, ObjectStoreError, ShortObject, StartError, StoreFull
-from warp.objectstore.base import Buffer, ObjectInfo, check_key
+from warp.objectstore.base import Abilities, Buffer, ObjectInfo, check_key
 from warp.objectstore.direct import FileWriter
+from warp.objectstore.traffic import Traffic, counted
 
 TEMPORARY = ".tmp"
 INLINE_BYTES_MAX = 128 * 1024
@@ -54,6 +55,7 @@ class LocalStore:
 
     def __init__(self, directory: Path, *, token: str, reserve_free_bytes: int) -> None:
         self.directory = directory
+        self.traffic = Traffic()
         self._root = str(directory)
         self._token = token
         self._reserve_free_bytes = reserve_free_bytes
@@ -64,28 +66,33 @@ class LocalStore:
         self._directories: set[str] = set()
         self._directories_lock = threading.Lock()
 
-    async def check(self) -> None:
+    async def open(self) -> Abilities:
         """Make the directory, remove what crashes have left, and prove that an object can be stored and removed."""
+        await self._in_thread(self._check)
+        return Abilities(conditional_create=True, checks_content=False)
+
+    async def check(self) -> None:
+        """The same as `open`: it costs next to nothing."""
         await self._in_thread(self._check)
 
     async def put(self, key: str, parts: Sequence[Buffer]) -> None:
         """Store an object; see the module for the steps. An object of the same key is replaced in one step."""
         check_key(key)
-        await self._write(key, parts, exclusive=False)
+        with counted(self.traffic, "put"):
+            await self._write(key, parts, exclusive=False)
 
     async def create(self, key: str, data: Buffer) -> bool:
         """Store an object only if the key is free: a hard link is refused when the name is taken."""
         check_key(key)
-        return await self._write(key, [data], exclusive=True)
+        with counted(self.traffic, "put"):
+            return await self._write(key, [data], exclusive=True)
 
     async def get(self, key: str, start: int, length: int) -> Buffer:
         """Read a range: on the loop if it is small and in the page cache, otherwise in a thread."""
         check_key(key)
-        if length <= INLINE_BYTES_MAX:
-            data = self._get_cached(key, start, length)
-            if data is not None:
-                return data
-        found = await self._in_thread(self._get, key, start, length)
+        with counted(self.traffic, "get"):
+            found = await self._read(key, start, length)
+            self.traffic.received_bytes += len(found)
         if len(found) < length:
             # Not raised in the thread: a future, its exception and the frames in between would keep each other, and the
             # bytes, alive until the next garbage collection.
@@ -95,16 +102,19 @@ class LocalStore:
     async def head(self, key: str) -> ObjectInfo:
         """Size and time of last change of an object's file."""
         check_key(key)
-        return await self._in_thread(self._head, key)
+        with counted(self.traffic, "head"):
+            return await self._in_thread(self._head, key)
 
     async def delete(self, keys: Sequence[str]) -> None:
         """Remove objects. A power cut may bring them back: then they are orphans, and go the way of all orphans."""
         for key in keys:
             check_key(key)
-        await self._in_thread(self._delete, keys)
+        with counted(self.traffic, "delete"):
+            await self._in_thread(self._delete, keys)
 
     async def list(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
         """Objects directory by directory, each directory in order of its names."""
+        self.traffic.count("list", "ok")
         pending = [""]
         while pending:
             directories, objects = await self._in_thread(self._scan, pending.pop(), prefix)
@@ -116,9 +126,17 @@ class LocalStore:
         """Start nothing more. A thread that hangs in the kernel is not waited for."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
+    async def _read(self, key: str, start: int, length: int) -> Buffer:
+        if length <= INLINE_BYTES_MAX:
+            data = self._get_cached(key, start, length)
+            if data is not None:
+                return data
+        return await self._in_thread(self._get, key, start, length)
+
     async def _write(self, key: str, parts: Sequence[Buffer], *, exclusive: bool) -> bool:
         temporary = f"{self._root}/{TEMPORARY}/{self._token}-{next(self._numbers)}"
         size_bytes = sum(map(len, parts))
+        self.traffic.sent_bytes += size_bytes
         if size_bytes > INLINE_BYTES_MAX:
             return await self._in_thread(
                 self._write_and_publish, temporary, key, parts, size_bytes, exclusive

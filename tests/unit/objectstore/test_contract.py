@@ -15,8 +15,10 @@ from warp.errors import ObjectNotFound, ShortObject
 from warp.objectstore.base import KEY_LENGTH_MAX, ObjectStore, check_key
 from warp.objectstore.local import INLINE_BYTES_MAX, LocalStore
 from warp.objectstore.memory import MemoryStore
+from warp.objectstore.traffic import RequestKind
 
 Check = Callable[[ObjectStore], Awaitable[None]]
+KINDS: tuple[RequestKind, ...] = ("put", "get", "head", "list", "delete")
 
 
 def _open(kind: str, directory: Path) -> ObjectStore:
@@ -31,7 +33,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Check], Non
 
     async def whole(check: Check) -> None:
         store = _open(request.param, tmp_path)
-        await store.check()
+        await store.open()
         try:
             await check(store)
         finally:
@@ -210,5 +212,32 @@ def test_many_operations_at_once_all_end(run: Callable[[Check], None]) -> None:
         await asyncio.gather(*(store.put(f"d{i % 7}/{i}", [b"%d" % i]) for i in range(200)))
         found = await asyncio.gather(*(store.get(f"d{i % 7}/{i}", 0, len(str(i))) for i in range(200)))
         assert [int(data) for data in found] == list(range(200))
+
+    run(check)
+
+
+def test_traffic_counts_requests_by_kind_and_outcome(run: Callable[[Check], None]) -> None:
+    async def check(store: ObjectStore) -> None:
+        before = {kind: store.traffic.total(kind) for kind in KINDS}
+        sent, received = store.traffic.sent_bytes, store.traffic.received_bytes
+        await store.put("k", [b"0123456789"])
+        assert await store.get("k", 2, 5) == b"23456"
+        with pytest.raises(ObjectNotFound):
+            await store.get("none", 0, 1)
+        await store.head("k")
+        await store.delete(["k"])
+        after = {kind: store.traffic.total(kind) - before[kind] for kind in KINDS}
+        assert after == {"put": 1, "get": 2, "head": 1, "list": 0, "delete": 1}
+        assert store.traffic.requests["get", "not_found"] == 1
+        assert (store.traffic.sent_bytes - sent, store.traffic.received_bytes - received) == (10, 5)
+
+    run(check)
+
+
+def test_a_taken_key_counts_as_a_conflict_or_a_put(run: Callable[[Check], None]) -> None:
+    async def check(store: ObjectStore) -> None:
+        before = store.traffic.total("put")
+        assert [await store.create("epoch/1", b"a"), await store.create("epoch/1", b"b")] == [True, False]
+        assert store.traffic.total("put") - before == 2
 
     run(check)

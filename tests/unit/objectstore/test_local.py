@@ -28,7 +28,7 @@ def open_store(directory: Path, token: str = "a1", reserve_free_bytes: int = 0) 
 def run(directory: Path, check: Callable[[LocalStore], Awaitable[None]], reserve_free_bytes: int = 0) -> None:
     async def whole() -> None:
         store = open_store(directory, reserve_free_bytes=reserve_free_bytes)
-        await store.check()
+        await store.open()
         try:
             await check(store)
         finally:
@@ -42,7 +42,7 @@ def start_error(directory: Path, reserve_free_bytes: int = 0) -> str:
         store = open_store(directory, reserve_free_bytes=reserve_free_bytes)
         try:
             with pytest.raises(StartError) as caught:
-                await store.check()
+                await store.open()
             return str(caught.value)
         finally:
             await store.close()
