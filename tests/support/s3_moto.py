@@ -114,12 +114,8 @@ def _refusal(environ: Environ, body: bytes) -> Answer | None:
         return _error(501, "NotImplemented", "Transfer-Encoding is not implemented")
     if len(body) != int(environ.get("CONTENT_LENGTH") or 0):
         return _error(400, "IncompleteBody", "fewer bytes came than Content-Length says")
-    digests = {
-        "HTTP_X_AMZ_CHECKSUM_CRC32C": lambda: _base64(_crc32c(body)),
-        "HTTP_CONTENT_MD5": lambda: _base64(hashlib.md5(body, usedforsecurity=False).digest()),
-    }
-    for name, digest in digests.items():
-        if name in environ and environ[name] != digest():
+    for name, digest in _DIGESTS.items():
+        if name in environ and environ[name] != base64.b64encode(digest(body)).decode():
             return _error(400, "BadDigest", "the checksum did not match")
     signed = environ.get("HTTP_X_AMZ_CONTENT_SHA256", "")
     if len(signed) == 64 and signed != hashlib.sha256(body).hexdigest():
@@ -128,12 +124,15 @@ def _refusal(environ: Environ, body: bytes) -> Answer | None:
 
 
 def _crc32c(body: bytes) -> bytes:
-    value: int = google_crc32c.value(body)  # type: ignore[no-untyped-call]
+    value: int = google_crc32c.value(body)
     return value.to_bytes(4, "big")
 
 
-def _base64(digest: bytes) -> str:
-    return base64.b64encode(digest).decode()
+def _md5(body: bytes) -> bytes:
+    return hashlib.md5(body, usedforsecurity=False).digest()
+
+
+_DIGESTS = {"HTTP_X_AMZ_CHECKSUM_CRC32C": _crc32c, "HTTP_CONTENT_MD5": _md5}
 
 
 def _error(status: int, code: str, message: str) -> Answer:
