@@ -1,0 +1,199 @@
+"""What the measuring half of the doctor hands to its judging half. None stands for what could not be found out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from warp.cli.doctor.latency import Latency
+from warp.config_values import Address
+
+
+@dataclass(frozen=True, slots=True)
+class ClockFacts:
+    """`ahead_s`: how far this machine's clock is ahead of the object store's; `uncertainty_s` either way."""
+
+    ahead_s: float
+    uncertainty_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Times of one kind of request; `failure` is the first error, of `failures`."""
+
+    latency: Latency | None
+    failures: int = 0
+    failure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFacts:
+    """An object store that was opened; or `refusal`, why it can't be."""
+
+    url: str
+    """Without secrets."""
+    is_directory: bool
+    refusal: str = ""
+    conditional_create: bool = False
+    checks_content: bool = False
+    put_small: Timing | None = None
+    put_large: Timing | None = None
+    get_small: Timing | None = None
+    get_large: Timing | None = None
+    left_behind: str = ""
+    """Why probe objects could not be removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceFacts:
+    """A directory on this machine and the disk that it is on.
+
+    `measured_at` is the directory itself, or the nearest one above it that exists. `refusal`: why nothing can be
+    written there.
+    """
+
+    directory: str
+    measured_at: str
+    is_there: bool
+    file_system: str | None = None
+    free_bytes: int | None = None
+    free_files: int | None = None
+    refusal: str = ""
+    fsync: Latency | None = None
+
+
+class HolderState(StrEnum):
+    """Whether an agent holds a data directory."""
+
+    NOBODY = "nobody"
+    HELD = "held"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a data directory, as its lock file says."""
+
+    state: HolderState
+    pid: int | None = None
+    words: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseFacts:
+    """The file of a SQLite database, as it lies there; nothing was opened by SQLite."""
+
+    path: str
+    is_there: bool
+    refusal: str = ""
+    is_sqlite: bool = False
+    is_wal: bool = False
+    size_bytes: int = 0
+    wal_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerAddress:
+    """One broker as Metadata names it."""
+
+    broker_id: int
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerFacts:
+    """What answered at an address: a Kafka broker, or `refusal`.
+
+    `is_open`: somebody accepted the connection, whatever came of it. `resolved`: the addresses behind the host name.
+    """
+
+    address: Address
+    resolved: tuple[str, ...] = ()
+    is_open: bool = False
+    refusal: str = ""
+    cluster_id: str | None = None
+    brokers: tuple[BrokerAddress, ...] = ()
+    round_trip: Latency | None = None
+
+    @property
+    def is_broker(self) -> bool:
+        """True when it speaks Kafka."""
+        return not self.refusal
+
+
+@dataclass(frozen=True, slots=True)
+class AgentStatus:
+    """What /v1/status and /v1/ready say; `refusal` when the answer is not that of an agent."""
+
+    refusal: str = ""
+    version: str = ""
+    cluster_id: str = ""
+    broker_id: int = -1
+    reasons_not_ready: tuple[str, ...] = ()
+
+
+class BindState(StrEnum):
+    """Whether an address could be listened on."""
+
+    FREE = "free"
+    TAKEN = "taken"
+    PRIVILEGED = "privileged"
+    NOT_HERE = "not here"
+    UNKNOWN_HOST = "unknown host"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class PortFacts:
+    """One address that the agent listens on; who has it, when it is taken."""
+
+    address: Address
+    state: BindState
+    reason: str = ""
+    broker: BrokerFacts | None = None
+    status: AgentStatus | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClientFacts:
+    """One address that clients are told, as they see it, and every broker that it names.
+
+    `listen` is None when a cluster is looked at from outside. `is_serving`: the listener behind it has somebody.
+    """
+
+    told: Address
+    listen: Address | None
+    is_serving: bool
+    expected_cluster_id: str | None
+    answer: BrokerFacts
+    others: tuple[BrokerFacts, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MachineFacts:
+    """What the machine, the container and the user's limits allow. Sizes in bytes."""
+
+    open_files_soft: int | None
+    """None: unlimited."""
+    open_files_hard: int | None
+    memory_total_bytes: int | None
+    memory_available_bytes: int | None
+    memory_limit_bytes: int | None
+    """Of the container (cgroup); None: unlimited."""
+    memory_limit_used_bytes: int | None
+    agent_memory_bytes: int
+    """What the agent that runs here already holds; 0 when none does."""
+    processors: int
+    """Those that this process may use."""
+    processor_quota: float | None
+    """Of the container, in processors; None: unlimited."""
+    swap_total_bytes: int | None
+    swap_used_bytes: int | None
+    listen_queue_max: int | None
+    checksum: str
+    checksums: tuple[str, ...]
+    python: str
+    uvloop: str
+    sqlite: tuple[int, ...]
+    warp: str
+    client_library: str

@@ -1,0 +1,127 @@
+"""Findings: what a check has found out, how bad it is, and what to do about it.
+
+`CHECKS` is the list of everything that `warp doctor` can say something about. Their ids are stable: scripts read them
+from `--json`, and docs/doctor.md explains each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+Measured = dict[str, float | int | str | bool | list[str] | None]
+"""Figures for scripts; a name ends with its unit."""
+
+
+class Severity(StrEnum):
+    """How bad a finding is. Only a problem makes the exit code 1."""
+
+    OK = "ok"
+    NOTE = "note"
+    """Worth knowing, nothing to do."""
+    WARNING = "warning"
+    """Works, but slower or less safely than it could."""
+    PROBLEM = "problem"
+    """The agent can't start or clients can't use it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that is looked at: the heading it is shown under, and its name there."""
+
+    group: str
+    title: str
+
+
+CHECKS: Final = {
+    "clock.object-store": Check("Clock", "against the object store"),
+    "object-store.open": Check("Object store", "open"),
+    "object-store.abilities": Check("Object store", "abilities"),
+    "object-store.put-small": Check("Object store", "PUT small"),
+    "object-store.put-large": Check("Object store", "PUT 4 MiB"),
+    "object-store.get-small": Check("Object store", "GET small"),
+    "object-store.get-large": Check("Object store", "GET 4 MiB"),
+    "object-store.produce": Check("Object store", "produce"),
+    "object-store.file-system": Check("Object store", "file system"),
+    "object-store.space": Check("Object store", "free space"),
+    "metadata.directory": Check("Metadata", "directory"),
+    "metadata.database": Check("Metadata", "database"),
+    "metadata.fsync": Check("Metadata", "fsync 4 KiB"),
+    "metadata.file-system": Check("Metadata", "file system"),
+    "metadata.space": Check("Metadata", "free space"),
+    "ports.listen": Check("Ports", "Kafka"),
+    "ports.http": Check("Ports", "HTTP"),
+    "clients.advertised": Check("Clients", "told"),
+    "clients.reach": Check("Clients", "reach"),
+    "clients.cluster": Check("Clients", "cluster"),
+    "clients.brokers": Check("Clients", "brokers"),
+    "clients.round-trip": Check("Clients", "round trip"),
+    "limits.open-files": Check("Limits", "open files"),
+    "limits.memory": Check("Limits", "memory"),
+    "limits.processors": Check("Limits", "processors"),
+    "limits.swap": Check("Limits", "swap"),
+    "limits.listen-queue": Check("Limits", "listen queue"),
+    "limits.checksum": Check("Limits", "CRC-32C"),
+    "limits.software": Check("Limits", "software"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check has found, in one line.
+
+    `check` is a key of CHECKS. `subject` tells findings of the same check apart, such as the address of a listener.
+    `remedy` is there for warnings and problems, and for them alone.
+    """
+
+    check: str
+    severity: Severity
+    text: str
+    remedy: str = ""
+    subject: str = ""
+    measured: Measured = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        assert self.check in CHECKS, self.check
+        is_bad = self.severity in (Severity.WARNING, Severity.PROBLEM)
+        assert is_bad == bool(self.remedy), f"{self.check}: a remedy for what is wrong, and only for that"
+
+    @property
+    def group(self) -> str:
+        return CHECKS[self.check].group
+
+    @property
+    def title(self) -> str:
+        """What people read before the text."""
+        return f"{CHECKS[self.check].title} {self.subject}".rstrip()
+
+
+def ok(check: str, text: str, *, subject: str = "", **measured: float | str | list[str] | None) -> Finding:
+    """Nothing to do."""
+    return Finding(check, Severity.OK, text, subject=subject, measured=dict(measured))
+
+
+def note(check: str, text: str, *, subject: str = "", **measured: float | str | list[str] | None) -> Finding:
+    """Nothing to do, but worth knowing."""
+    return Finding(check, Severity.NOTE, text, subject=subject, measured=dict(measured))
+
+
+def warning(
+    check: str, text: str, remedy: str, *, subject: str = "", **measured: float | str | list[str] | None
+) -> Finding:
+    """It works, but not as well as it could."""
+    return Finding(check, Severity.WARNING, text, remedy, subject, dict(measured))
+
+
+def problem(
+    check: str, text: str, remedy: str, *, subject: str = "", **measured: float | str | list[str] | None
+) -> Finding:
+    """It does not work."""
+    return Finding(check, Severity.PROBLEM, text, remedy, subject, dict(measured))
+
+
+def count(findings: Iterable[Finding], severity: Severity) -> int:
+    """How many findings are as bad as that."""
+    return sum(finding.severity is severity for finding in findings)

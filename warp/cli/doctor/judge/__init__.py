@@ -1,0 +1,1 @@
+"""What the measurements mean: pure functions from facts to findings, with the thresholds."""

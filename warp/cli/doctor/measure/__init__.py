@@ -1,0 +1,1 @@
+"""What is seen and timed: sockets, files, stores. Nothing here decides what is good."""
