@@ -364,8 +364,8 @@ def build_agent(config: AgentConfig, *, clock: Clock, ids: IdSource, metrics: Me
 
     Raises UsageError for stores that can't be, StartError when the directory is held by another agent.
     """
-    object_store = open_object_store(_object_store_url(config), clock=clock, ids=ids)
-    database = _open_database(config.metadata, clock)
+    object_store = open_object_store(object_store_url(config), clock=clock, ids=ids)
+    database = open_database(config.metadata, clock)
     agent = Agent(
         config,
         clock=clock,
@@ -374,11 +374,11 @@ def build_agent(config: AgentConfig, *, clock: Clock, ids: IdSource, metrics: Me
         metadata=MeasuredMetadataStore(database, clock, ids, metrics),
         metrics=metrics,
     )
-    agent.lock_directories(_directories_in_use(config))
+    agent.lock_directories(directories_in_use(config))
     return agent
 
 
-def _directories_in_use(config: AgentConfig) -> list[Path]:
+def directories_in_use(config: AgentConfig) -> list[Path]:
     """The directories that must be this agent's alone: that of the database, and the data directory if it holds more.
 
     A directory of objects is none of them: keys are unique, so agents may share it.
@@ -395,7 +395,7 @@ def _directories_in_use(config: AgentConfig) -> list[Path]:
     return found
 
 
-def _object_store_url(config: AgentConfig) -> str:
+def object_store_url(config: AgentConfig) -> str:
     """The URL with the reserve of --free-space-reserve, unless it names one itself."""
     parts = urlsplit(config.object_store)
     if parts.scheme != "file" or "reserve=" in parts.query:
@@ -404,7 +404,7 @@ def _object_store_url(config: AgentConfig) -> str:
     return parts._replace(query=f"{parts.query}&{reserve}" if parts.query else reserve).geturl()
 
 
-def _open_database(url: str, clock: Clock) -> Database:
+def open_database(url: str, clock: Clock) -> Database:
     """The database that a metadata URL names. Raises UsageError."""
     parts = urlsplit(url)
     if parts.scheme == "mem":
