@@ -7,6 +7,7 @@ groups; every write says under which lease it comes, and fails once the lease ha
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,14 +22,17 @@ COORDINATOR_LEASE_PREFIX = "coordinator/"
 NO_LEADER_EPOCH = -1
 """Of a committed offset whose client named none."""
 
+GROUP_ID_BYTES_MAX = 1024
+"""Kafka has no limit of its own; an index of a database has."""
 
-class LeaseLost(MetadataError):
-    """A write came under a lease that has another holder or epoch by now, or nobody's. Nothing was changed."""
+GROUP_BYTES_MAX = 32 * 1024 * 1024
+"""What a group's members may hold together, by `stored_bytes`."""
 
-    def __init__(self, names: tuple[str, ...]) -> None:
-        super().__init__(f"lost the lease of {', '.join(names)}")
-        self.names = names
-        """The leases that are lost, of those that the write named."""
+OFFSETS_PER_GROUP_MAX = 100_000
+"""Committed offsets of one group. Those that exist can be committed again at the limit; new ones are refused."""
+
+MEMBER_OVERHEAD_BYTES = 100
+"""What a stored member takes beside its strings and bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +51,27 @@ class Lease:
 class LeaseState:
     """What the store holds of a lease: its holder (None once released), its epoch, how often it was renewed.
 
-    It is the observers who say when a lease has run out: its `counter` has not moved for its length, on their own clock.
+    It is the observers who say when a lease has run out: its `counter` has not moved for its length, on their own
+    clock.
     """
 
     name: str
     holder: BrokerId | None
     epoch: int
     counter: int
+
+
+class LeaseLost(MetadataError):
+    """A write came under leases that have another holder or epoch by now, or nobody's. Nothing was changed."""
+
+    def __init__(self, leases: Iterable[Lease]) -> None:
+        self.leases = frozenset(leases)
+        """The leases that are lost, of those that the write named."""
+        super().__init__(f"lost the lease of {', '.join(sorted(lease.name for lease in self.leases))}")
+
+
+class GroupTooLarge(MetadataError):
+    """A group's members hold more bytes than the store keeps of one group. Nothing was changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +115,11 @@ class OffsetKey(NamedTuple):
 
 
 class OffsetRow(NamedTuple):
-    """A committed offset. `leader_epoch` is -1 when the client named none; `metadata` is the client's own."""
+    """A committed offset. `leader_epoch` is -1 when the client named none; `metadata` is the client's own.
+
+    `expires_ms` is when it goes, by the client's own retention time (OffsetCommit v2 to v4); None leaves that to the
+    cluster's setting.
+    """
 
     group_id: str
     topic: str
@@ -106,6 +128,7 @@ class OffsetRow(NamedTuple):
     leader_epoch: int
     metadata: str
     committed_ms: int
+    expires_ms: int | None = None
 
 
 class OffsetCommit(NamedTuple):
@@ -113,15 +136,48 @@ class OffsetCommit(NamedTuple):
 
     lease: Lease
     group_id: str
-    rows: tuple[OffsetRow, ...]
+    rows: Sequence[OffsetRow]
 
 
-class OffsetResult(NamedTuple):
-    """What became of one row of a commit."""
+class OffsetQuery(NamedTuple):
+    """Whose committed offsets are wanted, and for which topics and partitions; None: for all."""
 
-    topic: str
-    partition: int
-    error: ErrorCode
+    group_id: str
+    partitions: Sequence[tuple[str, int]] | None
+
+
+class OffsetDeletion(NamedTuple):
+    """Committed offsets of one group that are to go, under the lease of its slot."""
+
+    lease: Lease
+    group_id: str
+    partitions: Sequence[tuple[str, int]]
+
+
+class OffsetExpiry(NamedTuple):
+    """Which offsets of a group have had their time, under the lease of its slot.
+
+    Those committed at `committed_until_ms` or earlier (and those whose own time has come), but none of `kept_topics`.
+    """
+
+    lease: Lease
+    group_id: str
+    committed_until_ms: int
+    kept_topics: frozenset[str] = frozenset()
+
+
+class OrphanCursor(NamedTuple):
+    """How far a search for offsets of groups and logs that are gone has come: up to these, inclusive."""
+
+    group_number: int = 0
+    log_id: int = 0
+
+
+class OrphanSweep(NamedTuple):
+    """What one step of that search has done. `cursor` is None when it came to the end."""
+
+    removed: int
+    cursor: OrphanCursor | None
 
 
 def slot_of(name: str) -> int:
@@ -132,3 +188,30 @@ def slot_of(name: str) -> int:
 def coordinator_lease(slot: int) -> str:
     """The name of the lease of a coordinator slot."""
     return f"{COORDINATOR_LEASE_PREFIX}{slot}"
+
+
+def group_id_error(group_id: str) -> ErrorCode:
+    """INVALID_GROUP_ID for a name that can't be stored: longer than GROUP_ID_BYTES_MAX, or with a NUL in it.
+
+    The empty name is a name: simple consumers may commit under it.
+    """
+    if "\0" in group_id or len(group_id.encode("utf-8", "surrogatepass")) > GROUP_ID_BYTES_MAX:
+        return ErrorCode.INVALID_GROUP_ID
+    return ErrorCode.NONE
+
+
+def stored_bytes(group: StoredGroup) -> int:
+    """About how many bytes a group's members take; GROUP_BYTES_MAX at most."""
+    return sum(map(stored_member_bytes, group.members))
+
+
+def stored_member_bytes(member: StoredMember) -> int:
+    """About how many bytes a stored member takes."""
+    strings = (
+        len(member.member_id)
+        + len(member.client_id)
+        + len(member.client_host)
+        + len(member.instance_id or "")
+    )
+    protocols = sum(len(name) + len(metadata) for name, metadata in member.protocols)
+    return MEMBER_OVERHEAD_BYTES + strings + protocols + len(member.assignment)

@@ -6,7 +6,8 @@ that they write differently inside a statement are rendered by the session:
 * `rows($1 as w: log_id bigint, name text)` is a batch of rows, given as a list of tuples (`json_each` in SQLite,
   `unnest` in PostgreSQL).
 * `lock rows of l` locks what a select has found until the transaction ends (`for update of l` in PostgreSQL; nothing in
-  SQLite, where a transaction holds the only write lock from its first statement on).
+  SQLite, where a transaction holds the only write lock from its first statement on). `share rows of l` only keeps
+  others from changing it (`for share of l`).
 
 Placeholders are `$1`, `$2`, …; times are passed in; a row comes back as a sequence in the order of the select list.
 """
@@ -87,7 +88,7 @@ class Database(Session, Protocol):
 
 
 ROWS_PATTERN = re.compile(r"rows\(\$(\d+) as (\w+): ([^)]+)\)")
-LOCK_PATTERN = re.compile(r"lock rows of (\w+)")
+LOCK_PATTERN = re.compile(r"(lock|share) rows of (\w+)")
 _NAME_PATTERN = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 
 

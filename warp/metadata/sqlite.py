@@ -265,14 +265,12 @@ class SqliteDatabase:
 
     def _migrate(self, connection: sqlite3.Connection) -> None:
         migrations = load_migrations("sqlite")
-        current = connection.execute("pragma user_version").fetchone()[0]
-        if not pending(migrations, current, self._path):
+        if not pending(migrations, *_schema_versions(connection), self._path):
             return
         connection.execute("begin immediate")
         try:
             # Read again under the lock: another process may have come first.
-            current = connection.execute("pragma user_version").fetchone()[0]
-            for migration in pending(migrations, current, self._path):
+            for migration in pending(migrations, *_schema_versions(connection), self._path):
                 self._apply(connection, migration)
         except BaseException:
             connection.execute("rollback")
@@ -289,7 +287,8 @@ class SqliteDatabase:
             "insert into migrations (version, name, applied_ms) values (?, ?, ?)",
             (migration.version, migration.name, self._now_ms()),
         )
-        connection.execute(f"pragma user_version = {migration.version}")
+        _, needed = _schema_versions(connection)
+        connection.execute(f"pragma user_version = {max(needed, migration.needed_version)}")
 
     def _start_error(self, error: sqlite3.Error | OSError | MetadataError) -> StartError:
         mapped = map_error(error) if isinstance(error, sqlite3.Error) else error
@@ -309,6 +308,15 @@ def check_library(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> Non
         raise StartError("the SQLite library was built without JSON functions, which Warp needs") from None
     finally:
         connection.close()
+
+
+def _schema_versions(connection: sqlite3.Connection) -> tuple[int, int]:
+    """The newest migration that has run, and the schema version that a release must know (`user_version`)."""
+    needed: int = connection.execute("pragma user_version").fetchone()[0]
+    if needed == 0:
+        return 0, 0
+    applied: int = connection.execute("select coalesce(max(version), 0) from migrations").fetchone()[0]
+    return applied, needed
 
 
 class _Statements:

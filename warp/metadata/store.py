@@ -7,13 +7,26 @@ MetadataError.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from warp.clock import Clock
 from warp.errors import ErrorCode, StartError
 from warp.ids import BrokerId, IdSource, LogId, ProducerId, TopicId
-from warp.metadata import commits, extents, records, topics
+from warp.metadata import commits, extents, group_offsets, groups, leases, records, topics
 from warp.metadata.commit import GapMemory
+from warp.metadata.group_model import (
+    Lease,
+    LeaseState,
+    OffsetCommit,
+    OffsetDeletion,
+    OffsetExpiry,
+    OffsetKey,
+    OffsetQuery,
+    OffsetRow,
+    OrphanCursor,
+    OrphanSweep,
+    StoredGroup,
+)
 from warp.metadata.model import (
     CatalogueChanges,
     CatalogueRows,
@@ -175,3 +188,77 @@ class MetadataStore:
         """Make an unknown object's key unusable for commits (it counts as dead); False when the key is known."""
         async with self._database.transaction() as session:
             return await commits.claim_key(session, key, size_bytes, self._clock.time_ms())
+
+    # Leases
+
+    async def take_leases(self, names: Iterable[str], holder: BrokerId) -> list[Lease]:
+        """Take leases, whoever holds them, each under an epoch that it never had; by name.
+
+        Writes under the epochs before come to an end first, or fail with LeaseLost.
+        """
+        return await leases.take_leases(self._database, names, holder)
+
+    async def renew_leases(self, held: Sequence[Lease]) -> list[Lease]:
+        """Move the counters of leases, for observers to see. Those that are still held."""
+        return await leases.renew_leases(self._database, held)
+
+    async def release_leases(self, held: Sequence[Lease]) -> list[Lease]:
+        """Give leases up; their epochs stay. Those that were still held."""
+        return await leases.release_leases(self._database, held)
+
+    async def read_leases(self, names: Iterable[str]) -> dict[str, LeaseState]:
+        """Those of the leases that anybody has ever taken."""
+        return await leases.read_leases(self._database, names)
+
+    async def leases_held(self, holder: BrokerId) -> list[Lease]:
+        """All leases of a holder, by name."""
+        return await leases.leases_held(self._database, holder)
+
+    # Groups: every write raises LeaseLost, having changed nothing, once one of its leases is another's
+
+    async def load_groups(self, slots: Iterable[int]) -> list[StoredGroup]:
+        """All groups of some coordinator slots, by id."""
+        return await groups.load_groups(self._database, slots)
+
+    async def save_groups(self, changed: Mapping[Lease, Sequence[StoredGroup]]) -> None:
+        """Store groups, all or none: with these members and no others. Committed offsets stay.
+
+        Raises GroupTooLarge, or KafkaError for a name that can't be stored (`group_id_error`).
+        """
+        await groups.save_groups(self._database, changed)
+
+    async def delete_groups(self, group_ids: Mapping[Lease, Sequence[str]]) -> set[str]:
+        """Delete groups with their members and offsets. Those that there were."""
+        return await groups.delete_groups(self._database, group_ids)
+
+    async def delete_groups_without_offsets(self, group_ids: Mapping[Lease, Sequence[str]]) -> set[str]:
+        """Delete those of the groups that have neither stored members nor offsets. Which these were."""
+        return await groups.delete_groups_without_offsets(self._database, group_ids)
+
+    # Committed offsets: the same holds of their writes
+
+    async def commit_offsets(self, offset_commits: Sequence[OffsetCommit]) -> list[list[ErrorCode]]:
+        """Commit offsets of many groups in one transaction; the last of several for one key counts.
+
+        Per commit an error per row: NONE, UNKNOWN_TOPIC_OR_PARTITION, INVALID_GROUP_ID, or INVALID_COMMIT_OFFSET_SIZE
+        where the group has as many offsets as it may. A group that is not stored yet becomes an empty one.
+        """
+        return await group_offsets.commit_offsets(self._database, offset_commits)
+
+    async def fetch_offsets(self, queries: Sequence[OffsetQuery]) -> list[list[OffsetRow]]:
+        """What is committed, per query, from one snapshot. No row where nothing is, or where the topic is gone."""
+        return await group_offsets.fetch_offsets(self._database, queries)
+
+    async def delete_offsets(self, deletions: Sequence[OffsetDeletion]) -> list[list[ErrorCode]]:
+        """Per deletion and partition NONE (also where nothing was committed) or UNKNOWN_TOPIC_OR_PARTITION."""
+        return await group_offsets.delete_offsets(self._database, deletions)
+
+    async def expire_offsets(
+        self, expiries: Sequence[OffsetExpiry], now_ms: int, rows_max: int
+    ) -> list[OffsetKey]:
+        """Remove at most `rows_max` offsets that have had their time. Which these were; fewer: there are no more."""
+        return await group_offsets.expire_offsets(self._database, expiries, now_ms, rows_max)
+
+    async def remove_orphan_offsets(self, cursor: OrphanCursor, rows_max: int) -> OrphanSweep:
+        """One bounded step of removing the rows of offsets whose group or topic is gone. Needs no lease."""
+        return await group_offsets.remove_orphan_offsets(self._database, cursor, rows_max)

@@ -10,7 +10,9 @@ import pytest
 
 from tests.unit.metadata.support import NOW_MS, connection_of, sqlite_store
 from warp.errors import StartError
+from warp.ids import BrokerId
 from warp.metadata import sqlite
+from warp.metadata.group_model import Lease
 from warp.metadata.migrate import Migration, load_migrations, pending, split_statements
 
 
@@ -31,7 +33,11 @@ def test_a_later_migration_keeps_what_is_there(path: Path, monkeypatch: pytest.M
     store = sqlite_store(path)
     topic = store.new_topic("t")
     store.close()
-    newer = [*load_migrations("sqlite"), Migration(2, "more", ("create table more (x integer)",))]
+    newest = len(load_migrations("sqlite"))
+    newer = [
+        *load_migrations("sqlite"),
+        Migration(newest + 1, "more", ("create table more (x integer)",)),
+    ]
     monkeypatch.setattr(sqlite, "load_migrations", lambda database: newer)
     store = sqlite_store(path)
     assert list(store.catalogue(None).topics) == [topic]
@@ -41,7 +47,8 @@ def test_a_later_migration_keeps_what_is_there(path: Path, monkeypatch: pytest.M
 
 def test_a_migration_that_fails_leaves_the_old_schema(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sqlite_store(path).close()
-    broken = Migration(2, "broken", ("create table more (x integer)", "create nonsense"))
+    newest = len(load_migrations("sqlite"))
+    broken = Migration(newest + 1, "broken", ("create table more (x integer)", "create nonsense"))
     with monkeypatch.context() as patched:
         patched.setattr(sqlite, "load_migrations", lambda database: [*load_migrations("sqlite"), broken])
         with pytest.raises(StartError, match="nonsense"):
@@ -64,8 +71,61 @@ def test_scripts_are_split_at_semicolons_that_end_a_line() -> None:
 
 def test_only_what_is_missing_is_pending() -> None:
     migrations = [Migration(n, "m", ()) for n in (1, 2, 3)]
-    assert [m.version for m in pending(migrations, 1, "here")] == [2, 3]
-    assert pending(migrations, 3, "here") == []
+    assert [m.version for m in pending(migrations, 1, 1, "here")] == [2, 3]
+    assert pending(migrations, 3, 3, "here") == []
+
+
+def test_a_release_goes_on_with_what_a_newer_one_has_added(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = sqlite_store(path)
+    topic = store.new_topic("t")
+    store.close()
+    known = load_migrations("sqlite")
+    newest = len(known)
+    added = Migration(newest + 1, "added", ("create table added (x integer)",), works_from=newest)
+    needed = Migration(newest + 2, "needed", ("create table needed (x integer)",))
+    with monkeypatch.context() as patched:
+        patched.setattr(sqlite, "load_migrations", lambda database: [*known, added])
+        sqlite_store(path).close()
+    store = sqlite_store(path)
+    assert list(store.catalogue(None).topics) == [topic]
+    store.close()
+    with monkeypatch.context() as patched:
+        patched.setattr(sqlite, "load_migrations", lambda database: [*known, added, needed])
+        sqlite_store(path).close()
+    with pytest.raises(StartError, match=f"newer release \\(schema {newest + 2}, this one knows {newest}\\)"):
+        sqlite_store(path)
+
+
+def test_a_database_of_the_first_release_is_brought_up_and_still_serves_that_release(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = load_migrations("sqlite")[:1]
+    with monkeypatch.context() as patched:
+        patched.setattr(sqlite, "load_migrations", lambda database: first)
+        store = sqlite_store(path)
+        old = store.new_topic("old", 2)
+        store.append(old.logs[0], 1)
+        held = store.log_states(old.logs)
+        store.close()
+    store = sqlite_store(path)
+    assert (list(store.catalogue(None).topics), store.log_states(old.logs)) == ([old], held)
+    assert store.take_leases(["a"], 1) == [Lease("a", BrokerId(1), 1)]
+    store.close()
+    with closing(sqlite3.connect(path)) as connection:
+        # What the first release compares with the one version that it knows.
+        assert connection.execute("pragma user_version").fetchone() == (1,)
+    with monkeypatch.context() as patched:
+        patched.setattr(sqlite, "load_migrations", lambda database: first)
+        store = sqlite_store(path)
+        store.append(old.logs[0], 2)
+        new = store.new_topic("new")
+        store.delete_topics([old.topic_id])
+        store.close()
+    store = sqlite_store(path)
+    assert list(store.catalogue(None).topics) == [new]
+    store.close()
 
 
 def test_migrations_with_a_gap_in_their_numbers_are_a_bug(

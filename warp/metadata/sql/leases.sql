@@ -1,0 +1,39 @@
+-- Leases. Whoever writes under one shares its row first; whoever takes it waits for those, and they then find it taken.
+
+-- name: share_leases
+select l.name, l.holder, l.epoch from rows($1 as w: name text) cross join leases l
+where l.name = w.name
+order by l.name
+share rows of l
+
+-- name: lock_leases
+select l.name, l.holder, l.epoch from rows($1 as w: name text) cross join leases l
+where l.name = w.name
+order by l.name
+lock rows of l
+
+-- name: take_leases
+insert into leases (name, holder, epoch, counter)
+select w.name, w.holder, 1, 1
+from rows($1 as w: name text, holder integer)
+where true
+on conflict (name) do update
+set holder = excluded.holder, epoch = leases.epoch + 1, counter = leases.counter + 1
+returning name, epoch
+
+-- name: renew_leases
+update leases set counter = leases.counter + 1
+from rows($1 as w: name text)
+where leases.name = w.name
+
+-- name: release_leases
+update leases set holder = null, counter = leases.counter + 1
+from rows($1 as w: name text)
+where leases.name = w.name
+
+-- name: read_leases
+select l.name, l.holder, l.epoch, l.counter from rows($1 as w: name text) cross join leases l
+where l.name = w.name
+
+-- name: leases_of_holder
+select l.name, l.epoch from leases l where l.holder = $1 order by l.name
