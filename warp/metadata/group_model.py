@@ -191,11 +191,15 @@ def coordinator_lease(slot: int) -> str:
 
 
 def group_id_error(group_id: str) -> ErrorCode:
-    """INVALID_GROUP_ID for a name that can't be stored: longer than GROUP_ID_BYTES_MAX, or with a NUL in it.
+    """INVALID_GROUP_ID for a name that can't be stored: too long (GROUP_ID_BYTES_MAX), no Unicode, or with a NUL in it.
 
     The empty name is a name: simple consumers may commit under it.
     """
-    if "\0" in group_id or len(group_id.encode("utf-8", "surrogatepass")) > GROUP_ID_BYTES_MAX:
+    try:
+        size_bytes = len(group_id.encode())
+    except UnicodeEncodeError:
+        return ErrorCode.INVALID_GROUP_ID
+    if size_bytes > GROUP_ID_BYTES_MAX or "\0" in group_id:
         return ErrorCode.INVALID_GROUP_ID
     return ErrorCode.NONE
 
