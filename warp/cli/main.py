@@ -35,7 +35,9 @@ COMMANDS: Final = (
     Command("topic", "warp.cli.topic", "Create, list, describe and delete topics"),
     Command("produce", "warp.cli.produce", "Send lines from a file or standard input to a topic"),
     Command("consume", "warp.cli.consume", "Print the records of a topic"),
+    Command("bench", "warp.cli.bench.command", "Measure a Kafka broker, whichever it is"),
     Command("config", "warp.cli.config", "Show what the agent's settings come to"),
+    Command("doctor", "warp.cli.doctor.command", "See whether this machine and its stores are fit for an agent"),
 )
 
 HELP: Final = """usage: warp COMMAND [options]

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from warp.cli.doctor.latency import Latency
 from warp.config_values import Address
+
+SMALL_BYTES: Final = 1024
+LARGE_BYTES: Final = 4 * 2**20
+"""The sizes of the objects that an object store is measured with."""
 
 
 @dataclass(frozen=True, slots=True)

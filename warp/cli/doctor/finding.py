@@ -6,13 +6,13 @@ from `--json`, and docs/doctor.md explains each.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-Measured = dict[str, float | int | str | bool | list[str] | None]
-"""Figures for scripts; a name ends with its unit."""
+Figure = float | str | Sequence[str] | None
+"""One measured value, for scripts; its name ends with its unit."""
 
 
 class Severity(StrEnum):
@@ -81,7 +81,7 @@ class Finding:
     text: str
     remedy: str = ""
     subject: str = ""
-    measured: Measured = field(default_factory=dict)
+    measured: Mapping[str, Figure] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         assert self.check in CHECKS, self.check
@@ -98,28 +98,30 @@ class Finding:
         return f"{CHECKS[self.check].title} {self.subject}".rstrip()
 
 
-def ok(check: str, text: str, *, subject: str = "", **measured: float | str | list[str] | None) -> Finding:
+def ok(check: str, text: str, *, subject: str = "", measured: Mapping[str, Figure] | None = None) -> Finding:
     """Nothing to do."""
-    return Finding(check, Severity.OK, text, subject=subject, measured=dict(measured))
+    return Finding(check, Severity.OK, text, subject=subject, measured=measured or {})
 
 
-def note(check: str, text: str, *, subject: str = "", **measured: float | str | list[str] | None) -> Finding:
+def note(
+    check: str, text: str, *, subject: str = "", measured: Mapping[str, Figure] | None = None
+) -> Finding:
     """Nothing to do, but worth knowing."""
-    return Finding(check, Severity.NOTE, text, subject=subject, measured=dict(measured))
+    return Finding(check, Severity.NOTE, text, subject=subject, measured=measured or {})
 
 
 def warning(
-    check: str, text: str, remedy: str, *, subject: str = "", **measured: float | str | list[str] | None
+    check: str, text: str, remedy: str, *, subject: str = "", measured: Mapping[str, Figure] | None = None
 ) -> Finding:
     """It works, but not as well as it could."""
-    return Finding(check, Severity.WARNING, text, remedy, subject, dict(measured))
+    return Finding(check, Severity.WARNING, text, remedy, subject, measured or {})
 
 
 def problem(
-    check: str, text: str, remedy: str, *, subject: str = "", **measured: float | str | list[str] | None
+    check: str, text: str, remedy: str, *, subject: str = "", measured: Mapping[str, Figure] | None = None
 ) -> Finding:
     """It does not work."""
-    return Finding(check, Severity.PROBLEM, text, remedy, subject, dict(measured))
+    return Finding(check, Severity.PROBLEM, text, remedy, subject, measured or {})
 
 
 def count(findings: Iterable[Finding], severity: Severity) -> int:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from warp.cli.doctor.facts import ClockFacts, StoreFacts, Timing
+from warp.cli.doctor.detached import detached
+from warp.cli.doctor.facts import LARGE_BYTES, SMALL_BYTES, ClockFacts, StoreFacts, Timing
 from warp.cli.doctor.latency import Latency
 from warp.cli.doctor.measure.place import PROBE_PREFIX, file_clock, nearest_existing
 from warp.clock import Clock
@@ -27,8 +28,6 @@ from warp.objectstore.base import ObjectStore
 from warp.objectstore.urls import open_object_store
 
 PROBES: Final = "probe"
-SMALL_BYTES: Final = 1024
-LARGE_BYTES: Final = 4 * 2**20
 OPEN_TIMEOUT_S: Final = 60.0
 REQUEST_TIMEOUT_S: Final = 20.0
 TIME_MAX_S: Final = 20.0
@@ -58,7 +57,7 @@ async def look_at_object_store(
     refused = open_object_store(url, clock=clock, ids=ids)
     await refused.close()
     directory = Path(unquote(parts.path))
-    facts = StoreFacts(mask_url(url), is_directory=True)
+    facts = StoreFacts(f"file://{directory}", is_directory=True)
     if not nearest_existing(directory).is_dir():
         place = nearest_existing(directory)
         return replace(
@@ -82,14 +81,18 @@ def _own_directory(directory: Path, token: str) -> Path:
 async def _remove_directory(own: Path) -> None:
     """Remove our own directory; after an interrupt a thread of the store may still be finishing a file in it."""
     for _ in range(REMOVE_ATTEMPTS):
-        shutil.rmtree(own, ignore_errors=True)
-        if not own.exists():
+        if await detached(lambda: _is_removed(own), timeout_s=REMOVE_TIMEOUT_S, late=True):
             break
         await asyncio.sleep(REMOVE_PAUSE_S)
     if own.parent.name == PROBES:
         # Another doctor may be at work beside us.
         with suppress(OSError):
             own.parent.rmdir()
+
+
+def _is_removed(own: Path) -> bool:
+    shutil.rmtree(own, ignore_errors=True)
+    return not own.exists()
 
 
 def _clock_of(directory: Path) -> ClockFacts | None:
