@@ -19,12 +19,12 @@ ACKNOWLEDGED = (
         "P1",
         "warp/log/upload.py",
         """\
-                await self._put(key, image)
-                return key
+        try:
+            await self._put(key, image)
 """,
         """\
-                self._late = asyncio.ensure_future(self._put(key, image))
-                return key
+        try:
+            self._late = asyncio.ensure_future(self._put(key, image))
 """,
         (f"{FLUSH}::test_a_request_is_answered_after_its_bytes_are_stored_and_its_offsets_committed",),
     ),
@@ -103,12 +103,12 @@ ACKNOWLEDGED = (
         "P1",
         "warp/log/upload.py",
         """\
-        for attempt in range(1, self._limits.attempts_max + 1):
-            key = self._ids.segment_key()
+        key = self._ids.segment_key()
+        try:
 """,
         """\
-        key = self._ids.segment_key()
-        for attempt in range(1, self._limits.attempts_max + 1):
+        key = self._key = self._key if attempt > 1 else self._ids.segment_key()
+        try:
 """,
         (f"{FLUSH}::test_a_failed_put_is_repeated_under_a_new_key",),
     ),

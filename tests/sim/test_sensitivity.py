@@ -39,9 +39,9 @@ def test_acknowledging_before_the_put_is_noticed(monkeypatch: pytest.MonkeyPatch
     upload = Uploader.upload
     chance = random.Random(1)
 
-    async def hasty(self: Uploader, image: Any, is_wanted: Any) -> str:
+    async def hasty(self: Uploader, *arguments: Any) -> str:
         if chance.random() < 0.9:
-            return await upload(self, image, is_wanted)
+            return await upload(self, *arguments)
         return f"{SEGMENT_PREFIX}00/{chance.getrandbits(48):012x}-{chance.getrandbits(80):020x}"
 
     monkeypatch.setattr(Uploader, "upload", hasty)

@@ -75,7 +75,8 @@ def make_unit(clock: SimClock, appends: Sequence[Append], timeout_s: float = 30.
         batches.append(WaitingBatch(part, sent.target, batch, batch.data))
     outcomes: list[AppendOutcome | None] = [None] * len(appends)
     result: asyncio.Future[list[AppendOutcome]] = asyncio.get_running_loop().create_future()
-    return Unit(batches, outcomes, clock.monotonic() + timeout_s, result)
+    now = clock.monotonic()
+    return Unit(batches, outcomes, now + timeout_s, result, now)
 
 
 def run_sim(main: Callable[[SimLoop], Awaitable[T]], seed: int = 0) -> T:

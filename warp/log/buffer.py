@@ -7,7 +7,7 @@ commits is committed together.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from warp._records import BatchHeader
@@ -36,10 +36,22 @@ class Unit:
     """One Produce request on its way through the log.
 
     `outcomes` begins with the errors of the parts that were refused, and None for those on their way. `deadline` is in
-    monotonic seconds. Once settled, by whatever comes first, later news change nothing.
+    monotonic seconds, and so are `arrived_at` (it was read), `staged_at` (it was checked) and `buffered_at` (it entered
+    the open buffer; None before). Once settled, by whatever comes first, later news change nothing.
     """
 
-    __slots__ = ("batches", "deadline", "outcomes", "producers", "result", "size_bytes")
+    __slots__ = (
+        "arrived_at",
+        "batches",
+        "buffered_at",
+        "deadline",
+        "outcomes",
+        "partitions",
+        "producers",
+        "result",
+        "size_bytes",
+        "staged_at",
+    )
 
     def __init__(
         self,
@@ -47,8 +59,12 @@ class Unit:
         outcomes: list[AppendOutcome | None],
         deadline: float,
         result: asyncio.Future[list[AppendOutcome]],
+        arrived_at: float,
     ) -> None:
+        self.arrived_at = self.staged_at = arrived_at
+        self.buffered_at: float | None = None
         self.batches = batches
+        self.partitions = len(batches)
         self.outcomes = outcomes
         self.deadline = deadline
         self.result = result
@@ -104,6 +120,7 @@ class OpenBuffer:
         """Take a unit in, at the end."""
         if not self.units:
             self.since = now
+        unit.buffered_at = now
         self.units.append(unit)
         self.size_bytes += unit.size_bytes
         self.earliest_deadline = min(self.earliest_deadline, unit.deadline)
@@ -125,9 +142,14 @@ class OpenBuffer:
         self.earliest_deadline = min((unit.deadline for unit in self.units), default=NEVER)
 
 
+def late_units(units: Iterable[Unit], now: float) -> list[Unit]:
+    """Those that wait for an answer though their deadline has passed."""
+    return [unit for unit in units if unit.deadline <= now and not unit.is_settled]
+
+
 def time_out(units: Sequence[Unit], now: float) -> int:
     """Answer the units whose deadline has passed with REQUEST_TIMED_OUT; how many there were."""
-    late = [unit for unit in units if unit.deadline <= now and not unit.is_settled]
+    late = late_units(units, now)
     for unit in late:
         unit.fail(ErrorCode.REQUEST_TIMED_OUT, "not committed in the time that the request allows")
     return len(late)

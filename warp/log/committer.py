@@ -125,6 +125,7 @@ class Committer:
         commits = [segment.commit() for segment in segments]
         for segment in segments:
             segment.is_committing = True
+            segment.commit_attempts += 1
         try:
             result = await self._metadata.commit(commits, self._clock.time_ms())
         except asyncio.CancelledError:

@@ -15,27 +15,31 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from warp.clock import Clock
 from warp.errors import ErrorCode, ObjectStoreError
-from warp.ids import SEGMENT_PREFIX, IdSource
+from warp.ids import IdSource
 from warp.log.buffer import (
     NEVER,
     OpenBuffer,
     ProducerOfLog,
     Unit,
     fail_followers,
+    late_units,
     time_out,
     time_out_in_order,
 )
 from warp.log.committer import CommitFailure, CommitLimits, CommitStore, Committer
+from warp.log.hedge import HedgeLimits
 from warp.log.observer import FlushObserver
-from warp.log.pacing import Pacer, PacingLimits
-from warp.log.receipts import PendingReceipts
+from warp.log.pacing import Decision, Hold, Pacer, PacingLimits
+from warp.log.race import HedgedRequests
+from warp.log.receipts import ReceiptsWriter
 from warp.log.sealed import SealedSegment
-from warp.log.segment import RECEIPTS_PREFIX, build_segment
+from warp.log.tasks import Tasks
+from warp.log.trace import RequestTrace
 from warp.log.upload import Uploader, UploadLimits
 from warp.metadata.model import CommitResult
 from warp.objectstore.base import ObjectStore
@@ -49,11 +53,12 @@ class FlushLimits:
 
     pacing: PacingLimits = field(default_factory=PacingLimits)
     upload: UploadLimits = field(default_factory=UploadLimits)
+    hedge: HedgeLimits = field(default_factory=HedgeLimits)
     commit: CommitLimits = field(default_factory=CommitLimits)
-    uploads_max: int = 4
-    """PUTs at a time."""
-    sealed_segments_max: int = 8
-    """Segments between seal and answer."""
+    uploads_max: int = 8
+    """Segments that are uploaded at a time; some of them may be hedged besides."""
+    sealed_segments_max: int = 16
+    """Segments between seal and answer: one slow PUT must not stop those behind it too soon."""
     sealed_bytes_max: int = 64 * 2**20
     """No segment is sealed while those before it hold as much; so there may be one more than this."""
     receipts_idle_s: float = 10.0
@@ -72,6 +77,7 @@ class Flusher:
         *,
         limits: FlushLimits | None = None,
         observers: Iterable[FlushObserver] = (),
+        trace: RequestTrace | None = None,
     ) -> None:
         self._limits = limits or FlushLimits()
         self._clock = clock
@@ -80,10 +86,15 @@ class Flusher:
         self._pacer = Pacer(
             self._limits.pacing, requests_are_free=store.requests_are_free, now=clock.monotonic()
         )
-        self._uploader = Uploader(store, ids, self._limits.upload)
-        self._committer = Committer(
-            metadata, clock, self._limits.commit, self._committed, self._commit_failed
+        self.trace = trace or RequestTrace(clock)
+        self._uploader = Uploader(
+            store,
+            ids,
+            self._limits.upload,
+            hedges=None if store.requests_are_free else HedgedRequests(clock, self._limits.hedge),
+            may_spend=lambda: self._pacer.try_spend(clock.monotonic()),
         )
+        self._committer = Committer(metadata, clock, self._limits.commit, self._committed, self._fail)
         self._buffer = OpenBuffer()
         self._backlog: deque[tuple[Unit, asyncio.Future[None]]] = deque()
         self._backlog_bytes = 0
@@ -92,15 +103,21 @@ class Flusher:
         self._sealed_count = 0
         self._uploads = 0
         self._committing: Sequence[SealedSegment] = ()
-        self._receipts = PendingReceipts()
-        self._last_put_at = clock.monotonic()
-        self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._task_count = 0
+        self._tasks = Tasks(self._tell_if_idle)
+        self._receipts = ReceiptsWriter(
+            self._uploader,
+            clock,
+            ids,
+            self._tasks,
+            idle_s=self._limits.receipts_idle_s,
+            is_quiet=lambda: not self._sealed,
+            spend=lambda: self._pacer.spend(clock.monotonic()),
+        )
         self._pump_is_due = False
+        self._held_by: Hold | None = None
         self._flush_timer: asyncio.TimerHandle | None = None
         self._deadline_timer: asyncio.TimerHandle | None = None
         self._deadline_due = NEVER
-        self._receipts_timer: asyncio.TimerHandle | None = None
         self._idle: asyncio.Future[None] | None = None
         self._is_closing = False
         self.committed_bytes = 0
@@ -126,6 +143,11 @@ class Flusher:
         return self._uploader.failed_puts
 
     @property
+    def put_hedges(self) -> HedgedRequests | None:
+        """The second PUTs of slow ones; None where requests are free."""
+        return self._uploader.hedges
+
+    @property
     def failed_commits(self) -> int:
         """Commits that failed, also those that were made good."""
         return self._committer.failed_commits
@@ -139,8 +161,9 @@ class Flusher:
             unit.fail(ErrorCode.NOT_LEADER_OR_FOLLOWER, "this agent is shutting down")
             return
         self._watch_deadline(unit.deadline)
+        unit.staged_at = self._clock.monotonic()
         if not self._backlog and self._fits(unit):
-            self._buffer.add(unit, self._clock.monotonic())
+            self._buffer.add(unit, unit.staged_at)
             self._schedule_pump()
             return
         entered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -160,14 +183,15 @@ class Flusher:
         False when that was not done within `timeout_s`.
         """
         self._is_closing = True
+        self._receipts.stop()
         self._pump()
         try:
             async with asyncio.timeout(timeout_s):
                 while not self._is_idle:
                     self._idle = asyncio.get_running_loop().create_future()
                     await self._idle
-                if self._receipts:
-                    await self._write_receipts()
+                if self._receipts.pending:
+                    await self._receipts.write()
         except TimeoutError:
             _log.error(
                 "not finished after %g s: %d segments, %d bytes not sealed",
@@ -181,14 +205,12 @@ class Flusher:
     async def close(self) -> None:
         """Stop at once. Requests that may have been committed are abandoned, the others are answered with an error."""
         self._is_closing = True
-        for timer in (self._flush_timer, self._deadline_timer, self._receipts_timer):
+        self._receipts.stop()
+        for timer in (self._flush_timer, self._deadline_timer):
             if timer is not None:
                 timer.cancel()
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        for task in tasks:
-            await asyncio.wait([task])
+        await self._tasks.close()
+        await self._uploader.close()
         for segment in self._sealed.values():
             if segment.may_be_committed:
                 for unit in segment.units:
@@ -205,12 +227,16 @@ class Flusher:
         together = self._buffer.size_bytes + unit.size_bytes
         return not self._buffer.units or together <= self._limits.pacing.flush_bytes
 
-    def _can_seal(self) -> bool:
-        return (
-            self._uploads < self._limits.uploads_max
-            and len(self._sealed) < self._limits.sealed_segments_max
+    def _full(self) -> Hold | None:
+        """Which bound keeps a segment from being sealed, if one does."""
+        if self._uploads >= self._limits.uploads_max:
+            return Hold.UPLOADS
+        if (
+            len(self._sealed) < self._limits.sealed_segments_max
             and self._sealed_bytes < self._limits.sealed_bytes_max
-        )
+        ):
+            return None
+        return Hold.SEALED_SEGMENTS
 
     def _schedule_pump(self) -> None:
         """Decide about a flush after everything that this turn of the loop brings has come in."""
@@ -226,9 +252,10 @@ class Flusher:
             self._flush_timer = None
         # Room comes from sealing, but also from requests in the buffer that have timed out.
         self._admit(self._clock.monotonic())
-        while self._buffer.units and self._can_seal():
+        while self._buffer.units:
             now = self._clock.monotonic()
-            due = self._flush_at(now)
+            due, held_by = self._decide(now)
+            self._held_by = held_by or self._held_by
             if due is None:
                 break
             if due > now:
@@ -238,10 +265,13 @@ class Flusher:
             self._admit(now)
         self._tell_if_idle()
 
-    def _flush_at(self, now: float) -> float | None:
+    def _decide(self, now: float) -> Decision:
+        full = self._full()
+        if full is not None:
+            return Decision(None, full)
         if self._is_closing:
-            return now
-        return self._pacer.flush_at(
+            return Decision(now)
+        return self._pacer.decide(
             now,
             waiting_bytes=self.waiting_bytes,
             waiting_since=self._buffer.since,
@@ -262,34 +292,39 @@ class Flusher:
         segment = SealedSegment(
             self._sealed_count,
             self._buffer.take(),
-            self._receipts.take(),
+            self._receipts.pending.take(),
             created_ms=self._clock.time_ms(),
             sealed_at=now,
             sealed_boottime=self._clock.boottime(),
+            held_by=self._held_by,
         )
-        self._pacer.spend(now)
+        self._held_by = None
+        segment.built_at = self._clock.monotonic()
+        self._pacer.spend(now, segment.size_bytes)
         self._sealed_count += 1
         self._sealed[segment.number] = segment
         self._sealed_bytes += segment.size_bytes
         self._uploads += 1
-        self._start(self._upload(segment))
+        self._tasks.start(self._upload(segment))
         for observer in self._observers:
             observer.sealed(segment.size_bytes)
             observer.phase_done("wait", now - since)
-            observer.phase_done("seal", self._clock.monotonic() - now)
+            observer.phase_done("seal", segment.built_at - now)
 
     # Uploading
 
     async def _upload(self, segment: SealedSegment) -> None:
         try:
-            segment.key = await self._uploader.upload(segment.image, lambda: segment.is_wanted)
+            segment.key = await self._uploader.upload(
+                segment.image, lambda: segment.is_wanted, segment.upload_note
+            )
         except ObjectStoreError as error:
             self._fail(segment, CommitFailure(ErrorCode.KAFKA_STORAGE_ERROR, f"not stored: {error}"), "put")
         except Exception:  # noqa: BLE001 - a bug, ours or the store's: logged, counted, answered
             _log.exception("storing a segment failed unexpectedly")
             self._fail(segment, CommitFailure(ErrorCode.UNKNOWN_SERVER_ERROR, "not stored"), "put")
         else:
-            segment.uploaded_at = self._last_put_at = self._clock.monotonic()
+            segment.uploaded_at = self._receipts.last_put_at = self._clock.monotonic()
             for observer in self._observers:
                 observer.phase_done("put", segment.uploaded_at - segment.sealed_at)
         finally:
@@ -297,7 +332,7 @@ class Flusher:
         if self._sealed and not self._committing:
             self._committing = self._ready()
             if self._committing:
-                self._start(self._commit())
+                self._tasks.start(self._commit())
         self._schedule_pump()
 
     # Committing
@@ -314,8 +349,10 @@ class Flusher:
     async def _commit(self) -> None:
         while self._committing:
             begin = self._clock.monotonic()
-            for observer in self._observers:
-                for segment in self._committing:
+            for segment in self._committing:
+                segment.commit_began_at = begin
+                assert segment.uploaded_at is not None, "a segment is committed after it was uploaded"
+                for observer in self._observers:
                     observer.phase_done("order", begin - segment.uploaded_at)
             try:
                 await self._committer.commit(self._committing)
@@ -329,37 +366,39 @@ class Flusher:
 
     def _committed(self, segments: Sequence[SealedSegment], result: CommitResult) -> None:
         """Tell the readers, then answer."""
+        committed_at = self._clock.monotonic()
         images = {segment.key or "": segment.image for segment in segments}
         for observer in self._observers:
             observer.committed(result, images)
         for place, segment in enumerate(segments):
             refused = result.refused.get(place)
             if refused is not None:
-                self._commit_failed(segment, CommitFailure(refused.error, refused.message))
+                self._fail(segment, CommitFailure(refused.error, refused.message))
                 continue
-            self._receipts.add(segment.acknowledge(result.outcomes[place]))
+            waiting = segment.waiting_units
+            self._receipts.pending.add(segment.acknowledge(result.outcomes[place]))
+            self.trace.produced(waiting, segment, committed_at=committed_at)
             self.committed_segments += 1
             self.committed_bytes += segment.accepted_bytes
             self.committed_batches += segment.accepted_batches
             self._remove(segment)
-        self._watch_receipts()
-
-    def _commit_failed(self, segment: SealedSegment, failure: CommitFailure) -> None:
-        self._fail(segment, failure, "commit")
+        self._receipts.watch()
 
     # Failing
 
-    def _fail(self, segment: SealedSegment, failure: CommitFailure, phase: str) -> None:
+    def _fail(self, segment: SealedSegment, failure: CommitFailure, phase: str = "commit") -> None:
         """Answer a segment's requests with its failure, and so the later requests of the same producers and logs."""
         self.failed_segments += 1
-        self._receipts.put_back(segment.receipts)
+        self._receipts.pending.put_back(segment.receipts)
         producers: set[ProducerOfLog] = set()
+        waiting = segment.waiting_units
         for unit in segment.units:
             producers.update(unit.producers)
             if failure.is_unknown:
                 unit.abandon()
             else:
                 unit.fail(failure.error, failure.message)
+        self.trace.produced(waiting, segment)
         self._remove(segment)
         if producers:
             error = ErrorCode.KAFKA_STORAGE_ERROR if failure.is_unknown else failure.error
@@ -387,6 +426,9 @@ class Flusher:
         for number, segment in self._sealed.items():
             if number > after and not segment.may_be_committed:
                 yield from segment.units
+        yield from self._unsealed_units()
+
+    def _unsealed_units(self) -> Iterator[Unit]:
         yield from self._buffer.units
         for unit, _ in self._backlog:
             yield unit
@@ -422,6 +464,10 @@ class Flusher:
         now = self._clock.monotonic()
         self._deadline_timer = None
         self._deadline_due = NEVER
+        late: list[tuple[SealedSegment | None, list[Unit]]] = [
+            (segment, late_units(segment.units, now)) for segment in self._sealed.values()
+        ]
+        late.append((None, late_units(self._unsealed_units(), now)))
         timed_out = time_out_in_order(list(self._waiting_units(after=-1)), now)
         if timed_out:
             self._clean_waiting()
@@ -434,41 +480,12 @@ class Flusher:
                 waiting = (unit.deadline for unit in segment.units if not unit.is_settled)
                 segment.earliest_deadline = min(waiting, default=NEVER)
             next_deadline = min(next_deadline, segment.earliest_deadline)
+        for place, units in late:
+            self.trace.produced(units, place, held_by=self._held_by)
         self.timed_out_requests += timed_out
         self._watch_deadline(min(next_deadline, self._buffer.earliest_deadline))
 
-    # Receipts
-
-    def _watch_receipts(self) -> None:
-        if self._receipts and self._receipts_timer is None and not self._is_closing:
-            self._receipts_timer = asyncio.get_running_loop().call_later(
-                self._limits.receipts_idle_s, self._receipts_due
-            )
-
-    def _receipts_due(self) -> None:
-        self._receipts_timer = None
-        idle_s = self._clock.monotonic() - self._last_put_at
-        if self._receipts and not self._sealed and idle_s >= self._limits.receipts_idle_s:
-            self._start(self._write_receipts())
-        self._watch_receipts()
-
-    async def _write_receipts(self) -> None:
-        receipts = self._receipts.take()
-        key = RECEIPTS_PREFIX + self._ids.segment_key().removeprefix(SEGMENT_PREFIX)
-        image = build_segment([], created_ms=self._clock.time_ms(), receipts=receipts)
-        self._pacer.spend(self._clock.monotonic())
-        try:
-            await self._uploader.put_receipts(key, image)
-        except ObjectStoreError as error:
-            self._receipts.put_back(receipts)
-            _log.warning("receipts of %d segments not stored: %s", len(receipts), error)
-        except BaseException:
-            self._receipts.put_back(receipts)
-            raise
-        else:
-            self._last_put_at = self._clock.monotonic()
-
-    # Tasks
+    # Coming to rest
 
     @property
     def _is_idle(self) -> bool:
@@ -479,19 +496,3 @@ class Flusher:
             if not self._idle.done():
                 self._idle.set_result(None)
             self._idle = None
-
-    def _start(self, work: Coroutine[None, None, None]) -> None:
-        number = self._task_count
-        self._task_count += 1
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks[number] = task
-        task.add_done_callback(self._ended(number))
-
-    def _ended(self, number: int) -> Callable[[asyncio.Task[None]], None]:
-        def ended(task: asyncio.Task[None]) -> None:
-            del self._tasks[number]
-            if not task.cancelled() and task.exception() is not None:
-                _log.critical("the write path has a bug", exc_info=task.exception())
-            self._tell_if_idle()
-
-        return ended

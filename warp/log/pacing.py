@@ -1,10 +1,14 @@
 """When to flush: a pure decision, so that latency and the number of requests can be reasoned about without a clock.
 
-On stores that charge for requests a token bucket holds one PUT per `flush_interval_s`, with a small burst. A flush
-starts at once when none is in flight and the bucket has a token, or when so many bytes wait that a PUT is well paid
-for, in flight or not: a producer with a few large requests under way must not wait for its own acknowledgements.
-Otherwise it starts when the first waiting byte has waited for the interval. So a quiet agent answers in one PUT plus
-one commit, and no agent makes more requests than a timer of that interval, or one PUT per `bytes_per_request`, would.
+On stores that charge for requests a token bucket holds one PUT per `flush_interval_s` and one per `bytes_per_request`
+that are flushed, with a small burst. A flush starts at once when so many bytes wait that they pay for a PUT, in flight
+or not: a producer with a few large requests under way must not wait for its own acknowledgements. With half as many the
+bucket has to make up for the difference; with less, nothing may be in flight besides. Otherwise a flush starts when the
+first waiting byte has waited for the interval. So a quiet agent answers in one PUT plus one commit, and no agent makes
+more requests than a timer of that interval, or one PUT per `bytes_per_request`, would.
+
+Hedges spend from the same bucket, and may leave it in debt: they are needed most when a busy agent has just spent what
+there was, and being few by a budget of their own they only make a later flush wait.
 
 Where requests cost nothing, a flush starts as soon as the last one is done, or in quiet times at once. But then flushes
 cost the loop's time, most of it in the commit, whatever they hold: at 450 MB/s in requests of 1 MB, an agent that put
@@ -15,9 +19,11 @@ one took, 0.95; with requests of 16 KiB at 100 MB/s it was 19 against 5. So it r
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
 
-_ONE = 1.0 - 1e-6
-"""A token, but for what rounding takes from it: a timer set for the very moment must find it there."""
+_ROUNDING = 1e-6
+"""What a token may lack: a timer set for the very moment must find it there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +37,32 @@ class PacingLimits:
     """Waiting bytes that are worth a PUT of their own."""
     burst_requests: float = 3.0
     """How many PUTs a quiet time saves up for."""
+    debt_requests: float = 2.0
+    """How many hedges may be sent beyond what is there."""
     rest_ratio: float = 1.0
     """How long no flush starts after the last one, as a multiple of the time that it took. Free requests only."""
     rest_max_s: float = 0.005
+
+
+class Hold(Enum):
+    """Why waiting bytes are not flushed yet."""
+
+    FLUSH_IN_FLIGHT = "flush_in_flight"
+    """Another flush is under way, and it is not worth a request to go beside it."""
+    REQUEST_BUDGET = "request_budget"
+    REST = "rest"
+    """Free requests only: the last flush has just ended."""
+    UPLOADS = "uploads"
+    """As many uploads run as may."""
+    SEALED_SEGMENTS = "sealed_segments"
+    """As many segments, or bytes of them, wait for their commit as may."""
+
+
+class Decision(NamedTuple):
+    """When to flush if nothing else happens, now or later; None: not before another event. And why not now."""
+
+    at: float | None
+    hold: Hold | None = None
 
 
 class Pacer:
@@ -46,43 +75,55 @@ class Pacer:
         self._filled_at = now
         self._rests_until = now
 
-    def flush_at(
-        self, now: float, *, waiting_bytes: int, waiting_since: float, in_flight: int
-    ) -> float | None:
-        """When to flush if nothing else happens: `now` or a later time; None: not before another event.
+    def decide(self, now: float, *, waiting_bytes: int, waiting_since: float, in_flight: int) -> Decision:
+        """When to flush.
 
         `waiting_since` is when the first of `waiting_bytes` came, `in_flight` how many flushes are not done.
         """
         if waiting_bytes == 0:
-            return None
+            return Decision(None)
         if waiting_bytes >= self._limits.flush_bytes:
-            return now
-        if self._requests_are_free:
-            return max(now, self._rests_until) if in_flight == 0 else None
-        if waiting_bytes >= self._limits.bytes_per_request:
-            return now
-        due = max(now, waiting_since + self._limits.flush_interval_s)
+            return Decision(now)
+        if not self._requests_are_free:
+            return self._decide_paid(now, waiting_bytes, waiting_since, in_flight)
         if in_flight:
-            return due
-        tokens = self._tokens_at(now)
-        return now if tokens >= _ONE else min(due, now + (1.0 - tokens) * self._limits.flush_interval_s)
+            return Decision(None, Hold.FLUSH_IN_FLIGHT)
+        return Decision(now) if self._rests_until <= now else Decision(self._rests_until, Hold.REST)
+
+    def _decide_paid(self, now: float, waiting_bytes: int, waiting_since: float, in_flight: int) -> Decision:
+        paid = waiting_bytes / self._limits.bytes_per_request
+        due = waiting_since + self._limits.flush_interval_s
+        if paid >= 1.0 or due <= now:
+            return Decision(now)
+        if in_flight and paid < 0.5:
+            return Decision(due, Hold.FLUSH_IN_FLIGHT)
+        missing = 1.0 - paid - self._tokens_at(now)
+        if missing <= _ROUNDING:
+            return Decision(now)
+        return Decision(min(due, now + missing * self._limits.flush_interval_s), Hold.REQUEST_BUDGET)
 
     def finished(self, now: float, took_s: float) -> None:
         """A flush has ended; it took so long from its seal on."""
         limits = self._limits
         self._rests_until = now + min(limits.rest_max_s, limits.rest_ratio * took_s)
 
-    def spend(self, now: float) -> None:
-        """Account for a PUT that is made in any case. The bucket never owes."""
-        self._tokens = max(0.0, self._tokens_at(now) - 1.0)
-        self._filled_at = now
+    def spend(self, now: float, size_bytes: int = 0) -> None:
+        """Account for a PUT that is made in any case, of so many bytes that wait."""
+        self._take(now, 1.0 - size_bytes / self._limits.bytes_per_request)
 
     def try_spend(self, now: float) -> bool:
-        """Account for a PUT that need not be made, if there is a token for it: a hedge."""
-        if not self._requests_are_free and self._tokens_at(now) < _ONE:
+        """Account for a PUT that need not be made, if the debt allows it: a hedge."""
+        if self._requests_are_free:
+            return True
+        if self._tokens_at(now) + self._limits.debt_requests < 1.0 - _ROUNDING:
             return False
-        self.spend(now)
+        self._take(now, 1.0)
         return True
+
+    def _take(self, now: float, tokens: float) -> None:
+        left = min(self._limits.burst_requests, self._tokens_at(now) - tokens)
+        self._tokens = max(-self._limits.debt_requests, left)
+        self._filled_at = now
 
     def _tokens_at(self, now: float) -> float:
         gained = (now - self._filled_at) / self._limits.flush_interval_s

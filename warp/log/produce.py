@@ -112,7 +112,7 @@ class ProduceService:
             room.release()
             raise
         self._observer.validated(self._clock.monotonic() - begin)
-        unit = Unit(batches, outcomes, deadline, loop.create_future())
+        unit = Unit(batches, outcomes, deadline, loop.create_future(), begin)
         room.release_with(unit.result)
         if batches:
             await self._flusher.add(unit)

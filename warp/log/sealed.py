@@ -9,7 +9,9 @@ from warp.errors import ErrorCode
 from warp.ids import LogId, ProducerId
 from warp.log.buffer import NEVER, Unit, WaitingBatch, append_time_ms
 from warp.log.model import LOG_APPEND_TIME, AppendOutcome
+from warp.log.pacing import Hold
 from warp.log.segment import MAGIC, ExtentBatches, Receipt, ReceiptRun, build_segment
+from warp.log.upload import UploadNote
 from warp.metadata.model import NO_TIMESTAMP, BatchEntry, BatchOutcome, SegmentCommit
 
 
@@ -35,8 +37,12 @@ class SealedSegment:
         "accepted_batches",
         "accepted_bytes",
         "batches",
+        "built_at",
+        "commit_attempts",
+        "commit_began_at",
         "created_ms",
         "earliest_deadline",
+        "held_by",
         "image",
         "is_committing",
         "is_unknown",
@@ -47,6 +53,7 @@ class SealedSegment:
         "sealed_boottime",
         "size_bytes",
         "units",
+        "upload_note",
         "uploaded_at",
     )
 
@@ -59,6 +66,7 @@ class SealedSegment:
         created_ms: int,
         sealed_at: float,
         sealed_boottime: float,
+        held_by: Hold | None = None,
     ) -> None:
         self.number = number
         self.units = units
@@ -66,7 +74,13 @@ class SealedSegment:
         self.created_ms = created_ms
         self.sealed_at = sealed_at
         self.sealed_boottime = sealed_boottime
-        self.uploaded_at = sealed_at
+        self.built_at = sealed_at
+        self.uploaded_at: float | None = None
+        self.commit_began_at: float | None = None
+        self.commit_attempts = 0
+        self.held_by = held_by
+        """What kept the buffer from being sealed before, last."""
+        self.upload_note = UploadNote()
         self.earliest_deadline = min((unit.deadline for unit in units), default=NEVER)
         self.key: str | None = None
         self.is_committing = False
@@ -94,6 +108,11 @@ class SealedSegment:
     def is_wanted(self) -> bool:
         """Whether any of its requests still waits for an answer."""
         return any(not unit.is_settled for unit in self.units)
+
+    @property
+    def waiting_units(self) -> list[Unit]:
+        """Its requests that still wait for an answer."""
+        return [unit for unit in self.units if not unit.is_settled]
 
     def commit(self) -> SegmentCommit:
         """What asks for offsets: the batches of the requests that still wait.

@@ -1,7 +1,7 @@
-"""Puts segments into the object store: fresh keys, a bound on the time and number of attempts.
+"""Puts segments into the object store: fresh keys, a bound on the time and number of attempts, hedges of slow ones.
 
-A PUT whose answer is an error may have stored the object, and may still do so; so no key is used twice. Copies that
-nobody commits are orphans, which the sweep removes.
+A PUT whose answer is an error, or that was given up, may have stored the object, and may still do so; so no key is used
+twice, neither by an attempt nor by a hedge. Copies that nobody commits are orphans, which the sweep removes.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from warp.errors import ObjectStoreError, StoreFull
 from warp.ids import IdSource
+from warp.log.race import HedgedRequests, HedgeNote
 from warp.objectstore.base import Buffer, ObjectStore
 
 _log = logging.getLogger(__name__)
@@ -28,37 +29,89 @@ class UploadLimits:
     """Before the second attempt; doubled for each further one."""
 
 
-class Uploader:
-    """Stores images under keys of its own making."""
+class UploadNote(HedgeNote):
+    """How an upload went, for the trace. What is said of hedging belongs to the last attempt."""
 
-    def __init__(self, store: ObjectStore, ids: IdSource, limits: UploadLimits) -> None:
+    __slots__ = ("attempts",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attempts = 0
+
+
+class Uploader:
+    """Stores images under keys of its own making.
+
+    `hedges` is None where a second request gains nothing. `may_spend` says whether there is a request to spare for a
+    hedge, and takes it.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        ids: IdSource,
+        limits: UploadLimits,
+        *,
+        hedges: HedgedRequests | None = None,
+        may_spend: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._store = store
         self._ids = ids
         self._limits = limits
+        self._may_spend = may_spend
         self._is_full = False
+        self.hedges = hedges
         self.failed_puts = 0
-        """Attempts that failed, also those that a later one made good."""
+        """PUTs that failed, also those that a later one made good."""
 
-    async def upload(self, image: Sequence[Buffer], is_wanted: Callable[[], bool]) -> str:
+    async def upload(
+        self, image: Sequence[Buffer], is_wanted: Callable[[], bool], note: UploadNote | None = None
+    ) -> str:
         """Store an image, given in pieces; returns its key.
 
         Raises ObjectStoreError (StoreFull among it) after the last attempt, and when nobody wants it any more.
         """
+        note = note or UploadNote()
         delay_s = self._limits.retry_delay_s
-        for attempt in range(1, self._limits.attempts_max + 1):
-            key = self._ids.segment_key()
+        while True:
+            note.attempts += 1
             try:
-                await self._put(key, image)
-                return key
+                return await self._attempt(image, is_wanted, note)
             except ObjectStoreError as error:
-                self.failed_puts += 1
-                is_last = attempt == self._limits.attempts_max or isinstance(error, StoreFull)
-                self._tell(error, sum(map(len, image)), attempt)
+                is_last = note.attempts == self._limits.attempts_max or isinstance(error, StoreFull)
                 if is_last or not is_wanted():
                     raise
             await asyncio.sleep(delay_s)
             delay_s *= 2
-        raise AssertionError("the last attempt returns or raises")
+
+    async def close(self) -> None:
+        """Wait until the PUTs that were given up are gone."""
+        if self.hedges is not None:
+            await self.hedges.close()
+
+    async def _attempt(self, image: Sequence[Buffer], is_wanted: Callable[[], bool], note: UploadNote) -> str:
+        """One PUT, or two when the first is slow; the key of the one that came first."""
+
+        async def put() -> str:
+            return await self._put_anew(image, note.attempts)
+
+        if self.hedges is None:
+            return await put()
+        size_bytes = sum(map(len, image))
+        return await self.hedges.send(
+            size_bytes, put, note, may_hedge=lambda: is_wanted() and self._may_spend()
+        )
+
+    async def _put_anew(self, image: Sequence[Buffer], attempt: int) -> str:
+        """Store an image under a key that was never used; returns the key."""
+        key = self._ids.segment_key()
+        try:
+            await self._put(key, image)
+        except ObjectStoreError as error:
+            self.failed_puts += 1
+            self._tell(error, sum(map(len, image)), attempt)
+            raise
+        return key
 
     async def put_receipts(self, key: str, image: Sequence[Buffer]) -> None:
         """Store an image under a given key, in one attempt. Raises ObjectStoreError."""
