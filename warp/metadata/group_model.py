@@ -25,7 +25,7 @@ NO_LEADER_EPOCH = -1
 GROUP_ID_BYTES_MAX = 1024
 """Kafka has no limit of its own; an index of a database has."""
 
-GROUP_BYTES_MAX = 32 * 1024 * 1024
+GROUP_BYTES_MAX = 128 * 1024 * 1024
 """What a group's members may hold together, by `stored_bytes`."""
 
 OFFSETS_PER_GROUP_MAX = 100_000
