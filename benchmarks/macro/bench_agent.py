@@ -35,18 +35,22 @@ SMALL_BATCHES = ["linger.ms=5", "batch.size=16384", "queue.buffering.max.message
 class Run:
     """An agent for one group of measurements, with its own temporary directory."""
 
-    def __init__(self, options: list[str]) -> None:
+    def __init__(self, options: list[str], environment: dict[str, str] | None = None) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="warp-bench-")
-        self.agent = AgentProcess(Path(self._folder.name) / "data", *options)
+        self.agent = AgentProcess(Path(self._folder.name) / "data", *options, environment=environment)
 
     def __enter__(self) -> AgentProcess:
+        self.start()
+        return self.agent
+
+    def start(self) -> None:
+        """Start the agent, on its own processor; also again after it was killed."""
         begin = time.monotonic()
         self.agent.start()
         self.agent.start_seconds = time.monotonic() - begin  # type: ignore[attr-defined]
         if (os.cpu_count() or 1) > 1:
             for thread in Path(f"/proc/{self.agent.pid}/task").iterdir():
                 os.sched_setaffinity(int(thread.name), {AGENT_CPU})
-        return self.agent
 
     def __exit__(self, *_: object) -> None:
         self.agent.kill()
@@ -128,8 +132,11 @@ def latency(seconds: int, rounds: int) -> Table:
     )
 
 
-def durable_floor_us(folder: Path, rounds: int) -> float:
-    """p50 of: write and fsync a new 4 KiB file, fsync its directory, commit two rows to SQLite (WAL, FULL)."""
+def durable_floor_us(folder: Path, rounds: int, *, with_file: bool = True) -> float:
+    """p50 of: write and fsync a new 4 KiB file, fsync its directory, commit two rows to SQLite (WAL, FULL).
+
+    Without the file, of the commit alone.
+    """
     database = sqlite3.connect(folder / "floor.sqlite", isolation_level=None)
     database.execute("pragma journal_mode=wal")
     database.execute("pragma synchronous=full")
@@ -138,11 +145,12 @@ def durable_floor_us(folder: Path, rounds: int) -> float:
     took: list[float] = []
     for number in range(rounds):
         begin = time.perf_counter()
-        file = os.open(folder / f"{number}", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-        os.write(file, bytes(4096))
-        os.fsync(file)
-        os.close(file)
-        os.fsync(directory)
+        if with_file:
+            file = os.open(folder / f"{number}", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+            os.write(file, bytes(4096))
+            os.fsync(file)
+            os.close(file)
+            os.fsync(directory)
         database.execute("begin immediate")
         database.executemany("insert into rows (data) values (?)", [(bytes(100),), (bytes(100),)])
         database.execute("commit")

@@ -29,10 +29,11 @@ METADATA_REQUESTS = 20
 
 
 @contextmanager
-def stub_broker() -> Iterator[tuple[int, str]]:
-    """A stub broker in a process of its own: its process id and address."""
+def stub_broker(produce_ms: float = 0.0) -> Iterator[tuple[int, str]]:
+    """A stub broker in a process of its own, which answers a Produce after so long: its process id and address."""
     port = free_port()
-    command = ["taskset", "-c", str(AGENT_CPU), sys.executable, "-m", "benchmarks.macro.stub", str(port)]
+    command = ["taskset", "-c", str(AGENT_CPU), sys.executable, "-m", "benchmarks.macro.stub"]
+    command += [str(port), str(produce_ms)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None

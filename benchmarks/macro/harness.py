@@ -10,6 +10,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,17 @@ BUILD = HERE.parent.parent / "build" / "benchmarks"
 GB = 1_000_000_000
 
 
+def build(source_name: str, *arguments: str) -> Path:
+    """Compiles a C program of this folder, unless it is there. Returns its path."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    source = HERE / source_name
+    program = BUILD / source.stem
+    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+        compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
+        subprocess.run([compiler, "-O2", "-o", str(program), str(source), *arguments], check=True)
+    return program
+
+
 def build_load_driver() -> Path:
     """Compiles load.c against the librdkafka inside the confluent-kafka wheel. Returns the program's path."""
     libraries = Path(confluent_kafka.__file__).parent.parent / "confluent_kafka.libs"
@@ -32,16 +44,7 @@ def build_load_driver() -> Path:
         sys.exit(
             f"no librdkafka beside confluent-kafka in {libraries}: install confluent-kafka from its wheel"
         )
-    BUILD.mkdir(parents=True, exist_ok=True)
-    program = BUILD / "load"
-    source = HERE / "load.c"
-    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
-        compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
-        subprocess.run(
-            [compiler, "-O2", "-o", str(program), str(source), str(found[-1]), f"-Wl,-rpath,{libraries}"],
-            check=True,
-        )
-    return program
+    return build("load.c", str(found[-1]), f"-Wl,-rpath,{libraries}")
 
 
 def load(*arguments: object, cpu: int | None = None) -> dict[str, Any]:
@@ -59,6 +62,15 @@ def load(*arguments: object, cpu: int | None = None) -> dict[str, Any]:
 def create_topic(bootstrap: str, topic: str, partitions: int) -> None:
     admin = AdminClient({"bootstrap.servers": bootstrap})
     admin.create_topics([NewTopic(topic, partitions, 1)])[topic].result(60)
+
+
+def metrics(http: str) -> dict[str, float]:
+    """What an agent's /metrics says, by name and labels as they stand there."""
+    with urllib.request.urlopen(f"{http}/metrics", timeout=30) as answer:
+        lines = answer.read().decode().splitlines()
+    return {
+        name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")
+    }
 
 
 def cpu_seconds(pid: int) -> float:

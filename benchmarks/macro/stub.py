@@ -1,7 +1,8 @@
 """A stub broker, the yardstick of the whole agent: it splits frames, decodes the request and answers at once.
 
 Nothing is checked, stored or committed. A Fetch is a header and a bare `transport.write` of batches that were made
-beforehand. `python -m benchmarks.macro.stub HOST:PORT` prints a line when it serves.
+beforehand. `python -m benchmarks.macro.stub PORT [DELAY_MS]` prints a line when it serves; answers to Produce are held
+back for so long, as if records were stored meanwhile.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import sys
+from collections.abc import Sequence
 from typing import Any, cast
 
 import uvloop
@@ -34,8 +36,15 @@ from warp.protocol.messages.metadata import (
     MetadataResponseTopic,
 )
 from warp.protocol.messages.produce import ProducePartitionResponse, ProduceResponse, ProduceTopicResponse
+from warp.protocol.messages.producers import InitProducerIdResponse
 
-SERVED = ((ApiKey.PRODUCE, 3, 9), (ApiKey.FETCH, 4, 11), (ApiKey.METADATA, 0, 8), (ApiKey.API_VERSIONS, 0, 3))
+SERVED = (
+    (ApiKey.PRODUCE, 3, 9),
+    (ApiKey.FETCH, 4, 11),
+    (ApiKey.METADATA, 0, 8),
+    (ApiKey.API_VERSIONS, 0, 3),
+    (ApiKey.INIT_PRODUCER_ID, 0, 1),
+)
 FRAME_BYTES_MAX = 100 * 2**20
 RECORDS_PER_BATCH = 960
 RECORD_BYTES = 1024
@@ -65,10 +74,11 @@ class Answers:
 class Stub(FrameSplitter, asyncio.BufferedProtocol):
     """One connection."""
 
-    def __init__(self, port: int, shared: SharedReceiveBuffer, answers: Answers) -> None:
+    def __init__(self, port: int, shared: SharedReceiveBuffer, answers: Answers, delay_s: float) -> None:
         FrameSplitter.__init__(self, shared, FRAME_BYTES_MAX, lambda _: True)
         self._port = port
         self._answers = answers
+        self._delay_s = delay_s
         self._produced = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -79,9 +89,15 @@ class Stub(FrameSplitter, asyncio.BufferedProtocol):
             header = parse_request_header(frame)
             key, version = ApiKey(header.api_key), header.api_version
             request = decode(APIS[key].request, version, frame, header.body_offset, allow_trailing=True)
-            response = self._response(key, request)
-            for part in encode_response_frame(header.correlation_id, response, version):
-                self._transport.write(part)
+            parts = encode_response_frame(header.correlation_id, self._response(key, request), version)
+            if self._delay_s and key == ApiKey.PRODUCE:
+                asyncio.get_running_loop().call_later(self._delay_s, self._write, parts)
+            else:
+                self._write(parts)
+
+    def _write(self, parts: Sequence[Buffer]) -> None:
+        for part in parts:
+            self._transport.write(part)
 
     def _response(self, key: ApiKey, request: Any) -> Any:
         match key:
@@ -91,6 +107,8 @@ class Stub(FrameSplitter, asyncio.BufferedProtocol):
                 return self._fetch(request)
             case ApiKey.METADATA:
                 return self._metadata(request)
+            case ApiKey.INIT_PRODUCER_ID:
+                return InitProducerIdResponse(error_code=0, producer_id=1, producer_epoch=0)
         ranges = [ApiVersion(api_key=api, min_version=low, max_version=high) for api, low, high in SERVED]
         return ApiVersionsResponse(error_code=0, api_keys=ranges)
 
@@ -150,11 +168,11 @@ class Stub(FrameSplitter, asyncio.BufferedProtocol):
         )
 
 
-async def serve(port: int) -> None:
+async def serve(port: int, delay_s: float) -> None:
     """Serve until the process is ended."""
     shared, answers = SharedReceiveBuffer(), Answers()
     server = await asyncio.get_running_loop().create_server(
-        lambda: Stub(port, shared, answers), "127.0.0.1", port
+        lambda: Stub(port, shared, answers, delay_s), "127.0.0.1", port
     )
     print("serving", flush=True)
     await server.serve_forever()
@@ -162,4 +180,4 @@ async def serve(port: int) -> None:
 
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(int(sys.argv[1])))
+        runner.run(serve(int(sys.argv[1]), float(sys.argv[2]) / 1e3 if len(sys.argv) > 2 else 0.0))
