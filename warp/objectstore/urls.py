@@ -1,11 +1,12 @@
 """Which object store an URL means: `file:///dir`, `mem://`, `s3://bucket/prefix`.
 
-The S3 store will be imported only when its URL is used: a local agent never pays for an S3 client.
+The S3 store is imported only when its URL is used: a local agent never pays for an S3 client.
 """
 
 from __future__ import annotations
 
 import difflib
+import random
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
@@ -21,14 +22,15 @@ from warp.units import parse_size
 RESERVE_FREE_BYTES = 256 * 2**20
 MEMORY_BYTES_MAX = 2**30
 
-_EXAMPLES = "file:///var/lib/warp/objects, or mem://"
+_EXAMPLES = "file:///var/lib/warp/objects, s3://bucket/prefix, or mem://"
 
 
 def open_object_store(url: str, *, clock: Clock, ids: IdSource) -> ObjectStore:
-    """The store that `url` names; nothing is touched before its `check()`.
+    """The store that `url` names; nothing is touched before its `open()`.
 
     * `file:///dir?reserve=256MiB`: a local directory; writes are refused when less than `reserve` is free.
     * `mem://?size=1GiB`: the memory of this process, at most `size` of it.
+    * `s3://bucket/prefix?region=…&endpoint=…`: a bucket; `warp.objectstore.s3.settings` has all parameters.
 
     Raises UsageError, in one line, for anything else.
     """
@@ -60,7 +62,12 @@ def _open_memory(url: str, parts: SplitResult, clock: Clock, ids: IdSource) -> O
 
 
 def _open_s3(url: str, parts: SplitResult, clock: Clock, ids: IdSource) -> ObjectStore:
-    raise UsageError(f"object store {url!r}: this release can't store on S3 yet; use {_EXAMPLES}")
+    from warp.objectstore.s3.settings import parse_settings  # noqa: PLC0415
+    from warp.objectstore.s3.store import S3Store  # noqa: PLC0415
+
+    settings = parse_settings(parts)
+    # Pauses between attempts need no better randomness than this.
+    return S3Store(settings, clock=clock, random=random.Random(ids.token()).random, token=ids.token())
 
 
 def _sizes(url: str, parts: SplitResult, defaults: Mapping[str, int]) -> dict[str, int]:

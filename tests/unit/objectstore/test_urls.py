@@ -50,7 +50,6 @@ def test_a_memory_url_is_memory(url: str, size: int) -> None:
         ("", "unknown kind"),
         ("/var/lib/warp", "unknown kind"),
         ("http://host/x", "unknown kind 'http'"),
-        ("s3://bucket/prefix?region=eu", "can't store on S3 yet"),
         ("file://", "absolute path"),
         ("file://host/dir", "absolute path"),
         ("file:relative", "absolute path"),

@@ -1,0 +1,331 @@
+"""One HTTP/1.1 connection: a request out, its answer in, one at a time.
+
+h11 writes the heads of requests and reads those of answers; bodies pass it by. A body to send is handed to the
+transport in slices of the caller's own buffers; a body of known length is received straight into the memory that the
+caller gets. Sending 4 MiB that way costs a sixth of what botocore takes, receiving it a third.
+
+What a server sends is bounded: the head by HEAD_BYTES_MAX, the body by what the request allows, waiting by the time
+since the last byte moved and by a multiple of that for the whole request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+import h11
+
+from warp.objectstore.base import Buffer
+from warp.objectstore.s3.errors import Answer, BadAnswer, Cut
+
+HEAD_BYTES_MAX = 32 * 1024
+ERROR_BODY_BYTES_MAX = 64 * 1024
+SLICE_BYTES = 256 * 1024
+"""Of a body that is sent: under TLS one slice is encrypted without a pause, in about 0.2 ms."""
+RECEIVE_BYTES = 16 * 1024
+"""At a time, outside bodies of known length."""
+INTERIM_ANSWERS_MAX = 8
+READ_TIMEOUTS_PER_REQUEST_MAX = 6
+"""A request may take this many read timeouts in all, however steadily its bytes trickle."""
+
+
+@dataclass(slots=True)
+class Request:
+    """A request, complete with its headers."""
+
+    method: str
+    target: str
+    headers: Sequence[tuple[str, str]]
+    parts: Sequence[Buffer] = ()
+    body_bytes_max: int = 0
+    """The largest body that the answer may have if it is a success; others may have ERROR_BODY_BYTES_MAX."""
+
+
+@dataclass(slots=True)
+class Meter:
+    """How many bytes of bodies one request moved, also if it failed."""
+
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    is_answered: bool = False
+    """At least a byte of an answer came."""
+    is_reused: bool = False
+    """The connection had carried other requests before."""
+
+
+@dataclass(slots=True)
+class _Exchange:
+    """A request that is under way."""
+
+    request: Request
+    meter: Meter
+    answer: asyncio.Future[Answer]
+    head: h11.Response | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytearray = field(default_factory=bytearray)
+    view: memoryview | None = None
+    """Of `body`, while a body of known length is received."""
+    received_bytes: int = 0
+    interim_answers: int = 0
+    is_sent: bool = False
+    has_end: bool = True
+    """The answer tells where it ends, other than by the end of the connection."""
+    is_followed: bool = False
+    """Bytes came behind the answer."""
+
+
+class Connection(asyncio.BufferedProtocol):
+    """A connection that is open. `on_lost` is told when it no longer is; `is_usable` says whether it can be asked."""
+
+    def __init__(self, read_timeout_s: float, on_lost: Callable[[Connection], None]) -> None:
+        self.is_usable = False
+        self._read_timeout_s = read_timeout_s
+        self._on_lost = on_lost
+        self._loop = asyncio.get_running_loop()
+        self._buffer = memoryview(bytearray(RECEIVE_BYTES))
+        self._transport: asyncio.Transport | None = None
+        self._exchange: _Exchange | None = None
+        self._parser = h11.Connection(h11.CLIENT)
+        self._writable: asyncio.Future[None] | None = None
+        self._moved_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def ask(self, request: Request, meter: Meter) -> Answer:
+        """Send a request and wait for its answer.
+
+        Raises Cut and BadAnswer; after those, and when it is cancelled, the connection is not usable any more.
+        """
+        assert self.is_usable, "a connection is asked only while it is usable"
+        assert self._exchange is None, "a connection is asked one thing at a time"
+        assert self._transport is not None
+        exchange = self._exchange = _Exchange(request, meter, self._loop.create_future())
+        is_whole = False
+        started_at = self._moved_at = self._loop.time()
+        self._timer = self._loop.call_later(self._read_timeout_s, self._on_timer, exchange, started_at)
+        try:
+            await self._send(exchange)
+            answer = await exchange.answer
+            is_whole = True
+            return answer
+        finally:
+            self._timer.cancel()
+            self._exchange = None
+            if not exchange.answer.done():
+                exchange.answer.cancel()
+            elif not is_whole and not exchange.answer.cancelled():
+                exchange.answer.exception()  # it was cancelled at the moment in which it failed
+            if not (is_whole and self._can_go_on(exchange)):
+                self.abort()
+
+    def abort(self) -> None:
+        """Close at once; nothing more is sent."""
+        self.is_usable = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _can_go_on(self, exchange: _Exchange) -> bool:
+        head = exchange.head
+        assert head is not None
+        assert self._transport is not None
+        says_close = "close" in exchange.headers.get("connection", "").lower()
+        return (
+            exchange.is_sent
+            and self._transport.get_write_buffer_size() == 0
+            and exchange.has_end
+            and not exchange.is_followed
+            and not says_close
+            and head.http_version >= b"1.1"
+        )
+
+    # ---- sending ----
+
+    async def _send(self, exchange: _Exchange) -> None:
+        """Hand everything to the transport, unless the answer comes before that."""
+        request = exchange.request
+        assert self._transport is not None
+        self._parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES_MAX)
+        head = self._parser.send(
+            h11.Request(method=request.method, target=request.target, headers=list(request.headers))
+        )
+        assert head is not None
+        self._transport.write(head)
+        for part in request.parts:
+            view = memoryview(part).cast("B")
+            for start in range(0, len(view), SLICE_BYTES):
+                if self._writable is not None:
+                    await self._writable
+                if exchange.answer.done():
+                    return
+                piece = view[start : start + SLICE_BYTES]
+                self._transport.write(piece)
+                exchange.meter.sent_bytes += len(piece)
+                self._moved_at = self._loop.time()
+        exchange.is_sent = True
+
+    def pause_writing(self) -> None:
+        if self._writable is None:
+            self._writable = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        self._moved_at = self._loop.time()
+        waiter, self._writable = self._writable, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _on_timer(self, exchange: _Exchange, started_at: float) -> None:
+        now = self._loop.time()
+        ends_at = min(
+            self._moved_at + self._read_timeout_s,
+            started_at + self._read_timeout_s * READ_TIMEOUTS_PER_REQUEST_MAX,
+        )
+        # The loop's clock may run ahead of a timer by its resolution.
+        if now < ends_at - 0.001:
+            self._timer = self._loop.call_at(ends_at, self._on_timer, exchange, started_at)
+            return
+        waited = f"nothing came or went for {self._read_timeout_s:g} s"
+        if now < self._moved_at + self._read_timeout_s - 0.001:
+            waited = f"not complete after {now - started_at:.0f} s"
+        self._fail(exchange, Cut(waited, _partial(exchange), is_timeout=True))
+
+    # ---- receiving ----
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's own do not derive from it
+        self.is_usable = True
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        exchange = self._exchange
+        if exchange is not None and exchange.view is not None and not exchange.answer.done():
+            return exchange.view[exchange.received_bytes :]
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            self.abort()  # nobody asked
+            return
+        self._moved_at = self._loop.time()
+        if exchange.answer.done():
+            exchange.is_followed = True
+            return
+        exchange.meter.is_answered = True
+        if exchange.view is None:
+            self._read(exchange, bytes(self._buffer[:nbytes]))
+            return
+        exchange.received_bytes += nbytes
+        exchange.meter.received_bytes += nbytes
+        if exchange.received_bytes == len(exchange.body):
+            self._finish(exchange)
+
+    def _read(self, exchange: _Exchange, data: bytes) -> None:
+        """Give bytes (none at the end of the stream) to h11, until the body passes it by."""
+        try:
+            self._parser.receive_data(data)
+            while exchange.view is None and not exchange.answer.done():
+                event = self._parser.next_event()
+                if event is h11.NEED_DATA or event is h11.PAUSED or isinstance(event, h11.ConnectionClosed):
+                    return
+                self._take(exchange, event)
+        except h11.RemoteProtocolError as error:
+            if not data:
+                self._fail(exchange, Cut(f"the connection ended: {error}", _partial(exchange)))
+            else:
+                self._fail(exchange, BadAnswer(f"the server does not speak HTTP/1.1: {error}"))
+
+    def _take(self, exchange: _Exchange, event: object) -> None:
+        if isinstance(event, h11.InformationalResponse):
+            exchange.interim_answers += 1
+            if exchange.interim_answers > INTERIM_ANSWERS_MAX:
+                self._fail(exchange, BadAnswer("the server sends interim answers without end"))
+        elif isinstance(event, h11.Response):
+            self._begin(exchange, event)
+        elif isinstance(event, h11.Data):
+            exchange.meter.received_bytes += len(event.data)
+            if len(exchange.body) + len(event.data) > _body_bytes_max(exchange):
+                self._fail(exchange, _too_large(exchange))
+            else:
+                exchange.body += event.data
+        elif isinstance(event, h11.EndOfMessage):
+            exchange.is_followed = bool(self._parser.trailing_data[0])
+            self._finish(exchange)
+
+    def _begin(self, exchange: _Exchange, head: h11.Response) -> None:
+        """The head is complete: find out where the body ends (RFC 9112, section 6.3)."""
+        exchange.head = head
+        for name, value in head.headers:
+            text = value.decode("latin-1")
+            known = exchange.headers.get(name.decode("ascii"))
+            exchange.headers[name.decode("ascii")] = text if known is None else f"{known}, {text}"
+        if exchange.request.method == "HEAD" or head.status_code in (204, 304):
+            length = 0
+        elif "transfer-encoding" in exchange.headers:
+            return  # chunked, as h11 has made sure
+        elif "content-length" in exchange.headers:
+            length = int(exchange.headers["content-length"])  # h11 has made sure that it is one number
+        else:
+            exchange.has_end = False
+            return
+        if length > _body_bytes_max(exchange):
+            self._fail(exchange, _too_large(exchange))
+            return
+        begun = self._parser.trailing_data[0]
+        exchange.is_followed = len(begun) > length
+        exchange.received_bytes = min(len(begun), length)
+        exchange.meter.received_bytes += exchange.received_bytes
+        exchange.body = bytearray(length)
+        exchange.body[: exchange.received_bytes] = begun[:length]
+        if exchange.received_bytes == length:
+            self._finish(exchange)
+        else:
+            exchange.view = memoryview(exchange.body)
+
+    def eof_received(self) -> None:
+        exchange = self._exchange
+        if exchange is not None and exchange.view is None and not exchange.answer.done():
+            self._read(exchange, b"")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.is_usable = False
+        if self._exchange is not None:
+            how = f"the connection was lost: {error}" if error else "the server closed the connection"
+            self._fail(self._exchange, Cut(how, _partial(self._exchange)))
+        self.resume_writing()
+        self._on_lost(self)
+
+    def _finish(self, exchange: _Exchange) -> None:
+        assert exchange.head is not None
+        exchange.view = None
+        if not exchange.answer.done():
+            exchange.answer.set_result(Answer(exchange.head.status_code, exchange.headers, exchange.body))
+        if not exchange.is_sent:
+            self.resume_writing()  # the rest of the request need not be sent
+
+    def _fail(self, exchange: _Exchange, error: Cut | BadAnswer) -> None:
+        if not exchange.answer.done():
+            exchange.answer.set_exception(error)
+        self.resume_writing()
+        self.abort()
+
+
+def _body_bytes_max(exchange: _Exchange) -> int:
+    assert exchange.head is not None
+    is_success = 200 <= exchange.head.status_code < 300
+    return exchange.request.body_bytes_max if is_success else ERROR_BODY_BYTES_MAX
+
+
+def _too_large(exchange: _Exchange) -> BadAnswer:
+    assert exchange.head is not None
+    return BadAnswer(
+        f"the server's answer ({exchange.head.status_code}) is larger than the {_body_bytes_max(exchange)} bytes"
+        " that it may have"
+    )
+
+
+def _partial(exchange: _Exchange) -> Answer | None:
+    """What came of an answer whose head is complete."""
+    if exchange.head is None:
+        return None
+    received = exchange.body if exchange.view is None else exchange.view[: exchange.received_bytes]
+    return Answer(exchange.head.status_code, exchange.headers, received)

@@ -1,0 +1,131 @@
+"""Connections to one server: made when needed, used again while they are fresh, never more than a bound.
+
+The one used last is used first, so that those too many grow old and are closed before the server closes them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections import deque
+from dataclasses import dataclass
+
+from warp.objectstore.s3.connection import Connection, Meter, Request
+from warp.objectstore.s3.errors import Answer, CannotConnect
+
+IDLE_S_MAX = 15.0
+"""S3 closes a connection that was idle for some 20 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where requests go. `tls` is None for plain HTTP."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None = None
+
+    def describe(self) -> str:
+        """For messages."""
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"
+
+
+class Pool:
+    """At most `connections_max` connections to a server; who finds all of them busy waits for a turn."""
+
+    def __init__(
+        self, server: Server, *, connections_max: int, connect_timeout_s: float, read_timeout_s: float
+    ) -> None:
+        self._server = server
+        self._turns = asyncio.Semaphore(connections_max)
+        self._connect_timeout_s = connect_timeout_s
+        self._read_timeout_s = read_timeout_s
+        self._loop = asyncio.get_running_loop()
+        self._idle: deque[tuple[float, Connection]] = deque()
+        """With the time since when; the oldest first."""
+        self._all: set[Connection] = set()
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._is_closed = False
+
+    async def ask(self, request: Request, meter: Meter, *, on_new: bool = False) -> Answer:
+        """Send a request over an idle connection, or over a new one if there is none or `on_new` asks for it.
+
+        Raises CannotConnect, Cut, BadAnswer.
+        """
+        async with self._turns:
+            connection = None if on_new else self._take_idle()
+            meter.is_reused = connection is not None
+            if connection is None:
+                connection = await self._connect()
+            answer = await connection.ask(request, meter)
+            if self._is_closed:
+                connection.abort()
+            elif connection.is_usable:
+                self._idle.append((self._loop.time(), connection))
+                self._sweep_later()
+            return answer
+
+    def close(self) -> None:
+        """Close every connection at once, also those that are in use."""
+        self._is_closed = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        self._idle.clear()
+        for connection in list(self._all):
+            connection.abort()
+
+    def _take_idle(self) -> Connection | None:
+        self._sweep()
+        while self._idle:
+            _, connection = self._idle.pop()
+            if connection.is_usable:
+                return connection
+        return None
+
+    def _sweep(self) -> None:
+        """Close what was idle for too long."""
+        oldest = self._loop.time() - IDLE_S_MAX
+        while self._idle and self._idle[0][0] <= oldest:
+            self._idle.popleft()[1].abort()
+
+    def _sweep_later(self) -> None:
+        if self._sweeper is None and self._idle:
+            self._sweeper = self._loop.call_at(self._idle[0][0] + IDLE_S_MAX, self._on_sweep)
+
+    def _on_sweep(self) -> None:
+        self._sweeper = None
+        self._sweep()
+        self._sweep_later()
+
+    async def _connect(self) -> Connection:
+        if self._is_closed:
+            raise CannotConnect("the object store is closed", CannotConnect.REFUSED)
+        server = self._server
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                _, connection = await self._loop.create_connection(
+                    lambda: Connection(self._read_timeout_s, self._all.discard),
+                    server.host,
+                    server.port,
+                    ssl=server.tls,
+                )
+        except TimeoutError as error:
+            message = f"{server.describe()}: no connection within {self._connect_timeout_s:g} s"
+            raise CannotConnect(message, CannotConnect.TIMEOUT) from error
+        except socket.gaierror as error:
+            raise CannotConnect(f"can't resolve {server.host!r}: {error}", CannotConnect.NAME) from error
+        except ssl.SSLCertVerificationError as error:
+            message = f"{server.describe()}: its certificate is refused: {error.verify_message}"
+            raise CannotConnect(message, CannotConnect.CERTIFICATE) from error
+        except ssl.SSLError as error:
+            message = f"{server.describe()}: no TLS connection: {error.reason or error}"
+            raise CannotConnect(message, CannotConnect.TLS) from error
+        except OSError as error:
+            message = f"{server.describe()}: no connection: {error}"
+            raise CannotConnect(message, CannotConnect.REFUSED) from error
+        if not connection.is_usable:
+            message = f"{server.describe()}: the connection was lost as soon as it was made"
+            raise CannotConnect(message, CannotConnect.REFUSED)
+        self._all.add(connection)
+        return connection
