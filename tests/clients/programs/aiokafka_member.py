@@ -1,0 +1,66 @@
+"""A group member on aiokafka, whose groups are eager."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import KafkaError
+
+from tests.clients.programs.events import (
+    Stop,
+    assigned as tell_assigned,
+    committed,
+    emit,
+    problem,
+    read_job,
+    record,
+)
+
+
+class Owned(ConsumerRebalanceListener):
+    """Prints what the member has."""
+
+    def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        if revoked:
+            tell_assigned([])
+
+    def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        tell_assigned(partition.partition for partition in assigned)
+
+
+async def main() -> None:
+    job = read_job()
+    stop = Stop()
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=job.bootstrap,
+        group_id=job.group,
+        group_instance_id=job.instance,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        session_timeout_ms=job.session_ms,
+        heartbeat_interval_ms=job.heartbeat_ms,
+        max_poll_records=100,
+    )
+    consumer.subscribe([job.topic], listener=Owned())
+    await consumer.start()
+    while not stop:
+        batches = await consumer.getmany(timeout_ms=200)
+        after = {}
+        for partition, messages in batches.items():
+            for message in messages:
+                record(message.partition, message.offset, message.value or b"")
+            after[partition] = messages[-1].offset + 1
+        if after:
+            try:
+                await consumer.commit(after)
+            except KafkaError as error:
+                problem(error)
+                continue
+            for partition, offset in after.items():
+                committed(partition.partition, offset)
+    await consumer.stop()
+    emit("closed")
+
+
+asyncio.run(main())
