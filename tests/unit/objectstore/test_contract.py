@@ -4,35 +4,49 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given, strategies as st
 
+from tests.support.rgw import RgwServer
+from tests.support.s3 import S3Server, environment_of
 from warp.clock import SystemClock
 from warp.errors import ObjectNotFound, ShortObject
+from warp.ids import IdSource
 from warp.objectstore.base import KEY_LENGTH_MAX, ObjectStore, check_key
 from warp.objectstore.local import INLINE_BYTES_MAX, LocalStore
 from warp.objectstore.memory import MemoryStore
 from warp.objectstore.traffic import RequestKind
+from warp.objectstore.urls import open_object_store
 
 Check = Callable[[ObjectStore], Awaitable[None]]
 KINDS: tuple[RequestKind, ...] = ("put", "get", "head", "list", "delete")
 
 
-def _open(kind: str, directory: Path) -> ObjectStore:
-    if kind == "local":
+STORES = ["local", "memory", "s3", pytest.param("rgw", marks=pytest.mark.rgw)]
+
+
+def _open(request: pytest.FixtureRequest, directory: Path) -> ObjectStore:
+    if request.param == "local":
         return LocalStore(directory / "objects", token="a1", reserve_free_bytes=0)
-    return MemoryStore(SystemClock(), bytes_max=2**26)
+    if request.param == "memory":
+        return MemoryStore(SystemClock(), bytes_max=2**26)
+    server: S3Server | RgwServer = request.getfixturevalue(f"{request.param}_server")
+    for name, value in environment_of(server.credentials).items():
+        request.getfixturevalue("monkeypatch").setenv(name, value)
+    clock = SystemClock()
+    return open_object_store(server.url("some/prefix"), clock=clock, ids=IdSource(clock, os.urandom))
 
 
-@pytest.fixture(params=["local", "memory"])
+@pytest.fixture(params=STORES)
 def run(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Check], None]:
-    """Runs a check in an event loop, with a fresh store that has passed its own check."""
+    """Runs a check in an event loop, with a fresh store that has been opened."""
+    store = _open(request, tmp_path)
 
     async def whole(check: Check) -> None:
-        store = _open(request.param, tmp_path)
         await store.open()
         try:
             await check(store)
@@ -222,6 +236,7 @@ def test_traffic_counts_requests_by_kind_and_outcome(run: Callable[[Check], None
         sent, received = store.traffic.sent_bytes, store.traffic.received_bytes
         await store.put("k", [b"0123456789"])
         assert await store.get("k", 2, 5) == b"23456"
+        assert (store.traffic.sent_bytes - sent, store.traffic.received_bytes - received) == (10, 5)
         with pytest.raises(ObjectNotFound):
             await store.get("none", 0, 1)
         await store.head("k")
@@ -229,7 +244,6 @@ def test_traffic_counts_requests_by_kind_and_outcome(run: Callable[[Check], None
         after = {kind: store.traffic.total(kind) - before[kind] for kind in KINDS}
         assert after == {"put": 1, "get": 2, "head": 1, "list": 0, "delete": 1}
         assert store.traffic.requests["get", "not_found"] == 1
-        assert (store.traffic.sent_bytes - sent, store.traffic.received_bytes - received) == (10, 5)
 
     run(check)
 
