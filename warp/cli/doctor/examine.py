@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 from warp.agent import directories_in_use, listener_configs, object_store_url, open_database
 from warp.cli.doctor.detached import detached
 from warp.cli.doctor.facts import (
+    BindState,
     ClientFacts,
     DatabaseFacts,
     Holder,
@@ -91,8 +92,8 @@ class Examination:
             findings.append(judge_http(await look_at_http(config.http), holder, cluster_id))
         for told, port in zip(told_addresses(config), ports, strict=True):
             findings.append(judge_told(told, port.address, socket.gethostname()))
-            if told.port == 0:
-                # Nobody knows the port before the agent has one.
+            if told.port == 0 or (told == port.address and is_wrong(port)):
+                # Nobody knows the port before the agent has one; or what is wrong there has been said.
                 continue
             self._say(f"asking {told}")
             findings += judge_clients(await self._as_client(told, port))
@@ -148,6 +149,12 @@ def told_addresses(config: AgentConfig) -> list[Address]:
         endpoint = listener.advertise or listener.bind
         told.append(Address(endpoint.host, endpoint.port))
     return told
+
+
+def is_wrong(port: PortFacts) -> bool:
+    """True when no agent can listen there, and none does."""
+    is_broker = port.broker is not None and port.broker.is_broker
+    return port.state is not BindState.FREE and not is_broker
 
 
 def _no_answer() -> str:
