@@ -31,7 +31,8 @@ class Client:
     def __init__(self, found: argparse.Namespace) -> None:
         self.bootstrap: str = found.bootstrap
         self.timeout_s: float = found.timeout
-        self._options = _client_options(found.client_option)
+        self.options = _client_options(found.client_option)
+        """What the user sets, by the library's names."""
         self._last_error = ""
 
     def producer(self, **settings: Any) -> Producer:
@@ -110,18 +111,20 @@ class Client:
         if error.code() != KafkaError._ALL_BROKERS_DOWN or not self._last_error:
             self._last_error = _reason(error.str())
 
-    def _make(self, kind: Callable[..., C], settings: Mapping[str, Any]) -> C:
-        config = {
+    def config(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The library's settings of a client: those of every command, these, and over them those of the user."""
+        return {
             "bootstrap.servers": self.bootstrap,
             "client.id": CLIENT_ID,
             "log_level": 0,
             "socket.timeout.ms": max(100, int(self.timeout_s * 1000)),
             **settings,
-            **self._options,
-            "error_cb": self.note_error,
+            **self.options,
         }
+
+    def _make(self, kind: Callable[..., C], settings: Mapping[str, Any]) -> C:
         try:
-            return kind(config)
+            return kind({**self.config(settings), "error_cb": self.note_error})
         except KafkaException as error:
             raise UsageError(f"the client library refuses its settings: {error.args[0].str()}") from error
 
