@@ -18,6 +18,7 @@ from warp.ids import LogId, ProducerId
 from warp.log.cache import Hold
 from warp.log.memory import MemoryBudget
 from warp.log.reader import ExtentReader, Place, Views, holds_zstd
+from warp.log.trace import FetchNote
 from warp.metadata.model import Extent, LogState
 from warp.objectstore.base import Buffer
 
@@ -91,6 +92,7 @@ class FetchAnswer:
         "bytes_left",
         "has_missed",
         "is_full",
+        "note",
         "partitions",
         "read_committed",
         "records_bytes",
@@ -105,7 +107,10 @@ class FetchAnswer:
         allow_zstd: bool,
         release: Callable[[int], None],
         let_go: Callable[[Hold], None],
+        note: FetchNote,
     ) -> None:
+        self.note = note
+        """What it had to wait for."""
         self.partitions = partitions
         self.records_bytes = 0
         self.reserved_bytes = 0
@@ -173,7 +178,7 @@ class View(NamedTuple):
         return self.state.last_stable_offset if read_committed else self.state.next_offset
 
 
-LookAgain = Callable[[FetchPartitionQuery], Awaitable[View]]
+LookAgain = Callable[[FetchPartitionQuery, FetchNote], Awaitable[View]]
 """Asks the store, not the memory, about one partition, because an object was not as the index said."""
 
 
@@ -202,11 +207,21 @@ class Filling:
         bytes_max: int,
         read_committed: bool,
         allow_zstd: bool,
+        note: FetchNote | None = None,
     ) -> FetchAnswer:
-        """Build the answer, in request order, until the limits or the memory are used up."""
+        """Build the answer, in request order, until the limits or the memory are used up.
+
+        `note` is told what that had to wait for.
+        """
         results = [view_result(view, read_committed) for view in views]
         answer = FetchAnswer(
-            results, bytes_max, read_committed, allow_zstd, self._memory.release, self._reader.let_go
+            results,
+            bytes_max,
+            read_committed,
+            allow_zstd,
+            self._memory.release,
+            self._reader.let_go,
+            note or FetchNote(),
         )
         try:
 
@@ -253,7 +268,7 @@ class Filling:
                 await self._fill_once(answer, query, view, result, on_miss)
             except (ObjectNotFound, ShortObject) as error:
                 logger.info("log %d: %s; looking it up again", query.log_id, error)
-                fresh = await self._look_again(query)
+                fresh = await self._look_again(query, answer.note)
                 result.take_ends(view_result(fresh, answer.read_committed))
                 if fresh.extents:
                     await self._fill_once(answer, query, fresh, result, on_miss)
@@ -276,7 +291,7 @@ class Filling:
         end_offset = view.end_offset(answer.read_committed)
         if query.offset >= end_offset:
             return
-        place = await self._reader.locate(view.extents[0], query.offset, on_miss)
+        place = await self._reader.locate(view.extents[0], query.offset, on_miss, answer.note)
         limit = min(query.bytes_max, answer.bytes_left)
         if place.batch_bytes > limit:
             if answer.records_bytes:
@@ -295,7 +310,7 @@ class Filling:
         if not await self._reserve(answer, limit):
             answer.is_full = True
             return
-        records = await self._reader.read(extents, place, limit, end_offset, on_miss)
+        records = await self._reader.read(extents, place, limit, end_offset, on_miss, answer.note)
         if not answer.allow_zstd and holds_zstd(records.buffer):
             result.take_ends(FetchPartitionResult(ErrorCode.UNSUPPORTED_COMPRESSION_TYPE))
         elif records.buffer:
@@ -307,10 +322,13 @@ class Filling:
             if answer.reserved_bytes or answer.records_bytes:
                 return False
             granted = False
+            loop = asyncio.get_running_loop()
+            began_at = loop.time()
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._limits.memory_wait_s_max):
                     await self._memory.reserve(size_bytes)
                     granted = True
+            answer.note.memory_s += loop.time() - began_at
             if not granted:
                 self._counters.answers_without_memory += 1
                 return False

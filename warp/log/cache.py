@@ -1,7 +1,9 @@
 """Memory between readers and the object store, so that a chunk of an object is fetched once however many read it.
 
-Objects are cut into aligned chunks, keyed by object key and chunk number; the last chunk of an object is shorter. A
-freshly flushed segment is entered whole, so consumers that keep up cause no request to the store at all.
+Objects are cut at fixed places into chunks, keyed by object key and chunk number; the last chunk of an object is
+shorter. The first one is `chunk_bytes` long, the others twice that: segments are often a little longer than two of the
+first kind, and the little would cost a request of its own. A small cache has chunks of the first kind alone. A freshly
+flushed segment is entered whole, so consumers that keep up cause no request to the store at all.
 
 The bound holds for everything that the cache keeps alive: chunks at rest, chunks on their way in (their full size is
 set aside before the request starts), and chunks that some reader is about to copy from, which are not evicted. A view
@@ -16,11 +18,16 @@ from bisect import bisect_right
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
+from typing import Protocol
 
 from warp.errors import ObjectStoreError, ShortObject
+from warp.log.race import HedgedRequests, HedgeNote
 from warp.objectstore.base import Buffer, ObjectStore
 
 CHUNK_BYTES = 4 * 2**20
+
+_LARGE_CHUNKS_MIN = 8
+"""Chunks are larger behind the first one if so many of them fit into the cache."""
 
 _PART_BYTES = 240
 """What one piece of an image costs beside its bytes: a view, its end, two references."""
@@ -81,13 +88,23 @@ class _Held:
         self.views = 0
 
 
+class LoadNote(Protocol):
+    """Who wants to know how many loads a reader waited for, how long, and what became of them."""
+
+    load_s: float
+    gets: int
+    hedged_gets: int
+    hedges_won: int
+
+
 class _Load:
     """One request to the store, and how many coroutines wait for its bytes."""
 
-    __slots__ = ("data", "readers", "task")
+    __slots__ = ("data", "note", "readers", "task")
 
     def __init__(self) -> None:
         self.data: Buffer = b""
+        self.note = HedgeNote()
         self.readers = 0
         self.task: asyncio.Task[None] | None = None
 
@@ -95,16 +112,29 @@ class _Load:
 class ChunkCache:
     """Ranges of objects, from memory where possible, otherwise from `store`.
 
-    `bytes_max` bounds everything that is kept or on its way; it has to hold at least one chunk.
+    `bytes_max` bounds everything that is kept or on its way; it has to hold at least one chunk. `hedges` is None where
+    a second request for the same bytes gains nothing.
     """
 
-    def __init__(self, store: ObjectStore, *, bytes_max: int, chunk_bytes: int = CHUNK_BYTES) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        *,
+        bytes_max: int,
+        chunk_bytes: int = CHUNK_BYTES,
+        hedges: HedgedRequests | None = None,
+    ) -> None:
         if not 0 < chunk_bytes <= bytes_max:
             raise ValueError(f"a cache of {bytes_max} bytes can't hold a chunk of {chunk_bytes} bytes")
         self.bytes_max = bytes_max
         self.chunk_bytes = chunk_bytes
+        self.later_chunk_bytes = chunk_bytes
+        """Of each chunk behind the first one of an object."""
+        if bytes_max >= _LARGE_CHUNKS_MIN * 2 * chunk_bytes:
+            self.later_chunk_bytes = 2 * chunk_bytes
+        self.hedges = hedges
         # Room for a load remains in any case: those who hold may themselves be waiting for one.
-        self._held_bytes_max = min(bytes_max // 2, bytes_max - chunk_bytes)
+        self._held_bytes_max = min(bytes_max // 2, bytes_max - self.later_chunk_bytes)
         self.used_bytes = 0
         """Bytes at rest and on their way in."""
         self.hit_bytes = 0
@@ -154,7 +184,7 @@ class ChunkCache:
         image = self._entries.get((key, _WHOLE))
         if isinstance(image, _Image) and position < image.size_bytes:
             return image.part_from(position)[:size_max]
-        index, start = divmod(position, self.chunk_bytes)
+        index, start = self._place(position)
         chunk = self._entries.get((key, index))
         if isinstance(chunk, memoryview) and start < len(chunk):
             return chunk[start : start + size_max]
@@ -190,20 +220,19 @@ class ChunkCache:
                 self.held_bytes -= held.size_bytes
                 self._unpin(chunk_id)
 
-    async def read(self, key: str, position: int, size: int) -> list[Buffer]:
-        """The range in pieces of the caller's own (copies), loading what is not in memory.
+    async def read(self, key: str, position: int, size: int, note: LoadNote | None = None) -> list[Buffer]:
+        """The range in pieces of the caller's own (copies), loading what is not in memory, which `note` is told.
 
         A caller that is cancelled leaves the loads to the others. Raises ObjectNotFound, ShortObject (the object ends
         inside the range) and ObjectStoreError as the store does; nothing is remembered of a failure.
         """
         parts: list[Buffer] = []
         for index, start, end in self._pieces(position, size):
-            at = index * self.chunk_bytes
-            found = self.views(key, at + start, end - start)
+            found = self.views(key, self._begin(index) + start, end - start)
             if found is not None:
                 parts.extend(bytes(view) for view in found)
             else:
-                parts.append(await self._read_loaded((key, index), start, end))
+                parts.append(await self._read_loaded((key, index), start, end, note))
         return parts
 
     def prefetch(self, key: str, position: int, size: int) -> int:
@@ -215,7 +244,7 @@ class ChunkCache:
             chunk_id = (key, index)
             if chunk_id in self._entries or chunk_id in self._loads:
                 continue
-            if (len(self._loads) + 2) * self.chunk_bytes > self.bytes_max:
+            if (len(self._loads) + 2) * self.later_chunk_bytes > self.bytes_max:
                 break
             self._start_load(chunk_id)
             started += 1
@@ -250,6 +279,8 @@ class ChunkCache:
             task.cancel()
         for task in tasks:
             await asyncio.wait([task])
+        if self.hedges is not None:
+            await self.hedges.close()
         self._entries.clear()
         self.used_bytes = 0
 
@@ -257,16 +288,32 @@ class ChunkCache:
         """The chunks that a range touches: number, start and end within the chunk."""
         end = position + size
         while position < end:
-            index, start = divmod(position, self.chunk_bytes)
-            stop = min(self.chunk_bytes, start + end - position)
+            index, start = self._place(position)
+            stop = min(self._size(index), start + end - position)
             yield index, start, stop
             position += stop - start
 
-    async def _read_loaded(self, chunk_id: ChunkId, start: int, end: int) -> bytes:
+    def _place(self, position: int) -> tuple[int, int]:
+        """The chunk that holds a byte of an object, and the byte's place in it."""
+        if position < self.chunk_bytes:
+            return 0, position
+        index, start = divmod(position - self.chunk_bytes, self.later_chunk_bytes)
+        return index + 1, start
+
+    def _begin(self, index: int) -> int:
+        """Where a chunk begins in its object."""
+        return 0 if index == 0 else self.chunk_bytes + (index - 1) * self.later_chunk_bytes
+
+    def _size(self, index: int) -> int:
+        """The size of a chunk that is not cut short by the end of its object."""
+        return self.chunk_bytes if index == 0 else self.later_chunk_bytes
+
+    async def _read_loaded(self, chunk_id: ChunkId, start: int, end: int, note: LoadNote | None) -> bytes:
         load = self._loads.get(chunk_id) or self._start_load(chunk_id)
         assert load.task is not None
         load.readers += 1
         self._pin(chunk_id)
+        began_at = asyncio.get_running_loop().time()
         try:
             # The task belongs to the cache: cancelling this reader must not cancel it for the others.
             await asyncio.shield(load.task)
@@ -282,6 +329,11 @@ class ChunkCache:
             raise ShortObject(f"{chunk_id[0]}: chunk {chunk_id[1]} has {len(load.data)} bytes, not {end}")
         finally:
             self._unpin(chunk_id)
+            if note is not None:
+                note.load_s += asyncio.get_running_loop().time() - began_at
+                note.gets += 1
+                note.hedged_gets += load.note.hedged_after_s is not None
+                note.hedges_won += load.note.is_won
 
     def _start_load(self, chunk_id: ChunkId) -> _Load:
         load = _Load()
@@ -294,10 +346,10 @@ class ChunkCache:
         """Set the memory aside, fetch the chunk, enter it."""
         reserved = 0
         try:
-            await self._reserve(self.chunk_bytes)
-            reserved = self.chunk_bytes
+            await self._reserve(self._size(chunk_id[1]))
+            reserved = self._size(chunk_id[1])
             self.loads += 1
-            load.data = await self._get(chunk_id)
+            load.data = await self._get_hedged(chunk_id, load.note)
             self.loaded_bytes += len(load.data)
             # What was there was too short for whoever asked for this load.
             self._drop(chunk_id)
@@ -311,12 +363,32 @@ class ChunkCache:
             self.used_bytes -= reserved
             self._grant_space()
 
+    async def _get_hedged(self, chunk_id: ChunkId, note: HedgeNote) -> Buffer:
+        """The chunk's bytes, asked for a second time when they are slow to come, if there is room for them twice."""
+        if self.hedges is None:
+            return await self._get(chunk_id)
+        size_bytes = self._size(chunk_id[1])
+
+        def take_room() -> bool:
+            if self._waiting_for_space or not self._make_room(size_bytes):
+                return False
+            self.used_bytes += size_bytes
+            return True
+
+        def give_back() -> None:
+            self.used_bytes -= size_bytes
+            self._grant_space()
+
+        return await self.hedges.send(
+            size_bytes, lambda: self._get(chunk_id), note, may_hedge=take_room, when_both_ended=give_back
+        )
+
     async def _get(self, chunk_id: ChunkId) -> Buffer:
         """The chunk's bytes: fewer than a chunk when the object ends inside it."""
         key, index = chunk_id
-        start = index * self.chunk_bytes
+        start = self._begin(index)
         try:
-            return await self._store.get(key, start, self.chunk_bytes)
+            return await self._store.get(key, start, self._size(index))
         except ShortObject as error:
             if error.data is not None:
                 return error.data
@@ -324,7 +396,7 @@ class ChunkCache:
         size = (await self._store.head(key)).size_bytes
         if size <= start:
             raise ShortObject(f"{key}: wanted bytes from {start} on, it has {size}")
-        return await self._store.get(key, start, min(self.chunk_bytes, size - start))
+        return await self._store.get(key, start, min(self._size(index), size - start))
 
     async def _reserve(self, size: int) -> None:
         """Set memory aside, in order of asking; waits while all of it is in use."""

@@ -31,6 +31,7 @@ from warp.log.memory import MemoryBudget
 from warp.log.reader import ExtentReader
 from warp.log.refresh import ExtentIndex, Refresher
 from warp.log.tail import TailIndex
+from warp.log.trace import FetchNote, RequestTrace
 from warp.log.waiters import Waiters
 from warp.metadata.model import CommitResult, Extent, ExtentQuery, LogRead
 from warp.objectstore.base import Buffer
@@ -51,10 +52,12 @@ class FetchService:
         tail: TailIndex,
         memory: MemoryBudget,
         limits: FetchLimits | None = None,
+        trace: RequestTrace | None = None,
     ) -> None:
         self.counters = FetchCounters()
         self._cache = cache
         self._tail = tail
+        self._trace = trace
         self._limits = limits or FetchLimits()
         self._refresher = Refresher(index)
         self._waiters = Waiters()
@@ -83,10 +86,22 @@ class FetchService:
         self.counters.fetches += 1
         bytes_max = max(0, min(bytes_max, self._limits.bytes_max))
         bytes_min = min(bytes_min, bytes_max)
-        views = await self._until_enough(queries, bytes_max, bytes_min, wait_ms, read_committed)
-        return await self._filling.fill(
-            queries, views, bytes_max=bytes_max, read_committed=read_committed, allow_zstd=allow_zstd
+        note = FetchNote()
+        began_at = asyncio.get_running_loop().time()
+        views = await self._until_enough(queries, bytes_max, bytes_min, wait_ms, read_committed, note)
+        answer = await self._filling.fill(
+            queries,
+            views,
+            bytes_max=bytes_max,
+            read_committed=read_committed,
+            allow_zstd=allow_zstd,
+            note=note,
         )
+        if self._trace is not None:
+            took_s = asyncio.get_running_loop().time() - began_at
+            error = next((part.error for part in answer.partitions if part.error), ErrorCode.NONE)
+            self._trace.fetched(note, took_s, error, answer.records_bytes, len(queries))
+        return answer
 
     def committed(self, result: CommitResult, images: Mapping[str, Buffer | Sequence[Buffer]]) -> None:
         """A commit of this agent: keep its bytes (`images` by object key) and its extents, wake who waits for them."""
@@ -122,31 +137,38 @@ class FetchService:
         bytes_min: int,
         wait_ms: int,
         read_committed: bool,
+        note: FetchNote,
     ) -> list[View]:
         """Resolve all partitions, as often as it takes until the answer may go out."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + min(wait_ms, self._limits.wait_ms_max) / 1000
         asked: dict[int, View] = {}
-        views = await self._resolve(queries, bytes_max, asked)
+        views = await self._resolve(queries, bytes_max, asked, note)
         # Even a client that wants no minimum must see what was acknowledged before it asked.
         if not _is_enough(queries, views, max(bytes_min, 1), read_committed):
-            if not await self._refresh_ends(queries, views, bytes_max):
+            if not await self._refresh_ends(queries, views, bytes_max, note):
                 return [_unless_known(view) for view in views]
-            views = await self._resolve(queries, bytes_max, asked)
+            views = await self._resolve(queries, bytes_max, asked, note)
         # Between a view from memory and the wait that builds on it nothing is awaited: no commit is missed.
         while not _is_enough(queries, views, bytes_min, read_committed):
-            timeout_s = deadline - loop.time()
+            now = loop.time()
+            timeout_s = deadline - now
             if not queries or timeout_s <= 0 or self._waiters.is_closed:
                 break
             room, available = _room(queries, views, read_committed, bytes_min)
             self.counters.waits += 1
             await self._waiters.wait(room, bytes_min - available, timeout_s)
+            note.wait_s += loop.time() - now
             asked.clear()
-            views = await self._resolve(queries, bytes_max, asked)
+            views = await self._resolve(queries, bytes_max, asked, note)
         return views
 
     async def _resolve(
-        self, queries: Sequence[FetchPartitionQuery], bytes_max: int, asked: dict[int, View]
+        self,
+        queries: Sequence[FetchPartitionQuery],
+        bytes_max: int,
+        asked: dict[int, View],
+        note: FetchNote,
     ) -> list[View]:
         """A view of each partition: from memory where that suffices, else from the store.
 
@@ -157,7 +179,7 @@ class FetchService:
             views, unknown = self._from_memory(queries, bytes_max, asked)
             if not unknown:
                 return views
-            said = await self._ask([queries[index] for index in unknown], bytes_max)
+            said = await self._ask([queries[index] for index in unknown], bytes_max, note)
             asked.update(zip(unknown, said, strict=True))
         views, unknown = self._from_memory(queries, bytes_max, asked)
         for index in unknown:
@@ -183,7 +205,11 @@ class FetchService:
         return views, unknown
 
     async def _refresh_ends(
-        self, queries: Sequence[FetchPartitionQuery], views: Sequence[View], bytes_max: int
+        self,
+        queries: Sequence[FetchPartitionQuery],
+        views: Sequence[View],
+        bytes_max: int,
+        note: FetchNote,
     ) -> bool:
         """Ask the store what follows the known ends of the logs that were answered from memory; False if it can't."""
         places = []
@@ -192,7 +218,7 @@ class FetchService:
             if not view.asked and end_offset is not None:
                 places.append(ExtentQuery(query.log_id, end_offset, min(query.bytes_max, bytes_max)))
         try:
-            reads = await self._refresher.ask(places)
+            reads = await self._ask_index(places, note)
         except MetadataError as error:
             self._metadata_failed(error)
             return False
@@ -202,22 +228,31 @@ class FetchService:
             self._tail.fill(read)
         return True
 
-    async def _look_again(self, query: FetchPartitionQuery) -> View:
+    async def _look_again(self, query: FetchPartitionQuery, note: FetchNote) -> View:
         self._tail.forget(query.log_id)
-        [view] = await self._ask([query], self._limits.bytes_max)
+        [view] = await self._ask([query], self._limits.bytes_max, note)
         return view
 
-    async def _ask(self, queries: Sequence[FetchPartitionQuery], bytes_max: int) -> list[View]:
+    async def _ask(
+        self, queries: Sequence[FetchPartitionQuery], bytes_max: int, note: FetchNote
+    ) -> list[View]:
         """What the store says of these partitions now."""
         places = [
             ExtentQuery(query.log_id, query.offset, min(query.bytes_max, bytes_max)) for query in queries
         ]
         try:
-            reads = await self._refresher.ask(places)
+            reads = await self._ask_index(places, note)
         except MetadataError as error:
             self._metadata_failed(error)
             return [View(ErrorCode.KAFKA_STORAGE_ERROR, asked=True) for _ in queries]
         return [self._judge(query, read) for query, read in zip(queries, reads, strict=True)]
+
+    async def _ask_index(self, places: Sequence[ExtentQuery], note: FetchNote) -> Sequence[LogRead]:
+        began_at = asyncio.get_running_loop().time()
+        try:
+            return await self._refresher.ask(places)
+        finally:
+            note.index_s += asyncio.get_running_loop().time() - began_at
 
     def _judge(self, query: FetchPartitionQuery, read: LogRead) -> View:
         """Turn the store's answer for one partition into a view. Only here is an offset found out of range."""

@@ -16,7 +16,7 @@ from warp._blocks import joined
 from warp._records import InvalidBatch, stamp_batches, whole_batches
 from warp.errors import ObjectStoreError
 from warp.ids import LEADER_EPOCH, LogId
-from warp.log.cache import ChunkCache, Hold
+from warp.log.cache import ChunkCache, Hold, LoadNote
 from warp.metadata.model import Extent
 from warp.objectstore.base import Buffer
 
@@ -91,16 +91,22 @@ class ExtentReader:
         self._places_max = places_max
         self._places: OrderedDict[tuple[LogId, int], tuple[str, int]] = OrderedDict()
 
-    async def locate(self, extent: Extent, offset: int, on_miss: Callable[[], None] = _nothing) -> Place:
+    async def locate(
+        self,
+        extent: Extent,
+        offset: int,
+        on_miss: Callable[[], None] = _nothing,
+        note: LoadNote | None = None,
+    ) -> Place:
         """The batch of `extent` that holds `offset`. Raises ObjectStoreError and its kinds.
 
-        `on_miss` is called before something is waited for.
+        `on_miss` is called before something is waited for, `note` is told of the loads that were.
         """
         place = self._walk(extent, self._nearest(extent, offset), offset)
         while not place.batch_bytes:
             on_miss()
             # Loads the chunk; what follows in it is then found in memory.
-            header = await self._cache.read(extent.key, place.position, _BATCH_HEADER_BYTES)
+            header = await self._cache.read(extent.key, place.position, _BATCH_HEADER_BYTES, note)
             place = find_batch(b"".join(header), place.position, place.base_offset, offset)
             if not place.batch_bytes:
                 place = self._walk(extent, place, offset)
@@ -147,10 +153,12 @@ class ExtentReader:
         bytes_max: int,
         end_offset: int,
         on_miss: Callable[[], None] = _nothing,
+        note: LoadNote | None = None,
     ) -> Records:
         """As many whole batches from `place` (in the first extent) on as fit into `bytes_max`, all below `end_offset`.
 
-        `on_miss` is called before something is waited for. Raises ObjectStoreError and its kinds.
+        `on_miss` is called before something is waited for, `note` is told of the loads that were. Raises
+        ObjectStoreError and its kinds.
         """
         pieces = _pieces(extents, place, bytes_max, end_offset)
         parts: list[Buffer] | None = self._views(pieces)
@@ -158,7 +166,7 @@ class ExtentReader:
             on_miss()
             parts = []
             for piece in pieces:
-                parts.extend(await self._copies(piece))
+                parts.extend(await self._copies(piece, note))
         view = joined(parts)
         del parts
         start, next_offset = 0, place.base_offset
@@ -268,11 +276,11 @@ class ExtentReader:
             parts += found
         return parts
 
-    async def _copies(self, piece: _Piece) -> Sequence[Buffer]:
+    async def _copies(self, piece: _Piece, note: LoadNote | None) -> Sequence[Buffer]:
         """The bytes of a piece, in memory of their own: they may be kept while others are waited for."""
         if piece.extent.inline is not None:
             return [_inline(piece.extent, piece.position, piece.size_bytes)]
-        return await self._cache.read(piece.extent.key, piece.position, piece.size_bytes)
+        return await self._cache.read(piece.extent.key, piece.position, piece.size_bytes, note)
 
     def _remember(self, extent: Extent, position: int, offset: int) -> None:
         place = (extent.log_id, offset)

@@ -78,7 +78,7 @@ class ProduceTrace:
 
 @dataclass(frozen=True, slots=True)
 class FetchTrace:
-    """One Fetch request that had to load something."""
+    """One Fetch request that had to load something, or waited for the index or for memory."""
 
     arrived_ms: int
     """Wall-clock time, milliseconds since 1970."""
@@ -104,6 +104,9 @@ class FetchTrace:
 Row = TypeVar("Row", ProduceTrace, FetchTrace)
 
 _TOTAL = attrgetter("total_ms")
+
+_WORTH_TELLING_S = 0.02
+"""Fetches that loaded nothing are told of when the index or memory made them wait so long."""
 
 
 class _Slowest(Generic[Row]):
@@ -168,11 +171,6 @@ class FetchNote:
     hedged_gets: int = 0
     hedges_won: int = 0
 
-    @property
-    def has_loaded(self) -> bool:
-        """Whether it had to wait for a GET."""
-        return self.gets > 0
-
 
 @dataclass(slots=True)
 class RequestTrace:
@@ -207,11 +205,12 @@ class RequestTrace:
             self.produce.add(now, self._produce_row(slowest, count, now, held_by, segment, committed_at))
 
     def fetched(
-        self, note: FetchNote, began_at: float, outcome: ErrorCode, answer_bytes: int, partitions: int
+        self, note: FetchNote, took_s: float, outcome: ErrorCode, answer_bytes: int, partitions: int
     ) -> None:
-        """A fetch that had to load is answered now."""
+        """A fetch is answered now; told of when it had to load something, or to wait for anything else of ours."""
+        if not note.gets and note.index_s + note.memory_s < _WORTH_TELLING_S:
+            return
         now = self.clock.monotonic()
-        took_s = now - began_at
         self.fetch.add(
             now,
             FetchTrace(
