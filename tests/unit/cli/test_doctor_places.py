@@ -16,7 +16,6 @@ from warp.cli.doctor.detached import detached
 from warp.cli.doctor.facts import HolderState
 from warp.cli.doctor.measure.machine import look_at_machine
 from warp.cli.doctor.measure.place import (
-    file_clock,
     file_system,
     find_holder,
     look_at_database,
@@ -80,17 +79,6 @@ def test_the_kind_of_file_system_is_that_of_the_nearest_mount(tmp_path: Path) ->
     assert file_system(tmp_path / "other", mounts) == "tmpfs"
     assert file_system(tmp_path, tmp_path / "missing") is None
     assert file_system(Path("/proc")) == "proc"
-
-
-def test_files_are_stamped_by_this_machines_clock(tmp_path: Path) -> None:
-    facts = file_clock(tmp_path / "not" / "there")
-    assert abs(facts.ahead_s) - facts.uncertainty_s < 1
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_file_stamped_by_another_clock_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("warp.cli.doctor.measure.place.time", lambda: time.time() + 100)
-    assert 99 < file_clock(tmp_path).ahead_s < 101
 
 
 def test_the_holder_of_a_directory_is_found_without_touching_its_lock(tmp_path: Path) -> None:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from warp.cli.doctor.facts import StoreFacts
+from warp.cli.doctor.facts import ClockFacts, StoreFacts
 from warp.cli.doctor.measure import object_store as measure_store
-from warp.cli.doctor.measure.object_store import KEYS_MAX, StoreProbe, clock_facts, look_at_object_store
+from warp.cli.doctor.measure.object_store import KEYS_MAX, StoreProbe, look_at_object_store
 from warp.clock import SystemClock
 from warp.errors import ObjectStoreError, StartError, UsageError
 from warp.ids import IdSource
-from warp.objectstore.base import Abilities, Buffer
+from warp.objectstore.base import Abilities, Buffer, ObjectInfo
 from warp.objectstore.memory import MemoryStore
 
 CLOCK = SystemClock()
@@ -186,13 +187,27 @@ def test_a_store_that_does_not_open_in_time_says_so(monkeypatch: pytest.MonkeyPa
     assert facts.refusal.startswith("no answer within 0.01 s")
 
 
-def test_the_clock_of_a_store_that_knows_it_is_taken() -> None:
-    store = Faulty()
-    assert clock_facts(store) is None
-    store.clock_skew_s = -3.0  # type: ignore[attr-defined]
-    facts = clock_facts(store)
-    assert facts is not None
-    assert facts.ahead_s == -3.0
+def test_the_stores_clock_is_the_time_that_it_gives_to_a_new_object() -> None:
+    class Late(Faulty):
+        """A server whose clock is 90 s behind, and which tells the time as HTTP does."""
+
+        async def head(self, key: str) -> ObjectInfo:
+            found = await super().head(key)
+            return replace(found, modified_ms=(found.modified_ms - 90_000) // 1000 * 1000)
+
+    async def clock_of(store: Faulty) -> ClockFacts | None:
+        made = StoreProbe(store, "probe/doctor-x", 1, CLOCK, silent)
+        await made.run(StoreFacts("s3://bucket", is_directory=False))
+        return made.clock_facts
+
+    late = asyncio.run(clock_of(Late()))
+    assert late is not None
+    assert abs(late.ahead_s - 90) <= late.uncertainty_s + 0.001
+    assert 0.5 <= late.uncertainty_s < 5
+    right = asyncio.run(clock_of(Faulty()))
+    assert right is not None
+    assert abs(right.ahead_s) <= right.uncertainty_s + 0.001
+    assert asyncio.run(clock_of(Faulty(put=ObjectStoreError("AccessDenied")))) is None
 
 
 def look_at_directory(path: Path) -> tuple[StoreFacts, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -88,6 +89,8 @@ def _examine(config: AgentConfig | None, bootstrap: Address | None, samples: int
     from warp.clock import SystemClock  # noqa: PLC0415
     from warp.ids import IdSource  # noqa: PLC0415
 
+    # What stores log while they are probed is told by the findings.
+    logging.getLogger("warp").addHandler(logging.NullHandler())
     clock = SystemClock()
     progress = report.Progress(sys.stderr)
     visit = Examination(samples=samples, clock=clock, ids=IdSource(clock, os.urandom), say=progress)

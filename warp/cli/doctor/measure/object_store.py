@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 from warp.cli.doctor.detached import detached
 from warp.cli.doctor.facts import LARGE_BYTES, SMALL_BYTES, ClockFacts, StoreFacts, Timing
 from warp.cli.doctor.latency import Latency
-from warp.cli.doctor.measure.place import PROBE_PREFIX, file_clock, nearest_existing
+from warp.cli.doctor.measure.place import PROBE_PREFIX, nearest_existing
 from warp.clock import Clock
 from warp.config_values import mask_url
 from warp.errors import StartError, WarpError
@@ -37,6 +37,8 @@ FAILURES_MAX: Final = 3
 REMOVE_TIMEOUT_S: Final = 10.0
 REMOVE_ATTEMPTS: Final = 20
 REMOVE_PAUSE_S: Final = 0.05
+TICK_MS: Final = 20
+"""File systems stamp with the time of the kernel's last tick."""
 KEYS_MAX: Final = 8
 """Objects of one size at a time; later ones replace the first."""
 
@@ -66,8 +68,8 @@ async def look_at_object_store(
     own = _own_directory(directory, token)
     try:
         store = open_object_store(parts._replace(path=own.as_uri()[7:]).geturl(), clock=clock, ids=ids)
-        found, _ = await _look(store, facts, PROBES, samples, clock, progress)
-        return replace(found, refusal=found.refusal.replace(str(own), str(directory))), _clock_of(directory)
+        found, clocks = await _look(store, facts, PROBES, samples, clock, progress)
+        return replace(found, refusal=found.refusal.replace(str(own), str(directory))), clocks
     finally:
         await _remove_directory(own)
 
@@ -95,14 +97,6 @@ def _is_removed(own: Path) -> bool:
     return not own.exists()
 
 
-def _clock_of(directory: Path) -> ClockFacts | None:
-    try:
-        return file_clock(directory)
-    except OSError:
-        # That nothing can be written there is said by the findings of the store itself.
-        return None
-
-
 async def _look(
     store: ObjectStore, facts: StoreFacts, prefix: str, samples: int, clock: Clock, progress: Progress
 ) -> tuple[StoreFacts, ClockFacts | None]:
@@ -113,9 +107,9 @@ async def _look(
                 abilities = await store.open()
         except TimeoutError:
             refusal = f"no answer within {OPEN_TIMEOUT_S:g} s: see whether its address can be reached"
-            return replace(facts, refusal=refusal), clock_facts(store)
+            return replace(facts, refusal=refusal), None
         except WarpError as error:
-            return replace(facts, refusal=str(error)), clock_facts(store)
+            return replace(facts, refusal=str(error)), None
         facts = replace(
             facts,
             conditional_create=abilities.conditional_create,
@@ -123,18 +117,9 @@ async def _look(
         )
         probe = StoreProbe(store, prefix, samples, clock, progress)
         facts = await probe.run(facts)
-        return facts, clock_facts(store)
+        return facts, probe.clock_facts
     finally:
         await store.close()
-
-
-def clock_facts(store: ObjectStore) -> ClockFacts | None:
-    """What a store has learned about its own clock from the answers it got; None for stores that don't say.
-
-    The time in an HTTP answer is in whole seconds (RFC 9110, section 6.6.1).
-    """
-    ahead_s = getattr(store, "clock_skew_s", None)
-    return None if ahead_s is None else ClockFacts(float(ahead_s), 1.0)
 
 
 class StoreProbe:
@@ -149,11 +134,14 @@ class StoreProbe:
         self._clock = clock
         self._progress = progress
         self._stored: list[str] = []
+        self.clock_facts: ClockFacts | None = None
+        """This machine's clock beside the store's, once it has run."""
 
     async def run(self, facts: StoreFacts) -> StoreFacts:
         """Everything, and the removal, also when it is cancelled."""
         left_behind = ""
         try:
+            self.clock_facts = await self._compare_clocks()
             small = await self._round("small", SMALL_BYTES)
             large = await self._round("large", LARGE_BYTES)
         finally:
@@ -166,6 +154,26 @@ class StoreProbe:
             get_large=large[1],
             left_behind=left_behind,
         )
+
+    async def _compare_clocks(self) -> ClockFacts | None:
+        """What time the store gives to an object that is stored now; None when it refuses it.
+
+        In HTTP that time is in whole seconds, cut off (RFC 9110, section 8.8.2).
+        """
+        key = f"{self._prefix}/clock"
+        self._stored.append(key)
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                before_ms = self._clock.time_ms()
+                await self._store.put(key, [b"?"])
+                after_ms = self._clock.time_ms()
+                stamped_ms = (await self._store.head(key)).modified_ms
+        except (WarpError, TimeoutError):
+            # The same calls are timed next, and what is wrong with them is told there.
+            return None
+        cut_ms = 1000 if stamped_ms % 1000 == 0 else TICK_MS
+        ahead_ms = (before_ms + after_ms) / 2 - (stamped_ms + cut_ms / 2)
+        return ClockFacts(ahead_ms / 1000, (after_ms - before_ms + cut_ms) / 2000)
 
     async def _round(self, name: str, size_bytes: int) -> tuple[Timing, Timing]:
         data = os.urandom(size_bytes)

@@ -11,10 +11,9 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from time import time
 from typing import Final
 
-from warp.cli.doctor.facts import ClockFacts, DatabaseFacts, Holder, HolderState, PlaceFacts
+from warp.cli.doctor.facts import DatabaseFacts, Holder, HolderState, PlaceFacts
 from warp.cli.doctor.latency import Latency
 from warp.data_directory import LOCK_NAME
 
@@ -80,21 +79,6 @@ def measure_fsync(directory: Path, *, samples: int, monotonic: Callable[[], floa
             if ended_s > deadline_s:
                 break
     return Latency.of(times_s)
-
-
-def file_clock(directory: Path) -> ClockFacts:
-    """How far this machine's clock is ahead of the one that stamps files in a directory. Raises OSError.
-
-    They differ where the directory is served by another machine.
-    """
-    with tempfile.TemporaryFile(dir=nearest_existing(directory), prefix=PROBE_PREFIX) as file:
-        before_s = time()
-        file.write(b"?")
-        file.flush()
-        changed_s = os.fstat(file.fileno()).st_mtime
-        after_s = time()
-    # File systems stamp with the time of the kernel's last tick.
-    return ClockFacts((before_s + after_s) / 2 - changed_s, (after_s - before_s) / 2 + 0.01)
 
 
 def free_space(path: Path) -> tuple[int | None, int | None]:
