@@ -46,7 +46,7 @@ test-debug: $(VENV)/.stamp-dev ## Run the tests of the native core on the debug 
 	$(PY) -m pytest --override-ini pythonpath='build/debug .' -m 'not toolchain' $(NATIVE_TESTS) $(ARGS)
 
 test-s3: build $(VENV)/.stamp-dev ## Run the tests over S3, also those on Ceph's gateway (needs ceph-mon, ceph-osd, radosgw)
-	$(PY) -m pytest tests/s3 tests/unit/objectstore $(ARGS)
+	$(PY) -m pytest tests/s3 tests/unit/objectstore tests/broker $(ARGS)
 
 test-cross: build $(VENV)/.stamp-dev ## Run native code for aarch64 (needs its cross compiler and qemu-user-static)
 	$(PY) -m pytest -m toolchain --ignore tests/clients $(ARGS)

@@ -9,21 +9,45 @@ import pytest
 import uvloop
 
 from tests.broker.support import BrokerTest, RunWithBroker, beside_agent
+from tests.support.rgw import RgwServer
+from tests.support.s3 import S3Server, environment_of
+
+OF_OBJECTS = {"test_fetch", "test_idempotence", "test_offsets", "test_produce"}
+"""The modules whose tests have to do with objects, and not with metadata alone."""
 
 
-@pytest.fixture(params=["memory", "local"])
-def with_broker(request: pytest.FixtureRequest, tmp_path: Path) -> RunWithBroker:
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Say which stores the tests that want a broker run on."""
+    if "with_broker" in metafunc.fixturenames:
+        stores = ["memory", "local"]
+        on_s3 = ["s3", pytest.param("rgw", marks=pytest.mark.rgw)]
+        is_of_objects = metafunc.module.__name__.rpartition(".")[2] in OF_OBJECTS
+        metafunc.parametrize("with_broker", [*stores, *(on_s3 if is_of_objects else ())], indirect=True)
+
+
+@pytest.fixture
+def with_broker(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> RunWithBroker:
     """Run a test's coroutine beside an agent: on uvloop with stores in memory, on asyncio with stores on disk.
 
-    Keyword arguments are settings of the agent, by the names of its configuration.
+    Objects on S3 come with the other metadata on disk, once on each kind of loop. Keyword arguments are settings of the
+    agent, by the names of its configuration.
     """
 
     def run(test: BrokerTest, **settings: str) -> None:
         if request.param == "memory":
             stores = {"object_store": "mem://", "metadata": "mem://"}
             uvloop.run(beside_agent(test, tmp_path, {**stores, **settings}))
-        else:
+        elif request.param == "local":
             asyncio.run(beside_agent(test, tmp_path, settings))
+        else:
+            server: S3Server | RgwServer = request.getfixturevalue(f"{request.param}_server")
+            for name, value in environment_of(server.credentials).items():
+                monkeypatch.setenv(name, value)
+            run_loop = uvloop.run if request.param == "s3" else asyncio.run
+            on_s3 = {"object_store": server.url("warp"), "flush_interval_ms": "25ms"}
+            run_loop(beside_agent(test, tmp_path, {**on_s3, **settings}))
 
     return run
 
