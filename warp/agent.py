@@ -37,12 +37,15 @@ from warp.ids import BrokerId, IdSource
 from warp.log.cache import ChunkCache
 from warp.log.fetch import FetchService
 from warp.log.flush import Flusher, FlushLimits
+from warp.log.hedge import HedgeLimits
 from warp.log.memory import MemoryBudget
 from warp.log.observer import FlushObserver
 from warp.log.offsets import OffsetService
 from warp.log.pacing import PacingLimits
 from warp.log.produce import ProduceLimits, ProduceService
+from warp.log.race import HedgedRequests
 from warp.log.tail import TailIndex
+from warp.log.trace import RequestTrace, hedges_json
 from warp.metadata.model import CommitResult
 from warp.metadata.session import Database
 from warp.metadata.sqlite import SqliteDatabase
@@ -86,6 +89,7 @@ class Log:
     cache: ChunkCache
     tail: TailIndex
     flusher: Flusher
+    flush_limits: FlushLimits
     produce: ProduceService
     fetch: FetchService
     offsets: OffsetService
@@ -267,23 +271,32 @@ class Agent:
         request_memory = MemoryBudget(config.request_memory_bytes_max)
         set_free_bytes_max(min(FREE_BLOCK_BYTES_MAX, config.request_memory_bytes_max // 8))
         fetch_memory = MemoryBudget(config.fetch_memory_bytes_max)
-        cache = ChunkCache(self._object_store, bytes_max=config.cache_bytes_max)
+        is_paid = not self._object_store.requests_are_free
+        cache = ChunkCache(
+            self._object_store,
+            bytes_max=config.cache_bytes_max,
+            hedges=HedgedRequests(self.clock, HedgeLimits()) if is_paid else None,
+        )
         tail = TailIndex()
-        fetch = FetchService(self._metadata, cache, tail, fetch_memory)
+        trace = RequestTrace(self.clock)
+        fetch = FetchService(self._metadata, cache, tail, fetch_memory, trace=trace)
         flush_metrics = FlushMetrics(self.metrics)
+        flush_limits = FlushLimits(
+            pacing=PacingLimits(
+                flush_interval_s=config.flush_interval_ms / 1000, flush_bytes=config.flush_bytes_max
+            ),
+            uploads_max=config.flush_uploads_max,
+            sealed_segments_max=max(8, 2 * config.flush_uploads_max),
+            sealed_bytes_max=min(SEALED_BYTES_MAX, config.request_memory_bytes_max // 2),
+        )
         flusher = Flusher(
             self._object_store,
             self._metadata,
             self.clock,
             self._ids,
-            limits=FlushLimits(
-                pacing=PacingLimits(
-                    flush_interval_s=config.flush_interval_ms / 1000, flush_bytes=config.flush_bytes_max
-                ),
-                uploads_max=config.flush_uploads_max,
-                sealed_bytes_max=min(SEALED_BYTES_MAX, config.request_memory_bytes_max // 2),
-            ),
+            limits=flush_limits,
             observers=(_ReaderFeed(fetch), flush_metrics),
+            trace=trace,
         )
         limits = ProduceLimits()
         produce = ProduceService(flusher, self.clock, limits=limits, observer=flush_metrics)
@@ -294,7 +307,7 @@ class Agent:
             fetch.log_starts_at,
             decompressed_bytes_max=limits.decompressed_bytes_max,
         )
-        parts = Log(request_memory, fetch_memory, cache, tail, flusher, produce, fetch, offsets)
+        parts = Log(request_memory, fetch_memory, cache, tail, flusher, flush_limits, produce, fetch, offsets)
         read_log(
             self.metrics,
             flusher=flusher,
@@ -339,7 +352,7 @@ class Agent:
     async def _start_http(self) -> None:
         if self.config.http is None:
             return
-        face = AgentFace(self.status, self.readiness.reasons, self.metrics.render)
+        face = AgentFace(self.status, self.readiness.reasons, self.metrics.render, self.trace)
         http = HttpServer(self.config.http, App(face))
         await http.start()
         self._http = http
@@ -347,6 +360,29 @@ class Agent:
     def status(self) -> dict[str, object]:
         """The fields of /v1/status."""
         return {"version": __version__, "cluster_id": self.cluster_id, "broker_id": self.broker_id}
+
+    def trace(self) -> dict[str, object]:
+        """The fields of /v1/trace/last. Valid after `start`."""
+        flusher = self.log.flusher
+        return {
+            **flusher.trace.as_json(),
+            "settings": flush_settings_json(self.log.flush_limits, is_free=flusher.put_hedges is None),
+            "put": hedges_json(flusher.put_hedges),
+            "get": hedges_json(self.log.cache.hedges),
+        }
+
+
+def flush_settings_json(limits: FlushLimits, *, is_free: bool) -> dict[str, object]:
+    """The bounds that a Produce may have waited for."""
+    return {
+        "requests_are_free": is_free,
+        "flush_interval_ms": 1000 * limits.pacing.flush_interval_s,
+        "flush_bytes": limits.pacing.flush_bytes,
+        "bytes_per_request": limits.pacing.bytes_per_request,
+        "uploads_max": limits.uploads_max,
+        "sealed_segments_max": limits.sealed_segments_max,
+        "sealed_bytes_max": limits.sealed_bytes_max,
+    }
 
 
 def listener_configs(config: AgentConfig) -> list[ListenerConfig]:

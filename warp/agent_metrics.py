@@ -13,10 +13,11 @@ from warp.log.fetch import FetchService
 from warp.log.flush import Flusher
 from warp.log.memory import MemoryBudget
 from warp.log.observer import FlushObserver
+from warp.log.race import HedgedRequests
 from warp.log.tail import TailIndex
 from warp.metadata.session import Database
 from warp.metadata.store import MetadataStore
-from warp.metrics import Metrics
+from warp.metrics import Metrics, Reading
 from warp.objectstore.base import Abilities, Buffer, ObjectInfo, ObjectStore
 from warp.server.listener import Server
 
@@ -136,6 +137,14 @@ class FlushMetrics(FlushObserver):
         self._metrics.flush_seconds.observe(seconds, "validate")
 
 
+def _read_hedges(hedges: HedgedRequests | None, started: Reading, won: Reading, denied: Reading) -> None:
+    """Show the second requests of one kind; none are ever sent to a store whose requests are free."""
+    if hedges is not None:
+        started.read = lambda: hedges.started
+        won.read = lambda: hedges.won
+        denied.read = lambda: hedges.denied
+
+
 def read_server(metrics: Metrics, server: Server, connections_max: int) -> None:
     """Show the counters of the server."""
     metrics.received_bytes.read = lambda: server.received_bytes
@@ -162,6 +171,8 @@ def read_log(
     metrics.produced_bytes.read = lambda: flusher.committed_bytes
     metrics.buffer_bytes.read = lambda: flusher.waiting_bytes
     metrics.sealed_bytes.read = lambda: flusher.sealed_bytes
+    _read_hedges(flusher.put_hedges, metrics.put_hedges, metrics.put_hedges_won, metrics.put_hedges_denied)
+    _read_hedges(cache.hedges, metrics.get_hedges, metrics.get_hedges_won, metrics.get_hedges_denied)
     metrics.timed_out_requests.read = lambda: flusher.timed_out_requests
     metrics.fetched_bytes.read = lambda: fetch.counters.records_bytes
     metrics.fetches_waiting.read = lambda: fetch.waiting

@@ -155,7 +155,7 @@ OPTIONS: Final = (
         minimum=64 * 1024, maximum=GIB,
     ),
     Option(
-        "flush-uploads-max", "flush_uploads_max", kinds.COUNT, "4",
+        "flush-uploads-max", "flush_uploads_max", kinds.COUNT, "8",
         "Segments that are uploaded at once.",
         minimum=1, maximum=64,
     ),

@@ -179,6 +179,16 @@ class Metrics:
         self.flush_failures = Counter(
             "warp_flush_failures_total", "Segments that could not be stored or committed, by phase", ["phase"]
         )
+        self.put_hedges = Reading("warp_put_hedges_total", "Slow PUTs that were sent a second time")
+        self.put_hedges_won = Reading("warp_put_hedges_won_total", "PUTs of which the second was the faster")
+        self.put_hedges_denied = Reading(
+            "warp_put_hedges_denied_total", "Slow PUTs for which no second one was allowed when it was due"
+        )
+        self.get_hedges = Reading("warp_get_hedges_total", "Slow GETs that were sent a second time")
+        self.get_hedges_won = Reading("warp_get_hedges_won_total", "GETs of which the second was the faster")
+        self.get_hedges_denied = Reading(
+            "warp_get_hedges_denied_total", "Slow GETs for which no second one was allowed when it was due"
+        )
         self.timed_out_requests = Reading(
             "warp_produce_timeouts_total",
             "Produce requests that were not committed in the time that they allow",

@@ -20,6 +20,7 @@ from warp.clock import Clock
 from warp.errors import ErrorCode
 from warp.log.buffer import Unit
 from warp.log.pacing import Hold
+from warp.log.race import HedgedRequests
 from warp.log.sealed import SealedSegment
 
 CLOSED = "CLOSED"
@@ -265,6 +266,21 @@ class RequestTrace:
         if segment is not None:
             row |= _segment_fields(segment, now, committed_at)
         return ProduceTrace(**row)
+
+
+def hedges_json(hedges: HedgedRequests | None) -> dict[str, Any] | None:
+    """What is known of the latency of one kind of request, and of those that were sent twice; None: none ever is."""
+    if hedges is None:
+        return None
+    return {
+        "hedges": hedges.started,
+        "hedges_won": hedges.won,
+        "hedges_denied": hedges.denied,
+        "latencies": [
+            {"size_bytes_max": known.size_bytes_max, "samples": known.samples, "p95_ms": _ms(known.p95_s)}
+            for known in hedges.policy.estimates()
+        ],
+    }
 
 
 def _segment_fields(segment: SealedSegment, now: float, committed_at: float | None) -> dict[str, Any]:

@@ -68,7 +68,9 @@ def app(reasons: list[str]) -> App:
     async def reasons_not_ready() -> list[str]:
         return reasons
 
-    return App(AgentFace(lambda: {"version": "1"}, reasons_not_ready, lambda: b"warp_x 1\n"))
+    return App(
+        AgentFace(lambda: {"version": "1"}, reasons_not_ready, lambda: b"warp_x 1\n", lambda: {"now_ms": 7})
+    )
 
 
 def test_status_ready_and_metrics_are_answered() -> None:
@@ -79,6 +81,8 @@ def test_status_ready_and_metrics_are_answered() -> None:
             assert json.loads(status.partition(b"\r\n\r\n")[2]) == {"status": "alive", "version": "1"}
             ready = await exchange(server, get("/v1/ready"))
             assert json.loads(ready.partition(b"\r\n\r\n")[2]) == {"ready": True, "reasons": []}
+            trace = await exchange(server, get("/v1/trace/last"))
+            assert json.loads(trace.partition(b"\r\n\r\n")[2]) == {"now_ms": 7}
             metrics = await exchange(server, get("/metrics"))
             assert b"text/plain; version=0.0.4" in metrics
             assert metrics.endswith(b"warp_x 1\n")
