@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from warp.errors import ErrorCode
 from warp.groups.model import (
@@ -39,7 +39,7 @@ REBALANCE_MS = 60_000
 RANGE = (("range", b"subscribes t"),)
 
 
-def joining(member_id: str = "", **fields: object) -> Join:
+def joining(member_id: str = "", **fields: Any) -> Join:
     """A join of a consumer with the range assignor; fields as given."""
     base = Join(
         member_id=member_id,
@@ -53,7 +53,7 @@ def joining(member_id: str = "", **fields: object) -> Join:
         fresh_id="",
         reason="test",
     )
-    return replace(base, **fields)  # type: ignore[arg-type]
+    return replace(base, **fields)
 
 
 class Driver:
@@ -75,7 +75,6 @@ class Driver:
     def now(self) -> Now:
         return Now(self.ticks_ms, WALL_MS + self.ticks_ms)
 
-    @property
     def state(self) -> State:
         return self.group.state
 
@@ -98,20 +97,20 @@ class Driver:
         assert isinstance(answer, kind)
         return answer
 
-    def join(self, member_id: str = "", **fields: object) -> int:
+    def join(self, member_id: str = "", **fields: Any) -> int:
         return self.send(joining(member_id, **fields))
 
     def joined(self, token: int) -> JoinAnswer:
         return self.answer(token, JoinAnswer)
 
-    def join_at_once(self, member_id: str = "", **fields: object) -> JoinAnswer:
+    def join_at_once(self, member_id: str = "", **fields: Any) -> JoinAnswer:
         return self.joined(self.join(member_id, **fields))
 
     def sync(
-        self, member_id: str, generation: int, assignments: dict[str, bytes] | None = None, **fields: object
+        self, member_id: str, generation: int, assignments: dict[str, bytes] | None = None, **fields: Any
     ) -> int:
         request = Sync(member_id, None, generation, assignments=tuple((assignments or {}).items()))
-        return self.send(replace(request, **fields))  # type: ignore[arg-type]
+        return self.send(replace(request, **fields))
 
     def synced(self, token: int) -> SyncAnswer:
         return self.answer(token, SyncAnswer)
@@ -178,13 +177,13 @@ class Driver:
 
     # Groups in a state.
 
-    def new_member(self, **fields: object) -> tuple[str, int]:
+    def new_member(self, **fields: Any) -> tuple[str, int]:
         """A dynamic member that has used its id: the id, and the token of its join."""
         answer = self.join_at_once(**fields)
         assert answer.error is ErrorCode.MEMBER_ID_REQUIRED
         return answer.member_id, self.join(answer.member_id, **fields)
 
-    def completing(self, members: int = 1, **fields: object) -> list[str]:
+    def completing(self, members: int = 1, **fields: Any) -> list[str]:
         """A group whose members have joined; the ids, the leader's first."""
         ids: list[str] = []
         for _ in range(members):
@@ -194,11 +193,11 @@ class Driver:
             ids.append(member_id)
             self.answers.pop(token)
         self.answers.clear()
-        assert self.state is State.COMPLETING
+        assert self.state() is State.COMPLETING
         assert self.group.leader == ids[0]
         return ids
 
-    def stable(self, members: int = 1, **fields: object) -> list[str]:
+    def stable(self, members: int = 1, **fields: Any) -> list[str]:
         """A stable group; each member's assignment is its own id."""
         ids = self.completing(members, **fields)
         tokens = [self.sync(member_id, self.group.generation) for member_id in ids[1:]]
@@ -207,5 +206,5 @@ class Driver:
         )
         for token in tokens:
             assert self.synced(token).error is ErrorCode.NONE
-        assert self.state is State.STABLE
+        assert self.state() is State.STABLE
         return ids
