@@ -67,7 +67,7 @@ limit $4
 -- name: logs_with_offsets
 -- Walks the index one log at a time, from after $1 on, at most $2 of them.
 with recursive walk (log_id, steps_left) as (
-    select (select min(o.log_id) from group_offsets o where o.log_id > $1), $2
+    select (select min(o.log_id) from group_offsets o where o.log_id > $1), cast($2 as bigint)
     union all
     select (select min(o.log_id) from group_offsets o where o.log_id > k.log_id), k.steps_left - 1
     from walk k where k.log_id is not null and k.steps_left > 1
@@ -76,7 +76,7 @@ select k.log_id, l.log_id from walk k left join logs l on l.log_id = k.log_id wh
 
 -- name: groups_with_offsets
 with recursive walk (group_number, steps_left) as (
-    select (select min(o.group_number) from group_offsets o where o.group_number > $1), $2
+    select (select min(o.group_number) from group_offsets o where o.group_number > $1), cast($2 as bigint)
     union all
     select (select min(o.group_number) from group_offsets o where o.group_number > k.group_number), k.steps_left - 1
     from walk k where k.group_number is not null and k.steps_left > 1
