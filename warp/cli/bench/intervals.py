@@ -67,8 +67,9 @@ class Tally:
             self._phase = "measured"
 
     def finish(self, now_ns: int) -> None:
-        """End the last interval."""
-        self._cut(max(now_ns, self._opened_ns))
+        """End the last interval, unless nothing has happened in it and it took no time."""
+        if now_ns > self._opened_ns or self.records or self.errors:
+            self._cut(max(now_ns, self._opened_ns))
 
     def _cut(self, now_ns: int) -> None:
         cpu_s = self._cpu()

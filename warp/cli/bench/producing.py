@@ -14,19 +14,14 @@ from typing import Any, Final, Protocol
 from confluent_kafka import KafkaError, Message
 
 from warp.cli.bench.intervals import Tally
+from warp.cli.bench.pacing import SLEEP_S_MAX, PacedSender
 from warp.cli.bench.payloads import KEY_BYTES, STAMP, make_keys, make_payloads
 from warp.cli.bench.schedule import NS_PER_S, ClientLag, Schedule
 from warp.cli.bench.tasks import Interval, ProducerTask
 
 BURST: Final = 64
 """Records sent between two looks at the clock at full speed."""
-TICK_S: Final = 0.0005
-"""The shortest sleep: with more than 2,000 records/s a few are sent at a time."""
-SLEEP_S_MAX: Final = 0.05
-LAST_MOMENTS_NS: Final = NS_PER_S // 10
-"""After the end so long is left for sending what was due before it."""
 POLL_S_MAX: Final = 0.1
-QUEUE_FULL_WAIT_S: Final = 0.001
 ANY_PARTITION: Final = -1
 
 
@@ -40,9 +35,6 @@ class ProducerLike(Protocol):
 
     def poll(self, timeout: float, /) -> int:
         """Have callbacks called."""
-
-    def purge(self) -> None:
-        """Give up what is queued."""
 
     def __len__(self) -> int:
         """Records without an answer."""
@@ -61,23 +53,21 @@ class Producing:
         cpu_s: Callable[[], float],
         emit: Callable[[Interval], None],
     ) -> None:
+        stamp_bytes = STAMP.size if task.run_id is not None else 0
         self._task = task
         self._producer = producer
         self._clock = clock_ns
         self._sleep = sleep_s
         self._cpu = cpu_s
         self._emit = emit
-        self._payloads = make_payloads(
-            task.record_bytes - (STAMP.size if task.run_id is not None else 0), task.compressible, task.seed
-        )
-        self._keys: list[bytes] | None = make_keys(task.keys) if task.keys else None
+        self._payloads = make_payloads(task.record_bytes - stamp_bytes, task.compressible, task.seed)
+        self._keys: list[bytes | None] = [*make_keys(task.keys)] or [None]
         self._record_bytes = task.record_bytes + (KEY_BYTES if task.keys else 0)
         self._tally: Tally | None = None
         self._is_stopped = False
+        self._sent = 0
         self._acknowledged = 0
         self._failed = 0
-        self.sent = 0
-        self.lag = ClientLag()
 
     def run(self, start_ns: int) -> dict[str, Any]:
         """Send from `start_ns` on and wait for the answers; what there is to tell at the end.
@@ -94,15 +84,15 @@ class Producing:
         self._tally = tally
         if self._is_stopped:
             self.stop()
-        schedule = None
+        sender = None
         if task.records_per_s is None:
             self._send_freely(tally)
         else:
-            schedule = Schedule(start_ns, task.records_per_s, task.phase)
-            self._send_by(schedule, tally)
+            sender = self._paced(Schedule(start_ns, task.records_per_s, task.phase), tally)
+            self._send_by(sender, tally)
         self._drain(tally)
         tally.finish(self._clock())
-        return self._ending(schedule, tally)
+        return self._ending(sender)
 
     def stop(self) -> None:
         """Send nothing more from now on; may be called on any thread, and before `run`."""
@@ -110,40 +100,32 @@ class Producing:
         if self._tally is not None:
             self._tally.end_ns = min(self._tally.end_ns, self._clock())
 
-    def _send_by(self, schedule: Schedule, tally: Tally) -> None:
-        """Send on a thread of its own while this one polls."""
+    def _paced(self, schedule: Schedule, tally: Tally) -> PacedSender:
+        return PacedSender(
+            schedule,
+            begin_ns=tally.begin_ns,
+            end_ns=lambda: tally.end_ns,
+            hand_over=lambda due_ns: self._hand_over(due_ns, partial(self._delivered, due_ns)),
+            clock_ns=self._clock,
+            sleep_s=self._sleep,
+        )
+
+    def _send_by(self, sender: PacedSender, tally: Tally) -> None:
+        """Have a thread of its own send while this one polls."""
         failures: list[BaseException] = []
 
         def send() -> None:
             try:
-                self._keep_to(schedule, tally)
+                sender.run()
             except BaseException as error:  # noqa: BLE001 - raised again on the thread that waits
                 failures.append(error)
 
-        sender = threading.Thread(target=send, name="bench-send", daemon=True)
-        sender.start()
-        while sender.is_alive():
+        thread = threading.Thread(target=send, name="bench-send", daemon=True)
+        thread.start()
+        while thread.is_alive():
             self._poll(tally)
-        sender.join()
         if failures:
             raise failures[0]
-
-    def _keep_to(self, schedule: Schedule, tally: Tally) -> None:
-        """Send each record when it is due, or as soon after as possible, until the end."""
-        while True:
-            now_ns, end_ns = self._clock(), tally.end_ns
-            is_over = now_ns >= end_ns
-            if self.sent >= schedule.due_count(end_ns - 1 if is_over else now_ns):
-                if is_over:
-                    return
-                wait_ns = min(schedule.due_ns(self.sent), end_ns) - now_ns
-                self._sleep(min(SLEEP_S_MAX, max(TICK_S, wait_ns / NS_PER_S)))
-                continue
-            if now_ns >= end_ns + LAST_MOMENTS_NS:
-                return
-            due_ns = schedule.due_ns(self.sent)
-            if self._hand_over(due_ns, partial(self._delivered, due_ns), self._wait_for_room):
-                self.lag.sent(self._clock() - due_ns, counts=due_ns >= tally.begin_ns)
 
     def _send_freely(self, tally: Tally) -> None:
         """Send as fast as the library takes records; a latency counts from the call that hands the record over."""
@@ -154,30 +136,25 @@ class Producing:
                 return
             delivered = partial(self._delivered, now_ns)
             for _ in range(BURST):
-                if not self._hand_over(now_ns, delivered, lambda: self._poll(tally)):
-                    # The wait was for the queue: the next record is handed over later than this burst began.
+                if not self._hand_over(now_ns, delivered):
+                    # The next record is handed over later than this burst began.
+                    self._poll(tally)
                     break
             self._producer.poll(0)
 
-    def _hand_over(self, due_ns: int, delivered: Callable[..., None], wait: Callable[[], None]) -> bool:
-        """Give a record to the library; False when its queue is full, after waiting a moment."""
-        number = self.sent
+    def _hand_over(self, due_ns: int, delivered: Callable[..., None]) -> bool:
+        """Give a record to the library; False when its queue is full."""
+        number = self._sent
         value = self._payloads[number % len(self._payloads)]
         if self._task.run_id is not None:
             value = STAMP.pack(self._task.run_id, due_ns) + value
-        key = self._keys[number % len(self._keys)] if self._keys else None
+        key = self._keys[number % len(self._keys)]
         try:
             self._producer.produce(self._task.topic, value, key, ANY_PARTITION, delivered)
         except BufferError:
-            wait()
             return False
-        self.sent = number + 1
+        self._sent = number + 1
         return True
-
-    def _wait_for_room(self) -> None:
-        began_ns = self._clock()
-        self._sleep(QUEUE_FULL_WAIT_S)
-        self.lag.waited(self._clock() - began_ns)
 
     def _delivered(self, due_ns: int, error: KafkaError | None, _message: Message) -> None:
         tally = self._tally
@@ -203,18 +180,16 @@ class Producing:
             self._poll(tally)
         self._producer.poll(0)
 
-    def _ending(self, schedule: Schedule | None, tally: Tally) -> dict[str, Any]:
-        ending = {
-            "sent_records": self.sent,
+    def _ending(self, sender: PacedSender | None) -> dict[str, Any]:
+        unsent, unsent_for_ns = sender.unsent() if sender is not None else (0, 0)
+        lag = sender.lag if sender is not None else ClientLag()
+        return {
+            "sent_records": self._sent,
             "acknowledged_records": self._acknowledged,
             "failed_records": self._failed,
-            "unanswered_records": self.sent - self._acknowledged - self._failed,
-            "unsent_records": 0,
-            "unsent_for_ns": 0,
-            "queue_full_ns": self.lag.queue_full_ns,
-            "own_lag": self.lag.own.to_json(),
+            "unanswered_records": self._sent - self._acknowledged - self._failed,
+            "unsent_records": unsent,
+            "unsent_for_ns": unsent_for_ns,
+            "queue_full_ns": lag.queue_full_ns,
+            "own_lag": lag.own.to_json(),
         }
-        if schedule is not None and (due := schedule.due_count(tally.end_ns - 1)) > self.sent:
-            ending["unsent_records"] = due - self.sent
-            ending["unsent_for_ns"] = tally.end_ns - schedule.due_ns(self.sent)
-        return ending

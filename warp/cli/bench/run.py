@@ -114,12 +114,12 @@ class _Run:
         until = None
         if settings.duration_s is not None:
             span_s = settings.warmup_s + settings.duration_s
-            until = time.monotonic() + span_s + 2 * settings.drain_s + GRACE_S
+            until = time.monotonic() + span_s + 3 * settings.drain_s + GRACE_S
         while not self._all_ended():
             if self._interrupt.is_set and not is_stopped:
                 is_stopped = self._is_interrupted = True
                 crew.tell({"stop": True})
-                until = time.monotonic() + 2 * settings.drain_s + GRACE_S
+                until = time.monotonic() + 3 * settings.drain_s + GRACE_S
             if until is not None and time.monotonic() > until:
                 raise ClientError("a worker process hangs")
             message = crew.next_message(LISTEN_S)
@@ -196,7 +196,8 @@ class _Run:
                     run_id=self._run_id,
                     warmup_s=settings.warmup_s,
                     duration_s=settings.duration_s,
-                    drain_s=settings.drain_s,
+                    # The producers wait for their answers first.
+                    drain_s=2 * settings.drain_s,
                 )
             )
         return tasks
