@@ -80,9 +80,19 @@ def test_nothing_is_said_of_producers_without_the_figures_for_it() -> None:
     assert "object-store.produce" not in severities(judge_object_store(half, FSYNC, 4))
 
 
-def test_a_store_that_does_not_open_is_a_problem_with_its_reason() -> None:
-    (found,) = judge_object_store(replace(BUCKET, refusal="there is no bucket 'x'"), FSYNC, 4)
-    assert (found.severity, "there is no bucket 'x'" in found.text) == (Severity.PROBLEM, True)
+@pytest.mark.parametrize(
+    ("refusal", "text", "remedy"),
+    [
+        ("there is no bucket 'x'; create it; now", "there is no bucket 'x'", "create it; now"),
+        ("S3 answered 501", "S3 answered 501", "docs/object-storage.md explains"),
+    ],
+)
+def test_a_store_that_does_not_open_is_a_problem_with_its_own_words(
+    refusal: str, text: str, remedy: str
+) -> None:
+    (found,) = judge_object_store(replace(BUCKET, refusal=refusal), FSYNC, 4)
+    assert (found.severity, found.text) == (Severity.PROBLEM, text)
+    assert found.remedy.startswith(remedy)
 
 
 def test_memory_is_a_note_that_says_what_is_lost() -> None:

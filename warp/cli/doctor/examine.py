@@ -37,6 +37,7 @@ from warp.clock import Clock
 from warp.config import AgentConfig, is_in_memory
 from warp.config_values import Address
 from warp.ids import IdSource
+from warp.objectstore.urls import open_object_store
 
 DISK_TIMEOUT_S: Final = 30.0
 
@@ -54,8 +55,10 @@ class Examination:
 
     async def agent(self, config: AgentConfig) -> list[Finding]:
         """Everything that the agent of a configuration depends on. Raises UsageError, as the agent itself would."""
-        # Refuses URLs that no store has; nothing is opened by it.
+        # Refuse URLs that no store has; nothing is opened by it.
         open_database(config.metadata, self._clock)
+        store = open_object_store(object_store_url(config), clock=self._clock, ids=self._ids)
+        await store.close()
         holder = await self._holder(config)
         findings = await self._doors(config, holder)
         fsync, of_metadata = await self._metadata(config, holder)

@@ -31,11 +31,9 @@ _NAMES: Final = ("put-small", "put-large", "get-small", "get-large")
 def judge_object_store(facts: StoreFacts, fsync: Latency | None, flush_uploads_max: int) -> Iterator[Finding]:
     """Findings on the store; `fsync` is that of the metadata, which a Produce waits for as well."""
     if facts.refusal:
-        yield problem(
-            "object-store.open",
-            f"can't be used: {facts.refusal}",
-            _SEE,
-        )
+        # Stores say what to do after what is wrong.
+        reason, _, remedy = facts.refusal.partition("; ")
+        yield problem("object-store.open", reason, remedy or _SEE)
         return
     if facts.url.startswith("mem:"):
         yield note("object-store.open", "in the memory of the agent: all records are gone when it stops")

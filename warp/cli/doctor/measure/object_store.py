@@ -55,9 +55,6 @@ async def look_at_object_store(
         store = open_object_store(url, clock=clock, ids=ids)
         facts = StoreFacts(mask_url(url), is_directory=False)
         return await _look(store, facts, f"{PROBES}/{token}", samples, clock, progress)
-    # Refuses what is not right about the URL; nothing is made by it.
-    refused = open_object_store(url, clock=clock, ids=ids)
-    await refused.close()
     directory = Path(unquote(parts.path))
     facts = StoreFacts(f"file://{directory}", is_directory=True)
     if not nearest_existing(directory).is_dir():
