@@ -146,6 +146,22 @@ class OffsetQuery(NamedTuple):
     partitions: Sequence[tuple[str, int]] | None
 
 
+class OffsetLag(NamedTuple):
+    """A committed offset beside the ends of its log."""
+
+    group_id: str
+    topic: str
+    partition: int
+    offset: int
+    start_offset: int
+    next_offset: int
+
+    @property
+    def lag(self) -> int:
+        """Records from the committed offset to the end; what retention has taken away meanwhile does not count."""
+        return max(0, self.next_offset - max(self.offset, self.start_offset))
+
+
 class OffsetDeletion(NamedTuple):
     """Committed offsets of one group that are to go, under the lease of its slot."""
 

@@ -19,6 +19,7 @@ from warp.metadata.group_model import (
     OffsetDeletion,
     OffsetExpiry,
     OffsetKey,
+    OffsetLag,
     OffsetQuery,
     OffsetRow,
     OrphanCursor,
@@ -37,6 +38,7 @@ COUNT_OFFSETS = _SQL["count_offsets"]
 UPSERT_OFFSETS = _SQL["upsert_offsets"]
 FETCH_OFFSETS = _SQL["fetch_offsets"]
 FETCH_OFFSETS_OF_GROUPS = _SQL["fetch_offsets_of_groups"]
+OFFSET_LAGS = _SQL["offset_lags"]
 DELETE_OFFSETS = _SQL["delete_offsets"]
 EXPIRED_OFFSETS = _SQL["expired_offsets"]
 LOGS_WITH_OFFSETS = _SQL["logs_with_offsets"]
@@ -112,6 +114,14 @@ async def fetch_offsets(database: Database, queries: Sequence[OffsetQuery]) -> l
     for row in rows:
         found[row[0]].append(_offset_row(queries[row[0]].group_id, row))
     return found
+
+
+async def offset_lags(database: Database, group_ids: Sequence[str], rows_max: int) -> list[OffsetLag]:
+    """The committed offsets of groups beside the ends of their logs, in one statement; at most `rows_max` of them."""
+    wanted = [(group_id,) for group_id in dict.fromkeys(group_ids) if "\0" not in group_id]
+    if not wanted:
+        return []
+    return sorted(OffsetLag(*row) for row in await database.all(OFFSET_LAGS, wanted, rows_max))
 
 
 async def delete_offsets(database: Database, deletions: Sequence[OffsetDeletion]) -> list[list[ErrorCode]]:

@@ -21,6 +21,7 @@ from warp.metadata.group_model import (
     OffsetDeletion,
     OffsetExpiry,
     OffsetKey,
+    OffsetLag,
     OffsetQuery,
     OffsetRow,
     OrphanCursor,
@@ -248,6 +249,10 @@ class MetadataStore:
     async def fetch_offsets(self, queries: Sequence[OffsetQuery]) -> list[list[OffsetRow]]:
         """What is committed, per query, from one snapshot. No row where nothing is, or where the topic is gone."""
         return await group_offsets.fetch_offsets(self._database, queries)
+
+    async def offset_lags(self, group_ids: Sequence[str], rows_max: int) -> list[OffsetLag]:
+        """Committed offsets of groups beside the ends of their logs, by name; at most `rows_max` of them."""
+        return await group_offsets.offset_lags(self._database, group_ids, rows_max)
 
     async def delete_offsets(self, deletions: Sequence[OffsetDeletion]) -> list[list[ErrorCode]]:
         """Per deletion and partition NONE (also where nothing was committed) or UNKNOWN_TOPIC_OR_PARTITION."""

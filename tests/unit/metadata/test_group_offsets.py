@@ -15,6 +15,7 @@ from warp.metadata.group_model import (
     OffsetDeletion,
     OffsetExpiry,
     OffsetKey,
+    OffsetLag,
     OffsetQuery,
     OrphanCursor,
 )
@@ -204,6 +205,25 @@ def test_offsets_are_deleted_one_by_one(store: Store, coordinator: Coordinator) 
     assert coordinator.committed("g") == {("t", 1): 2}
     assert coordinator.committed("h") == {("t", 0): 3}
     assert store.delete_offsets([]) == []
+
+
+def test_lags_are_read_beside_the_ends_of_the_logs(store: Store, coordinator: Coordinator) -> None:
+    [topic] = [found for found in store.catalogue(None).topics if found.name == "t"]
+    store.append(topic.logs[0], 1, 2)
+    store.append(topic.logs[1], 1)
+    store.delete_records({topic.logs[0]: 15})
+    coordinator.commit("g", ("t", 0, 5), ("t", 1, 4), ("t", 2, 3))
+    coordinator.commit("h", ("t", 0, 18))
+    lags = store.offset_lags(["h", "g", "never", "g", "g\0"], 100)
+    assert lags == [
+        OffsetLag("g", "t", 0, 5, 15, 20),
+        OffsetLag("g", "t", 1, 4, 0, 10),
+        OffsetLag("g", "t", 2, 3, 0, 0),
+        OffsetLag("h", "t", 0, 18, 15, 20),
+    ]
+    assert [found.lag for found in lags] == [5, 6, 0, 2]
+    assert len(store.offset_lags(["g", "h"], 3)) == 3
+    assert store.offset_lags([], 3) == []
 
 
 # Topics and groups that go

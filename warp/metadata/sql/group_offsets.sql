@@ -48,6 +48,13 @@ from rows($1 as w: place bigint, group_id text)
 cross join groups g cross join group_offsets o cross join logs l cross join topics t
 where g.group_id = w.group_id and o.group_number = g.group_number and l.log_id = o.log_id and t.topic_id = l.topic_id
 
+-- name: offset_lags
+select g.group_id, t.name, l.partition, o.committed_offset, l.start_offset, l.next_offset
+from rows($1 as w: group_id text)
+cross join groups g cross join group_offsets o cross join logs l cross join topics t
+where g.group_id = w.group_id and o.group_number = g.group_number and l.log_id = o.log_id and t.topic_id = l.topic_id
+limit $2
+
 -- name: delete_offsets
 delete from group_offsets
 where (group_number, log_id) in (select w.group_number, w.log_id
