@@ -34,6 +34,7 @@ class FakeProducer:
         self.answer_ns = answer_ns
         self.queue_records_max = queue_records_max
         self.fate: Callable[[int], KafkaError | None] = lambda number: None
+        self.waiting = 0
         self.sent: list[tuple[bytes, bytes | None]] = []
         self._queue: list[tuple[int, int, Callable[..., None]]] = []
 
@@ -57,6 +58,19 @@ class FakeProducer:
             until_ns = self.time.now_ns
         self.time.now_ns = max(self.time.now_ns, until_ns)
         return called
+
+    def purge(self, in_queue: bool = True, in_flight: bool = True) -> None:
+        """The last `waiting` records are in the queue, the others on their way."""
+        assert (in_queue, in_flight) == (True, False)
+        self._queue.sort()
+        given_up = self._queue[len(self._queue) - self.waiting :]
+        del self._queue[len(self._queue) - self.waiting :]
+        for _, number, on_delivery in given_up:
+            heapq.heappush(self._queue, (self.time.now_ns, -number, self._given_up(on_delivery)))
+
+    @staticmethod
+    def _given_up(on_delivery: Callable[..., None]) -> Callable[..., None]:
+        return lambda _error, message: on_delivery(KafkaError(KafkaError._PURGE_QUEUE), message)
 
     def __len__(self) -> int:
         return len(self._queue)

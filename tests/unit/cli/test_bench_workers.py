@@ -148,6 +148,15 @@ def test_records_without_an_answer_are_waited_for_so_long_and_then_told() -> Non
     assert START_NS + 3.5 * NS_PER_S <= time.now_ns <= START_NS + 3.8 * NS_PER_S
 
 
+def test_what_waits_in_the_queue_when_the_time_is_over_was_not_sent() -> None:
+    producer = FakeProducer(FakeTime(START_NS, takes_ns=MS), answer_ns=5000 * MS)
+    producer.waiting = 10
+    ending, intervals = produce(producer_task(duration_s=0.5, drain_s=60.0), producer)
+    assert ending["sent_records"] == ending["acknowledged_records"] == len(producer.sent) - 10
+    assert (ending["failed_records"], ending["unanswered_records"]) == (0, 0)
+    assert sum(each.latency.count for each in intervals) == len(producer.sent) - 10
+
+
 def test_records_of_a_run_carry_its_stamp_and_have_the_size_that_was_asked_for() -> None:
     producer = FakeProducer(FakeTime(START_NS, takes_ns=MS), answer_ns=MS)
     produce(producer_task(run_id=77, keys=2, duration_s=0.3), producer)

@@ -36,6 +36,9 @@ class ProducerLike(Protocol):
     def poll(self, timeout: float, /) -> int:
         """Have callbacks called."""
 
+    def purge(self, in_queue: bool = True, in_flight: bool = True) -> None:
+        """Give up records; their callbacks get the error _PURGE_QUEUE."""
+
     def __len__(self) -> int:
         """Records without an answer."""
 
@@ -87,6 +90,8 @@ class Producing:
         sender = None
         if task.records_per_s is None:
             self._send_freely(tally)
+            # What still waits in the queue was not sent by the end, and need not be.
+            self._producer.purge(in_flight=False)
         else:
             sender = self._paced(Schedule(start_ns, task.records_per_s, task.phase), tally)
             self._send_by(sender, tally)
@@ -164,6 +169,8 @@ class Producing:
             tally.records += 1
             tally.bytes += self._record_bytes
             tally.seen(self._clock() - due_ns, due_ns)
+        elif error.code() == KafkaError._PURGE_QUEUE:
+            self._sent -= 1
         else:
             self._failed += 1
             tally.errors[error.name()] += 1

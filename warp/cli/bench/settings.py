@@ -20,9 +20,11 @@ DEFAULT_PARTITIONS: Final = 6
 DEFAULT_END_TO_END_RATE: Final = "1000/s"
 MASK: Final = "***"
 SECRET_WORDS: Final = ("password", "secret", "token", ".pem", "oauthbearer.config", "oauthbearer.assertion")
-PACED_QUEUE_RECORDS: Final = 10_000_000
+QUEUE_RECORDS: Final = 10_000_000
 PACED_QUEUE_KBYTES: Final = 256 * 1024
 """A schedule is kept through a stall for as long as records fit into the queue of the client library."""
+FREE_QUEUE_KBYTES: Final = 64 * 1024
+"""At full speed the queue is always full: enough for ten partitions with five requests of 1 MB each on their way."""
 RECORD_OVERHEAD_BYTES: Final = 1_024
 
 
@@ -101,9 +103,9 @@ class Settings:
             config["batch.size"] = self.batch_bytes
         if self.linger_ms is not None:
             config["linger.ms"] = self.linger_ms
-        if self.records_per_s is not None:
-            config["queue.buffering.max.messages"] = PACED_QUEUE_RECORDS
-            config["queue.buffering.max.kbytes"] = PACED_QUEUE_KBYTES
+        is_paced = self.records_per_s is not None
+        config["queue.buffering.max.messages"] = QUEUE_RECORDS
+        config["queue.buffering.max.kbytes"] = PACED_QUEUE_KBYTES if is_paced else FREE_QUEUE_KBYTES
         return config
 
     def to_json(self) -> dict[str, Any]:
