@@ -100,6 +100,7 @@ class OffsetCommitter:
         self._in_flight: Sequence[_Waiting] = ()
         self._task: asyncio.Task[None] | None = None
         self._is_closing = False
+        self._is_away = False
         self.transactions = 0
         """Transactions that were done."""
         self.failed_transactions = 0
@@ -259,7 +260,7 @@ class OffsetCommitter:
         delay_s = self._limits.retry_delay_s
         for attempts_left in reversed(range(self._limits.unknown_attempts_max)):
             try:
-                return await self._store.commit_offsets(commits)
+                answers = await self._store.commit_offsets(commits)
             except OutcomeUnknown as error:
                 self._tell(error, commits)
                 if not attempts_left:
@@ -267,18 +268,23 @@ class OffsetCommitter:
             except Exception as error:
                 self._tell(error, commits)
                 raise
+            else:
+                self._is_away = False
+                return answers
             await asyncio.sleep(delay_s)
             delay_s *= 2
         raise ValueError("a transaction has to be tried once at least")
 
     def _tell(self, error: Exception, commits: Sequence[OffsetCommit]) -> None:
         self.failed_transactions += 1
-        if isinstance(error, MetadataError):
-            _log.warning(
-                "commit of offsets of %d groups failed: %s: %s", len(commits), type(error).__name__, error
-            )
-        else:
+        if not isinstance(error, MetadataError):
             _log.error("commit of offsets failed unexpectedly", exc_info=error)
+            return
+        # A store that stays away is told of once.
+        is_away = isinstance(error, MetadataUnavailable | OutcomeUnknown)
+        level = logging.DEBUG if is_away and self._is_away else logging.WARNING
+        _log.log(level, "%d commits of offsets failed: %s: %s", len(commits), type(error).__name__, error)
+        self._is_away = is_away
 
 
 def _without(batch: Sequence[_Waiting], lost: LeaseLost) -> list[_Waiting]:

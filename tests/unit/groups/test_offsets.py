@@ -317,6 +317,24 @@ def test_a_store_that_is_away_is_told_to_everybody_and_asked_again_for_the_next(
     run(test)
 
 
+def test_a_store_that_stays_away_is_logged_once_until_it_is_back(caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        is_away = True
+        store = FakeStore(lambda commits: MetadataUnavailable("gone") if is_away else None)
+        service = committer(store)
+        with caplog.at_level(logging.WARNING):
+            for _ in range(3):
+                assert await service.commit(commit_of("a")) == [AWAY]
+            assert len(caplog.records) == 1
+            is_away = False
+            assert await service.commit(commit_of("a")) == [NONE]
+            is_away = True
+            assert await service.commit(commit_of("a")) == [AWAY]
+        assert len(caplog.records) == 2
+
+    run(test)
+
+
 @pytest.mark.parametrize("was_applied", [True, False])
 def test_an_unknown_outcome_is_resolved_before_anything_that_came_later(was_applied: bool) -> None:
     async def test() -> None:
