@@ -7,7 +7,7 @@ changed, it has to be rewritten; test_table.py says so in every run of the tests
 
 from __future__ import annotations
 
-from tests.breakages import serving, storing
+from tests.breakages import grouping, serving, storing
 
 BREAKAGES = (
     *storing.ACKNOWLEDGED,
@@ -18,4 +18,5 @@ BREAKAGES = (
     *serving.SURVIVING,
     *serving.HOSTILE,
     *serving.BOUNDED,
+    *grouping.COMMITTED,
 )
