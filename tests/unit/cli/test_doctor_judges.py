@@ -103,6 +103,8 @@ def test_memory_is_a_note_that_says_what_is_lost() -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
+        ({"check_refusal": "HeadBucket: S3 answered 403"}, {"object-store.check": Severity.PROBLEM}),
+        ({"check_refusal": "gone", "is_directory": True}, {"object-store.check": Severity.PROBLEM}),
         ({"conditional_create": False}, {"object-store.abilities": Severity.WARNING}),
         ({"checks_content": False}, {}),
         ({"put_small": timing(160, 170, 180)}, {"object-store.put-small": Severity.WARNING}),

@@ -47,6 +47,9 @@ class Faulty(MemoryStore):
         self._fail("open")
         return await super().open()
 
+    async def check(self) -> None:
+        self._fail("check")
+
     async def put(self, key: str, parts: Sequence[Buffer]) -> None:
         self._fail("put")
         await super().put(key, parts)
@@ -174,6 +177,14 @@ def test_a_store_that_refuses_to_open_says_why_and_is_closed(monkeypatch: pytest
         True,
     )
     assert facts.url == "s3://bucket/p?secret=********"
+
+
+def test_a_store_that_fails_its_light_check_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts, _ = asyncio.run(remote(Faulty(check=ObjectStoreError("HeadBucket: S3 answered 403")), monkeypatch))
+    assert facts.check_refusal == "HeadBucket: S3 answered 403"
+    assert facts.put_small is not None
+    facts, _ = asyncio.run(remote(Faulty(), monkeypatch))
+    assert facts.check_refusal == ""
 
 
 def test_a_store_that_does_not_open_in_time_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

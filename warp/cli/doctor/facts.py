@@ -41,6 +41,8 @@ class StoreFacts:
     refusal: str = ""
     conditional_create: bool = False
     checks_content: bool = False
+    check_refusal: str = ""
+    """Why the light check fails that readiness is told by."""
     put_small: Timing | None = None
     put_large: Timing | None = None
     get_small: Timing | None = None

@@ -38,6 +38,7 @@ class Check:
 CHECKS: Final = {
     "clock.object-store": Check("Clock", "against the object store"),
     "object-store.open": Check("Object store", "open"),
+    "object-store.check": Check("Object store", "health check"),
     "object-store.abilities": Check("Object store", "abilities"),
     "object-store.put-small": Check("Object store", "PUT small"),
     "object-store.put-large": Check("Object store", "PUT 4 MiB"),

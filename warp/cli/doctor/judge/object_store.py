@@ -39,6 +39,7 @@ def judge_object_store(facts: StoreFacts, fsync: Latency | None, flush_uploads_m
         yield note("object-store.open", "in the memory of the agent: all records are gone when it stops")
         return
     yield ok("object-store.open", f"{facts.url} can be written, read and deleted from")
+    yield _judge_check(facts)
     yield _judge_abilities(facts)
     timings = (facts.put_small, facts.put_large, facts.get_small, facts.get_large)
     for name, timing in zip(_NAMES, timings, strict=True):
@@ -52,6 +53,19 @@ def judge_object_store(facts: StoreFacts, fsync: Latency | None, flush_uploads_m
             "allow this user to delete objects, and remove those below probe/ by hand",
             subject="(deleting)",
         )
+
+
+def _judge_check(facts: StoreFacts) -> Finding:
+    """The agent can start, but does it count as ready?"""
+    check = "object-store.check"
+    if not facts.check_refusal:
+        return ok(check, "/v1/ready can ask it")
+    remedy = "see the reason"
+    if not facts.is_directory:
+        remedy = (
+            "allow s3:ListBucket on the bucket itself, under no condition that needs a prefix (s3:prefix)"
+        )
+    return problem(check, f"/v1/ready would always be 503: {facts.check_refusal}", remedy)
 
 
 def _judge_abilities(facts: StoreFacts) -> Finding:

@@ -112,11 +112,24 @@ async def _look(
             conditional_create=abilities.conditional_create,
             checks_content=abilities.checks_content,
         )
+        facts = replace(facts, check_refusal=await _check(store))
         probe = StoreProbe(store, prefix, samples, clock, progress)
         facts = await probe.run(facts)
         return facts, probe.clock_facts
     finally:
         await store.close()
+
+
+async def _check(store: ObjectStore) -> str:
+    """Why the check that readiness is told by fails; empty when it doesn't."""
+    try:
+        async with asyncio.timeout(REQUEST_TIMEOUT_S):
+            await store.check()
+    except TimeoutError:
+        return f"no answer within {REQUEST_TIMEOUT_S:g} s"
+    except WarpError as error:
+        return str(error)
+    return ""
 
 
 class StoreProbe:
