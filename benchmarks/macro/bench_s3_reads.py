@@ -30,8 +30,11 @@ def reads(count: int) -> Table:
         options = ["--object-store", stub.url(), "--flush-bytes", f"{SEGMENT_BYTES}B", *MEMORY]
         run = Run(options, ENVIRONMENT)
         with run as agent:
-            for name, put_ms, rate in (("reads along", 60, 50_000), ("reads along", LARGE_SEGMENTS_PUT_MS, 0)):
-                topic = f"along-{rate}"
+            for name, put_ms, rate in (
+                ("reads along", 60, 50_000),
+                ("reads along", LARGE_SEGMENTS_PUT_MS, 0),
+            ):
+                topic = f"put-{put_ms}"
                 harness.create_topic(agent.bootstrap, topic, 1)
                 stub.set(put_ms=put_ms)
                 since = Deltas(agent, stub)
@@ -44,13 +47,13 @@ def reads(count: int) -> Table:
                                  cpu=CLIENT_CPU)  # fmt: skip
                     consumed = consumer.result()
                 rows.append(_row(name, put_ms, since, consumed))
-            segment_bytes = rows[-1][2]
+            segment_mb, caught_up = rows[-1][2], f"put-{LARGE_SEGMENTS_PUT_MS}"
             agent.kill()
             run.start()
             since = Deltas(agent, stub)
-            consumed = harness.load("consume", agent.bootstrap, topic, 1, count, *FETCH, cpu=CLIENT_CPU)
+            consumed = harness.load("consume", agent.bootstrap, caught_up, 1, count, *FETCH, cpu=CLIENT_CPU)
             rows.append(_row("catches up after a restart", LARGE_SEGMENTS_PUT_MS, since, consumed))
-            rows[-1][2] = segment_bytes
+            rows[-1][2] = segment_mb
     return Table(
         "s3-reads",
         "GETs of a consumer on S3 with 60 ms; PUTs that take longer make larger segments",

@@ -93,6 +93,28 @@ def peak_mib(pid: int) -> float:
     raise ValueError("no VmHWM")
 
 
+class Others:
+    """What others take of the processors from now on: foreign processes, and the host of a virtual machine."""
+
+    def __init__(self) -> None:
+        self._begin = self._now()
+
+    def describe(self) -> str:
+        """In words, since this was made. What the processes that have ended took is known as ours."""
+        seconds, busy, own, stolen = (now - then for now, then in zip(self._now(), self._begin, strict=True))
+        whole = seconds * (os.cpu_count() or 1)
+        return f"others used {max(0.0, busy - own) / whole:.0%} of the processors, {stolen / whole:.0%} was stolen"
+
+    @staticmethod
+    def _now() -> tuple[float, float, float, float]:
+        ticks = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
+        user, nice, system, _, _, irq, softirq, stolen = ticks[:8]
+        busy = (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+        used = os.times()
+        own = used.user + used.system + used.children_user + used.children_system
+        return time.monotonic(), busy, own, stolen / os.sysconf("SC_CLK_TCK")
+
+
 @dataclass
 class Table:
     """Rows of one benchmark, printed as Markdown and stored as JSON."""
@@ -101,6 +123,8 @@ class Table:
     title: str
     columns: Sequence[str]
     rows: list[list[Any]]
+    beside: str = ""
+    """What else the machine did meanwhile."""
 
     def print(self) -> None:
         print(f"\n### {self.title}\n")
@@ -111,7 +135,7 @@ class Table:
         sys.stdout.flush()
 
     def as_json(self) -> dict[str, Any]:
-        return {"title": self.title, "columns": list(self.columns), "rows": self.rows}
+        return {"title": self.title, "columns": list(self.columns), "rows": self.rows, "beside": self.beside}
 
 
 def _cell(value: object) -> str:
