@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -26,7 +26,7 @@ from warp.clock import Clock
 from warp.cluster.catalogue import CatalogueService
 from warp.cluster.producer_ids import ProducerIds
 from warp.config import AgentConfig, is_in_memory
-from warp.config_values import Address
+from warp.config_values import Address, mask_url
 from warp.data_directory import DirectoryLock
 from warp.errors import StartError, UsageError
 from warp.handlers.context import Endpoint, HandlerSettings, Services
@@ -124,6 +124,7 @@ class Agent:
         self.abilities: Abilities | None = None
         """What the object store was seen to do at start."""
         self._ids = ids
+        self._made_at_s = clock.monotonic()
         self._name = name
         self._object_store = object_store
         self._metadata = metadata
@@ -352,7 +353,9 @@ class Agent:
     async def _start_http(self) -> None:
         if self.config.http is None:
             return
-        face = AgentFace(self.status, self.readiness.reasons, self.metrics.render, self.trace)
+        face = AgentFace(
+            self.status, self.readiness.reasons, self.metrics.render, self.trace, self.object_store_facts
+        )
         http = HttpServer(self.config.http, App(face))
         await http.start()
         self._http = http
@@ -369,6 +372,24 @@ class Agent:
             "settings": flush_settings_json(self.log.flush_limits, is_free=flusher.put_hedges is None),
             "put": hedges_json(flusher.put_hedges),
             "get": hedges_json(self.log.cache.hedges),
+        }
+
+    def object_store_facts(self) -> dict[str, object]:
+        """The fields of /v1/object-store. Valid after `start`."""
+        store, traffic = self._object_store, self._object_store.traffic
+        return {
+            "url": mask_url(self.config.object_store),
+            "requests_are_free": store.requests_are_free,
+            "abilities": None if self.abilities is None else asdict(self.abilities),
+            "uptime_s": self.clock.monotonic() - self._made_at_s,
+            "requests": [
+                {"kind": kind, "status": status, "count": count}
+                for (kind, status), count in sorted(traffic.requests.items())
+            ],
+            "sent_bytes": traffic.sent_bytes,
+            "received_bytes": traffic.received_bytes,
+            "produced_bytes": self.log.flusher.committed_bytes,
+            "fetched_bytes": self.log.fetch.counters.records_bytes,
         }
 
 

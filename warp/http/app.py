@@ -2,6 +2,7 @@
 
 * `GET /v1/status`: the process is alive; its version and ids. Always 200.
 * `GET /v1/ready`: 200 when clients can be sent here, otherwise 503 with the reasons. Load balancers ask this.
+* `GET /v1/object-store`: what the object store can do and was asked for; what `warp cost` reads.
 * `GET /v1/trace/last`: what recent and slow requests waited for, as docs/operations.md describes it.
 * `GET /metrics`: the Prometheus text format.
 """
@@ -21,13 +22,14 @@ class AgentFace:
     """What the HTTP face asks of the agent.
 
     `status` returns the fields of /v1/status. `reasons_not_ready` is empty when the agent is ready. `metrics` renders
-    /metrics. `trace` returns the fields of /v1/trace/last.
+    /metrics. `trace` and `object_store` return the fields of /v1/trace/last and /v1/object-store.
     """
 
     status: Callable[[], Mapping[str, Any]]
     reasons_not_ready: Callable[[], Awaitable[list[str]]]
     metrics: Callable[[], bytes]
     trace: Callable[[], Mapping[str, Any]]
+    object_store: Callable[[], Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class App:
         routes = {
             "/v1/status": self._status,
             "/v1/ready": self._ready,
+            "/v1/object-store": self._object_store,
             "/v1/trace/last": self._trace,
             "/metrics": self._metrics,
             "/": self._index,
@@ -65,6 +68,9 @@ class App:
 
     async def _trace(self, _request: Request) -> Response:
         return json_response(200, self.face.trace())
+
+    async def _object_store(self, _request: Request) -> Response:
+        return json_response(200, self.face.object_store())
 
     async def _metrics(self, _request: Request) -> Response:
         return Response(200, self.face.metrics(), CONTENT_TYPE)

@@ -69,7 +69,13 @@ def app(reasons: list[str]) -> App:
         return reasons
 
     return App(
-        AgentFace(lambda: {"version": "1"}, reasons_not_ready, lambda: b"warp_x 1\n", lambda: {"now_ms": 7})
+        AgentFace(
+            lambda: {"version": "1"},
+            reasons_not_ready,
+            lambda: b"warp_x 1\n",
+            lambda: {"now_ms": 7},
+            lambda: {"sent_bytes": 5},
+        )
     )
 
 
@@ -83,6 +89,8 @@ def test_status_ready_and_metrics_are_answered() -> None:
             assert json.loads(ready.partition(b"\r\n\r\n")[2]) == {"ready": True, "reasons": []}
             trace = await exchange(server, get("/v1/trace/last"))
             assert json.loads(trace.partition(b"\r\n\r\n")[2]) == {"now_ms": 7}
+            store = await exchange(server, get("/v1/object-store"))
+            assert json.loads(store.partition(b"\r\n\r\n")[2]) == {"sent_bytes": 5}
             metrics = await exchange(server, get("/metrics"))
             assert b"text/plain; version=0.0.4" in metrics
             assert metrics.endswith(b"warp_x 1\n")
