@@ -232,7 +232,7 @@ class Connection(asyncio.BufferedProtocol):
                 self._take(exchange, event)
         except h11.RemoteProtocolError as error:
             if not data:
-                self._fail(exchange, Cut(f"the connection ended: {error}", _partial(exchange)))
+                self._fail(exchange, Cut("the server closed the connection", _partial(exchange)))
             else:
                 self._fail(exchange, BadAnswer(f"the server does not speak HTTP/1.1: {error}"))
 
