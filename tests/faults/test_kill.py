@@ -63,10 +63,24 @@ class Load:
             self._producer.poll(0.01)
 
     def finish(self) -> None:
-        """Stops producing and waits until everything that was sent has its answer."""
+        """Stops producing and waits until everything that was sent has its answer. May be called again."""
         self._stopping.set()
         self._thread.join()
         assert self._producer.flush(120) == 0
+
+
+def assert_all_is_there(load: Load, bootstrap: str, topic: str) -> None:
+    """Everything that was sent was acknowledged, and can be read once, in order, where the acknowledgement said."""
+    assert not load.failures
+    assert not load.moved
+    assert len(load.acknowledged) == load.sent
+    for partition in range(PARTITIONS):
+        expected = [b"%d" % number for number in range(partition, load.sent, PARTITIONS)]
+        messages = read_partition(bootstrap, topic, len(expected), partition, timeout_s=120)
+        assert [m.value() for m in messages] == expected
+        assert [m.offset() for m in messages] == list(range(len(expected)))
+        for message in messages:
+            assert load.acknowledged[place_of(message)] == message.value()
 
 
 @pytest.fixture
@@ -91,13 +105,4 @@ def test_acknowledged_records_survive_kills_once_and_in_order(agent: AgentProces
             agent.start()
     finally:
         load.finish()
-    assert not load.failures
-    assert not load.moved
-    assert len(load.acknowledged) == load.sent
-    for partition in range(PARTITIONS):
-        expected = [b"%d" % number for number in range(partition, load.sent, PARTITIONS)]
-        messages = read_partition(agent.bootstrap, "killed", len(expected), partition, timeout_s=120)
-        assert [m.value() for m in messages] == expected
-        assert [m.offset() for m in messages] == list(range(len(expected)))
-        for message in messages:
-            assert load.acknowledged[place_of(message)] == message.value()
+    assert_all_is_there(load, agent.bootstrap, "killed")

@@ -180,9 +180,10 @@ class ProxyConnection:
         self._writer.write(b"".join(answer) + b"\r\n")
         async for part, is_content in _answer_body(reader, head.method, status, headers):
             sent = part if budget is None or not is_content else part[: budget - request.bytes_out]
+            # Noted first: who has the answer may look here at once.
+            self._journal.update(request, bytes_out=request.bytes_out + (len(sent) if is_content else 0))
             self._writer.write(sent)
             await self._writer.drain()
-            self._journal.update(request, bytes_out=request.bytes_out + (len(sent) if is_content else 0))
             if len(sent) < len(part):
                 await self._finish()
         await self._writer.drain()

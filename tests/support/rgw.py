@@ -114,10 +114,8 @@ class RgwServer:
         self._spawn("radosgw", *self._as("client.rgw"), "--no-mon-config", "--rgw-frontends", frontend)
         self._wait_until_serving()
         for user in (self.credentials, self.stranger):
-            self._run(
-                "radosgw-admin", *self._as("client.rgw"), "user", "create", "--uid", user.access_key, "--display-name",
-                user.access_key, "--access-key", user.access_key, "--secret", user.secret_key,
-            )  # fmt: skip
+            name = ("--uid", user.access_key, "--display-name", user.access_key)
+            self._administer("user", "create", *name, *_key(user))
 
     def stop(self) -> None:
         """Kills the daemons; returns when they are gone. Nothing that they hold is worth keeping."""
@@ -139,6 +137,20 @@ class RgwServer:
     def ask(self, method: str, path: str, **options: object) -> Answer:
         """One signed request; options as `sigv4.ask` takes them."""
         return ask(self.endpoint, self.credentials, method, path, **options)  # type: ignore[arg-type]
+
+    def add_key(self, key: Credentials) -> None:
+        """Give the user another key."""
+        self._administer(
+            "key", "create", "--uid", self.credentials.access_key, "--key-type", "s3", *_key(key)
+        )
+
+    def remove_key(self, key: Credentials) -> None:
+        """From now on requests that are signed with it are refused."""
+        name = ("--uid", self.credentials.access_key, "--key-type", "s3", "--access-key", key.access_key)
+        self._administer("key", "rm", *name)
+
+    def _administer(self, *command: str) -> None:
+        self._run("radosgw-admin", *self._as("client.rgw"), *command)
 
     def _as(self, name: str) -> Sequence[str]:
         return ("--conf", str(self._config), "--name", name)
@@ -172,3 +184,7 @@ class RgwServer:
         except urllib.error.URLError:
             return False
         return True
+
+
+def _key(credentials: Credentials) -> tuple[str, ...]:
+    return ("--access-key", credentials.access_key, "--secret", credentials.secret_key)
