@@ -115,6 +115,7 @@ class Agent:
         metadata: MetadataStore,
         metrics: Metrics | None = None,
         name: str = EMBEDDED_AGENT_NAME,
+        hedge_limits: HedgeLimits | None = None,
     ) -> None:
         self.config = config
         self.metrics = metrics or Metrics()
@@ -126,6 +127,7 @@ class Agent:
         self._ids = ids
         self._made_at_s = clock.monotonic()
         self._name = name
+        self._hedge_limits = hedge_limits or HedgeLimits()
         self._object_store = object_store
         self._metadata = metadata
         self._metadata_is_open = False
@@ -276,7 +278,7 @@ class Agent:
         cache = ChunkCache(
             self._object_store,
             bytes_max=config.cache_bytes_max,
-            hedges=HedgedRequests(self.clock, HedgeLimits()) if is_paid else None,
+            hedges=HedgedRequests(self.clock, self._hedge_limits) if is_paid else None,
         )
         tail = TailIndex()
         trace = RequestTrace(self.clock)
@@ -286,6 +288,7 @@ class Agent:
             pacing=PacingLimits(
                 flush_interval_s=config.flush_interval_ms / 1000, flush_bytes=config.flush_bytes_max
             ),
+            hedge=self._hedge_limits,
             uploads_max=config.flush_uploads_max,
             sealed_segments_max=max(8, 2 * config.flush_uploads_max),
             sealed_bytes_max=min(SEALED_BYTES_MAX, config.request_memory_bytes_max // 2),

@@ -14,6 +14,9 @@ LOCAL = "tests/unit/objectstore/test_local.py"
 MEMORY = "tests/unit/log/test_memory.py"
 ORDER = "tests/unit/server/test_order.py"
 PRODUCE = "tests/unit/log/test_produce.py"
+PAID_FETCH = "tests/unit/log/test_paid_fetch.py"
+PAID_FLUSH = "tests/unit/log/test_paid_flush.py"
+RACE = "tests/unit/log/test_race.py"
 LEFTOVERS = "test_leftovers_of_a_crash_are_removed_at_the_next_start_but_not_what_a_living_process_writes"
 
 VISIBLE = (
@@ -240,6 +243,57 @@ BOUNDED = (
         "            and self._sealed_bytes < self._limits.sealed_bytes_max\n",
         "",
         (f"{FLUSH}::test_nothing_is_sealed_while_sealed_segments_hold_all_the_bytes_that_they_may",),
+    ),
+    Breakage(
+        "hedge-without-end",
+        "P8",
+        "warp/log/hedge.py",
+        "        return self._tokens >= _ONE\n",
+        "        return True\n",
+        (f"{PAID_FLUSH}::test_when_the_whole_store_becomes_slow_hardly_any_put_is_sent_twice",),
+    ),
+    Breakage(
+        "hedge-without-a-request-to-spare",
+        "P8",
+        "warp/log/upload.py",
+        "may_hedge=lambda: is_wanted() and self._may_spend()",
+        "may_hedge=is_wanted",
+        (f"{PAID_FLUSH}::test_no_put_is_sent_twice_beyond_the_request_budget",),
+    ),
+    Breakage(
+        "let-requests-go-on-that-have-lost",
+        "P8",
+        "warp/log/race.py",
+        "        call.add_done_callback(ended)\n        call.cancel()\n",
+        "        call.add_done_callback(ended)\n",
+        (
+            f"{RACE}::test_the_second_wins_over_a_slow_first_which_is_cancelled",
+            f"{RACE}::test_the_first_may_still_win_and_the_second_is_cancelled",
+        ),
+    ),
+    Breakage(
+        "read-twice-without-memory-for-it",
+        "P8",
+        "warp/log/cache.py",
+        """\
+            if self._waiting_for_space or not self._make_room(size_bytes):
+                return False
+            self.used_bytes += size_bytes
+            return True
+""",
+        """\
+            self.used_bytes += size_bytes
+            return True
+""",
+        (f"{PAID_FETCH}::test_a_second_get_needs_memory_of_its_own",),
+    ),
+    Breakage(
+        "keep-the-memory-of-a-second-get",
+        "P8",
+        "warp/log/cache.py",
+        "            self.used_bytes -= size_bytes\n            self._grant_space()\n\n        return await",
+        "            self._grant_space()\n\n        return await",
+        (f"{PAID_FETCH}::test_a_slow_get_is_hedged_and_its_readers_share_the_faster_one",),
     ),
     Breakage(
         "evict-what-is-being-read",

@@ -9,6 +9,7 @@ COMMITS = "tests/unit/metadata/test_commits.py"
 FLUSH = "tests/unit/log/test_flush.py"
 LOCAL = "tests/unit/objectstore/test_local.py"
 ORDER = "tests/unit/server/test_order.py"
+PAID = "tests/unit/log/test_paid_flush.py"
 PRODUCE = "tests/unit/log/test_produce.py"
 SYNC = "tests/unit/metadata/test_sync.py"
 TAIL = "tests/unit/log/test_tail.py"
@@ -111,6 +112,41 @@ ACKNOWLEDGED = (
         try:
 """,
         (f"{FLUSH}::test_a_failed_put_is_repeated_under_a_new_key",),
+    ),
+    Breakage(
+        "commit-the-key-of-the-put-that-lost",
+        "P1",
+        "warp/log/upload.py",
+        """\
+        async def put() -> str:
+            return await self._put_anew(image, note.attempts)
+""",
+        """\
+        keys: list[str] = []
+
+        async def put() -> str:
+            keys.append(self._ids.segment_key())
+            await self._put(keys[-1], image)
+            return keys[0]
+""",
+        (f"{PAID}::test_a_hedge_has_a_key_of_its_own_and_only_the_winners_is_committed",),
+    ),
+    Breakage(
+        "hedge-under-the-same-key",
+        "P1",
+        "warp/log/upload.py",
+        """\
+        async def put() -> str:
+            return await self._put_anew(image, note.attempts)
+""",
+        """\
+        key = self._ids.segment_key()
+
+        async def put() -> str:
+            await self._put(key, image)
+            return key
+""",
+        (f"{PAID}::test_a_hedge_has_a_key_of_its_own_and_only_the_winners_is_committed",),
     ),
     Breakage(
         "commit-segments-that-may-have-been-swept",

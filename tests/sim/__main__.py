@@ -47,7 +47,8 @@ def summary(outcome: Outcome) -> str:
     """A line on what a seed went through."""
     return (
         f"seed {outcome.seed}: {outcome.acknowledged} batches acknowledged, {outcome.records_read} records read, "
-        f"{outcome.crashes} crashes, {outcome.faults} faults, {outcome.steps} steps, {outcome.virtual_s:.0f} s"
+        f"{outcome.crashes} crashes, {outcome.faults} faults, "
+        f"{outcome.hedges_won} of {outcome.hedges} hedges won, {outcome.steps} steps, {outcome.virtual_s:.0f} s"
     )
 
 

@@ -33,6 +33,9 @@ class Weather:
 
     put_s: float = 0.01
     get_s: float = 0.005
+    slow_share: float = 0.0
+    """Of PUTs and GETs: those that take `slow_s` more."""
+    slow_s: float = 2.0
     statement_s: float = 0.0
     stall_s: float = 0.0
     put_fails: float = 0.0
@@ -59,6 +62,8 @@ class Weather:
         return cls(
             put_s=chance.choice((0.001, 0.02, 0.2, 1.0)),
             get_s=chance.choice((0.001, 0.02, 0.3)),
+            slow_share=chance.choice((0.0, 0.03, 0.1, 0.6)),
+            slow_s=chance.choice((0.5, 2.0, 30.0)),
             statement_s=chance.choice((0.0, 0.0, 0.002)),
             stall_s=some(1.5),
             put_fails=some(0.7),
@@ -90,6 +95,11 @@ class Sky:
         if mean_s > 0:
             await asyncio.sleep(self.chance.expovariate(1 / mean_s))
 
+    def delay_s(self, mean_s: float) -> float:
+        """How long a request to the object store takes."""
+        slow_s = self.weather.slow_s if self.strikes(self.weather.slow_share) else 0.0
+        return slow_s + self.chance.expovariate(1 / mean_s)
+
 
 class SimObjectStore(MemoryStore):
     """A store at the other end of a network: what was sent to it happens, also when the sender has died."""
@@ -99,10 +109,16 @@ class SimObjectStore(MemoryStore):
         self.requests_are_free = requests_are_free
         self.puts = 0
         self._sky = sky
+        self._keys: set[str] = set()
+        self.keys_used_twice: list[str] = []
+        """Of PUTs: one may have stored its object, and may still do so, whatever became of it."""
 
     async def put(self, key: str, parts: Sequence[Buffer]) -> None:
         """Store, fail, or leave in doubt."""
         self.puts += 1
+        if key in self._keys:
+            self.keys_used_twice.append(key)
+        self._keys.add(key)
         weather = self._sky.weather
         if self._sky.strikes(weather.put_fails):
             await self._sky.pause(weather.put_s)
@@ -115,7 +131,7 @@ class SimObjectStore(MemoryStore):
             if not stored.done():
                 stored.set_result(None)
 
-        delay_s = self._sky.chance.expovariate(1 / weather.put_s)
+        delay_s = self._sky.delay_s(weather.put_s)
         if self._sky.strikes(weather.put_is_ambiguous):
             late_s = delay_s * self._sky.chance.choice((0.5, 3.0))
             self._sky.loop.call_later(late_s, store, context=OUTSIDE)
@@ -131,7 +147,7 @@ class SimObjectStore(MemoryStore):
 
     async def get(self, key: str, start: int, length: int) -> bytes:
         """Read, or fail."""
-        await self._sky.pause(self._sky.weather.get_s)
+        await asyncio.sleep(self._sky.delay_s(self._sky.weather.get_s))
         if self._sky.strikes(self._sky.weather.get_fails):
             raise ObjectStoreError("the store is down")
         return await super().get(key, start, length)

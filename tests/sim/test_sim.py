@@ -26,6 +26,12 @@ def test_promises_hold(seed: int) -> None:
     assert outcome.records_read
 
 
+def test_slow_requests_are_sent_a_second_time_in_some_of_these_lives() -> None:
+    outcomes = [simulate(seed) for seed in range(12)]
+    assert sum(outcome.hedges for outcome in outcomes) >= 10
+    assert sum(outcome.hedges_won for outcome in outcomes) >= 5
+
+
 def test_hash_seeds_change_nothing() -> None:
     """An iteration over a set of texts would differ between these processes."""
     digests = []

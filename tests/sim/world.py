@@ -27,6 +27,7 @@ from warp.agent import Agent
 from warp.config import AgentConfig, config_of
 from warp.errors import ErrorCode, StartError
 from warp.ids import IdSource
+from warp.log.hedge import HedgeLimits
 from warp.metadata.store import MetadataStore
 
 TOPICS = {"apples": 2, "pears": 1, "left": 1, "right": 1}
@@ -35,6 +36,15 @@ PAIR = (Partition("left", 0), Partition("right", 0))
 PAIR_ENDS = """
     select l.next_offset from logs l join topics t on t.topic_id = l.topic_id where t.name in ('left', 'right')
 """
+HEDGES = HedgeLimits(
+    delay_ratio=1.1,
+    delay_min_s=0.005,
+    delay_unknown_s=0.05,
+    samples_min=8,
+    extra_ratio=0.2,
+    burst_requests=10.0,
+)
+"""Lives are short here, and chances few: so requests count as slow soon, and many may be sent twice."""
 LOAD_S = 10.0
 SETTLE_S = 120.0
 """How long producers may take, once all is well again, until everything is acknowledged."""
@@ -52,6 +62,9 @@ class Outcome:
     records_read: int
     crashes: int
     faults: int
+    hedges: int
+    """PUTs and GETs that were sent a second time."""
+    hedges_won: int
     steps: int
     virtual_s: float
 
@@ -92,6 +105,7 @@ class Host:
         """The agent dies where it stands; what it held in memory is gone."""
         if self.process is not None and self.process.is_alive:
             self._world.history.add(self.life, "dies")
+            self._world.judge_hedges(self)
             self.process.is_alive = False
             self._world.network.stop_listening(self.address)
             self._world.network.process_died(self.process)
@@ -112,6 +126,7 @@ class Host:
                 object_store=world.objects,
                 metadata=MetadataStore(self._database, world.clock, world.ids),
                 name=self.name,
+                hedge_limits=HEDGES,
             )
             try:
                 await agent.start(listen=False)
@@ -146,6 +161,8 @@ class World:
         self.hosts = [Host(self, number) for number in range(self.chance.choice((1, 1, 2)))]
         self.producer_ids: dict[int, str] = {}
         self.crashes = 0
+        self.hedges = 0
+        self.hedges_won = 0
         self._is_stormy = False
         self._doubts: list[asyncio.Task[None]] = []
 
@@ -220,6 +237,22 @@ class World:
             if not await host.agent.stop(30.0):
                 self.history.violate("P6", f"{host.life} did not drain")
             self._check_memory(host)
+            self.judge_hedges(host)
+        for key in self.objects.keys_used_twice:
+            self.history.violate("P1", f"two PUTs had the key {key}")
+
+    def judge_hedges(self, host: Host) -> None:
+        """At the end of an agent: what it sent twice, and whether that was within its budget."""
+        if host.agent is None:
+            return
+        for hedges in (host.agent.log.flusher.put_hedges, host.agent.log.cache.hedges):
+            if hedges is not None:
+                self.hedges += hedges.started
+                self.hedges_won += hedges.won
+                if hedges.started > HEDGES.extra_ratio * hedges.requests + HEDGES.burst_requests:
+                    self.history.violate(
+                        "P8", f"{host.life} sent {hedges.started} of {hedges.requests} requests a second time"
+                    )
 
     def _check_memory(self, host: Host) -> None:
         """Nothing is held by an agent that has nothing to do."""
@@ -363,6 +396,8 @@ def play(
         world.facts.records_read,
         world.crashes,
         world.sky.faults,
+        world.hedges,
+        world.hedges_won,
         world.loop.steps,
         virtual_s,
     )

@@ -47,6 +47,8 @@ class HedgedRequests:
 
     def __init__(self, clock: Clock, limits: HedgeLimits) -> None:
         self.policy = HedgePolicy(limits)
+        self.requests = 0
+        """First requests."""
         self.started = 0
         """Second requests that were sent."""
         self.won = 0
@@ -72,6 +74,7 @@ class HedgedRequests:
         `may_hedge` is asked last, before the second call: what it takes for that call is given back by
         `when_both_ended`. Raises what the first call raised, when both fail.
         """
+        self.requests += 1
         self.policy.began()
         began_at = self._clock.monotonic()
         calls = [asyncio.get_running_loop().create_task(request())]

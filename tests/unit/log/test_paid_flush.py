@@ -245,6 +245,24 @@ def test_no_put_is_sent_twice_for_requests_that_nobody_waits_for() -> None:
     run_sim(main)
 
 
+def test_no_put_is_sent_twice_beyond_the_request_budget() -> None:
+    async def main(loop: SimLoop) -> None:
+        pacing = PacingLimits(flush_interval_s=10.0, burst_requests=1.0, debt_requests=0.0)
+        agent = Agent(
+            loop, SizesStore(SimClock(loop), slow_share=1.0, slow_s=5.0), FlushLimits(pacing=pacing)
+        )
+        await agent.produce(append(1))
+        assert len(agent.store.keys) == 1
+        assert loop.time() == pytest.approx(5.0 + COMMIT_S)
+        await asyncio.sleep(60.0)
+        agent.store.slow_s = 18.0
+        # Asked for after 1, 3, 7 and 15 seconds; the next token comes after 10.
+        await agent.produce(append(1))
+        assert agent.hedges == 1
+
+    run_sim(main)
+
+
 def test_hedges_that_fail_like_their_firsts_are_followed_by_the_usual_attempts() -> None:
     async def main(loop: SimLoop) -> None:
         agent = Agent(loop, SizesStore(SimClock(loop), slow_share=1.0))
