@@ -13,7 +13,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -205,23 +204,17 @@ def test_memory_needs_no_disk() -> None:
     assert not any(each["check"].endswith(("space", "file-system")) for each in found["findings"])
 
 
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with S3Server(tmp_path_factory.mktemp("s3")) as server:
-        yield server
-
-
 def keys(s3: S3Server, bucket: str) -> bytes:
     answer = s3.ask("GET", f"/{bucket}", query={"list-type": "2"})
     assert answer.status == 200
     return bytes(answer.body)
 
 
-def test_a_bucket_is_measured_and_left_as_it_was(s3: S3Server, tmp_path: Path) -> None:
-    bucket = s3.new_bucket()
-    url = s3_url(bucket, "cluster", endpoint=s3.endpoint)
+def test_a_bucket_is_measured_and_left_as_it_was(s3_server: S3Server, tmp_path: Path) -> None:
+    bucket = s3_server.new_bucket()
+    url = s3_url(bucket, "cluster", endpoint=s3_server.endpoint)
     code, found = doctor(
-        "--object-store", url, "--data-dir", str(tmp_path), *ANY, env=environment_of(s3.credentials)
+        "--object-store", url, "--data-dir", str(tmp_path), *ANY, env=environment_of(s3_server.credentials)
     )
     assert code == 0, found
     assert severity(found, "clock.object-store") == "ok"
@@ -230,16 +223,16 @@ def test_a_bucket_is_measured_and_left_as_it_was(s3: S3Server, tmp_path: Path) -
         "checks_content": True,
     }
     assert finding(found, "object-store.put-large")["measured"]["samples"] == 3
-    assert b"<Key>" not in keys(s3, bucket)
-    written = [each.path for each in s3.requests(bucket=bucket) if each.method == "PUT"]
+    assert b"<Key>" not in keys(s3_server, bucket)
+    written = [each.path for each in s3_server.requests(bucket=bucket) if each.method == "PUT"]
     assert all(path.startswith(f"/{bucket}/cluster/probe/") for path in written[1:]), written
     assert tree(tmp_path) == []
 
 
-def test_a_bucket_that_is_not_there_is_a_problem_with_its_remedy(s3: S3Server, tmp_path: Path) -> None:
-    url = s3_url("no-such-bucket", endpoint=s3.endpoint)
+def test_a_bucket_that_is_not_there_is_a_problem_with_its_remedy(s3_server: S3Server, tmp_path: Path) -> None:
+    url = s3_url("no-such-bucket", endpoint=s3_server.endpoint)
     code, found = doctor(
-        "--object-store", url, "--data-dir", str(tmp_path), *ANY, env=environment_of(s3.credentials)
+        "--object-store", url, "--data-dir", str(tmp_path), *ANY, env=environment_of(s3_server.credentials)
     )
     assert code == 1
     assert "no bucket 'no-such-bucket'" in finding(found, "object-store.open")["text"]
@@ -247,22 +240,25 @@ def test_a_bucket_that_is_not_there_is_a_problem_with_its_remedy(s3: S3Server, t
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_visit_to_a_bucket_leaves_nothing(s3: S3Server, tmp_path: Path, number: int) -> None:
-    bucket = s3.new_bucket()
+def test_an_interrupted_visit_to_a_bucket_leaves_nothing(
+    s3_server: S3Server, tmp_path: Path, number: int
+) -> None:
+    bucket = s3_server.new_bucket()
     process = subprocess.Popen(
         [sys.executable, "-m", "warp", "doctor", "--samples", "10000", "--data-dir", str(tmp_path), *ANY,
-         "--object-store", s3_url(bucket, endpoint=s3.endpoint)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, env=environment(**environment_of(s3.credentials)),
+         "--object-store", s3_url(bucket, endpoint=s3_server.endpoint)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT,
+        env=environment(**environment_of(s3_server.credentials)),
     )  # fmt: skip
     deadline = time.monotonic() + TIMEOUT_S
-    while not any("/doctor-" in each.path for each in s3.requests(bucket=bucket)):
+    while not any("/doctor-" in each.path for each in s3_server.requests(bucket=bucket)):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(number)
     output, errors = process.communicate(timeout=TIMEOUT_S)
     assert (process.returncode, output, errors) == (1, b"", b"warp doctor: interrupted\n")
-    assert b"<Key>" not in keys(s3, bucket)
+    assert b"<Key>" not in keys(s3_server, bucket)
 
 
 def test_an_interrupted_visit_to_a_directory_leaves_nothing(spawn: Spawn, tmp_path: Path) -> None:

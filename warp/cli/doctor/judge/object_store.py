@@ -77,7 +77,7 @@ def _judge_abilities(facts: StoreFacts) -> Finding:
         return warning(
             check,
             f"{text}; of two agents that create the same object, both would believe to be first",
-            "use a store that honours If-None-Match: * on PUT, or let only one agent use this bucket",
+            "use a store that honours If-None-Match: * on PUT, or give each cluster a bucket or prefix of its own",
             measured=measured,
         )
     if not facts.checks_content and not facts.is_directory:
