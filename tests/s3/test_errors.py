@@ -130,7 +130,7 @@ def test_without_the_answer_to_a_put_the_same_object_is_stored_again(
 def test_a_storm_of_slow_down_is_weathered(with_s3_broker: RunWithBroker, proxy: FaultProxy) -> None:
     async def test(broker: Broker) -> None:
         topic = await broker.topic()
-        storm = proxy.fail(SLOW_DOWN, share=0.5, times=5)
+        storm = proxy.fail(SLOW_DOWN, share=0.5, times=4)
         clients = [await broker.connect() for _ in range(5)]
         number = 0
         while storm.times:

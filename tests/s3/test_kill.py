@@ -20,9 +20,9 @@ from tests.support.fault_proxy import FaultProxy
 from tests.support.process import AgentProcess
 from tests.support.s3 import environment_of
 
-KILLS = 3
+KILLS = 2
 ROUNDS = 4
-RECORDS_BETWEEN_KILLS = 300
+RECORDS_BETWEEN_KILLS = 200
 
 
 @pytest.fixture
@@ -69,6 +69,8 @@ def test_acknowledged_records_survive_kills_and_errors(agent: AgentProcess, prox
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.rgw
+@pytest.mark.parametrize("server", ["rgw"], indirect=True)
 def test_requests_over_many_partitions_are_stored_whole_or_not_at_all(
     agent: AgentProcess, proxy: FaultProxy
 ) -> None:

@@ -114,8 +114,8 @@ class RgwServer:
         self._spawn("radosgw", *self._as("client.rgw"), "--no-mon-config", "--rgw-frontends", frontend)
         self._wait_until_serving()
         for user in (self.credentials, self.stranger):
-            name = ("--uid", user.access_key, "--display-name", user.access_key)
-            self._administer("user", "create", *name, *_key(user))
+            names = ("--uid", user.access_key, "--display-name", user.access_key)
+            self._administer("user", "create", *names, *_key(user))
 
     def stop(self) -> None:
         """Kills the daemons; returns when they are gone. Nothing that they hold is worth keeping."""
