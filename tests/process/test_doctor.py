@@ -93,6 +93,11 @@ def test_beside_a_running_agent_everything_is_fine_and_nothing_changes(tmp_path:
         assert finding(found, "clients.brokers")["measured"]["brokers"] == [agent.bootstrap]
         assert run_warp("consume", "t", "--to", "end", "-b", agent.bootstrap)[1] == "x\n"
 
+        code, found = doctor(
+            "--data-dir", str(agent.data_dir), "--listen", f"127.0.0.1:{free_port()}", *options[4:]
+        )
+        assert (code, severity(found, "ports.listen")) == (0, "warning")
+
         code, found = doctor("--data-dir", str(tmp_path / "other"), *options[2:])
         assert code == 1
         assert severity(found, "ports.listen") == severity(found, "ports.http") == "problem"
@@ -318,6 +323,10 @@ def test_elsewhere_it_prints_plain_lines(tmp_path: Path) -> None:
         (
             ["--bootstrap", "a:1", "--zone", "z"],
             "--bootstrap looks at a running cluster; --zone has no part in that",
+        ),
+        (
+            ["--bootstrap", "a:1", "--config", "x"],
+            "--bootstrap looks at a running cluster; --config has no part in that",
         ),
         (["--object-store", "ftp://x"], "object store 'ftp://x': unknown kind 'ftp'"),
         (

@@ -60,6 +60,14 @@ def test_an_address_that_nobody_has_is_judged_by_whether_it_can_be_bound(
         assert severity is Severity.OK or option in found.remedy
 
 
+def test_a_free_port_is_odd_when_the_agent_runs() -> None:
+    facts = PortFacts(LISTEN, BindState.FREE)
+    for found in (judge_listener(facts, HELD), judge_http(facts, HELD, None)):
+        assert (found.severity, "listens elsewhere" in found.text) == (Severity.WARNING, True)
+    any_port = PortFacts(Address("127.0.0.1", 0), BindState.FREE)
+    assert judge_listener(any_port, HELD).severity is Severity.OK
+
+
 def test_port_0_takes_any() -> None:
     assert "any free port" in judge_listener(PortFacts(Address("127.0.0.1", 0), BindState.FREE), NOBODY).text
 

@@ -62,6 +62,8 @@ def run(words: Sequence[str]) -> int:
         raise UsageError(f"--samples {found.samples} is above the maximum of {SAMPLES_MAX}")
     bootstrap = _bootstrap(found.bootstrap)
     flags = agent_flags(found)
+    if bootstrap is not None and found.config is not None:
+        raise UsageError("--bootstrap looks at a running cluster; --config has no part in that")
     if bootstrap is not None and flags:
         raise UsageError(f"--bootstrap looks at a running cluster; --{next(iter(flags))} has no part in that")
     config = None if bootstrap is not None else resolve(flags, os.environ, found.config).config

@@ -10,7 +10,7 @@ def judge_listener(facts: PortFacts, holder: Holder) -> Finding:
     """An address of --listen."""
     check, subject = "ports.listen", str(facts.address)
     if facts.state is not BindState.TAKEN:
-        return _judge_untaken(check, "--listen", facts)
+        return _judge_untaken(check, "--listen", facts, holder)
     broker = facts.broker
     if broker is None or not broker.is_broker:
         reason = broker.refusal if broker is not None else ""
@@ -38,7 +38,7 @@ def judge_http(facts: PortFacts, holder: Holder, cluster_id: str | None) -> Find
     """The address of --http. `cluster_id` is what the Kafka listener of this agent answered, if it did."""
     check, subject = "ports.http", str(facts.address)
     if facts.state is not BindState.TAKEN:
-        return _judge_untaken(check, "--http", facts)
+        return _judge_untaken(check, "--http", facts, holder)
     status = facts.status
     if status is None or status.refusal:
         reason = f": it {status.refusal}" if status is not None else ""
@@ -62,11 +62,18 @@ def judge_http(facts: PortFacts, holder: Holder, cluster_id: str | None) -> Find
     return ok(check, f"the agent is ready: {who}", subject=subject, measured=measured)
 
 
-def _judge_untaken(check: str, option: str, facts: PortFacts) -> Finding:
+def _judge_untaken(check: str, option: str, facts: PortFacts, holder: Holder) -> Finding:
     subject = str(facts.address)
+    if facts.state is BindState.FREE and facts.address.port == 0:
+        return ok(check, "any free port will be taken", subject=subject)
+    if facts.state is BindState.FREE and holder.state is HolderState.HELD:
+        text = (
+            "free, though an agent runs on this data directory: it listens elsewhere, or does not serve yet"
+        )
+        remedy = f"give the doctor the options of that agent ({option} among them), or see its log"
+        return warning(check, text, remedy, subject=subject)
     if facts.state is BindState.FREE:
-        text = "any free port will be taken" if facts.address.port == 0 else "free"
-        return ok(check, text, subject=subject)
+        return ok(check, "free", subject=subject)
     if facts.state is BindState.PRIVILEGED:
         remedy = f"name a port from 1024 up with {option}, or give the agent CAP_NET_BIND_SERVICE"
         return problem(check, f"this user may not use the port ({facts.reason})", remedy, subject=subject)

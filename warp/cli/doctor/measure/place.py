@@ -10,6 +10,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -32,19 +33,17 @@ def look_at_place(directory: Path, *, samples: int, monotonic: Callable[[], floa
     """A directory, or the nearest one above it where it is not there yet. Blocks while it measures."""
     directory = directory.absolute()
     place = nearest_existing(directory)
-    facts = {"directory": str(directory), "measured_at": str(place), "is_there": place == directory}
+    facts = PlaceFacts(str(directory), str(place), is_there=place == directory)
     if not place.is_dir():
-        return PlaceFacts(**facts, refusal=f"{place} is not a directory")  # type: ignore[arg-type]
+        return replace(facts, refusal=f"{place} is not a directory")
     refusal, fsync = "", None
     try:
         fsync = measure_fsync(place, samples=samples, monotonic=monotonic)
     except OSError as error:
         refusal = error.strerror or str(error)
     free_bytes, free_files = free_space(place)
-    return PlaceFacts(
-        directory=str(directory),
-        measured_at=str(place),
-        is_there=place == directory,
+    return replace(
+        facts,
         file_system=file_system(place),
         free_bytes=free_bytes,
         free_files=free_files,
