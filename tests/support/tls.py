@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import ipaddress
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography import x509
@@ -16,15 +17,18 @@ _VALID = dt.timedelta(days=2)
 
 
 class Certificate:
-    """For `localhost` and 127.0.0.1, made anew: `ca_file` is what a client has to trust."""
+    """For `localhost` and 127.0.0.1 or other names, made anew: `ca_file` is what a client has to trust."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, names: Sequence[str] = ()) -> None:
         self.ca_file = directory / "certificate.pem"
         self._key_file = directory / "key.pem"
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
         now = dt.datetime.now(dt.UTC)
-        names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        certified: list[x509.GeneralName] = [x509.DNSName(each) for each in names] or [
+            x509.DNSName("localhost"),
+            x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
+        ]
         certificate = (
             x509.CertificateBuilder()
             .subject_name(name)
@@ -33,7 +37,7 @@ class Certificate:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - _VALID)
             .not_valid_after(now + _VALID)
-            .add_extension(x509.SubjectAlternativeName(names), critical=False)
+            .add_extension(x509.SubjectAlternativeName(certified), critical=False)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .sign(key, hashes.SHA256())
         )

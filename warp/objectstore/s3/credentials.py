@@ -28,6 +28,9 @@ NONE_FOUND = (
     " store's URL, or run where an instance role or web identity gives them"
 )
 
+_FAILURES = (BotoCoreError, OSError, ValueError)
+"""botocore's own errors, and what a credential process that can't be run, or its output, comes out as."""
+
 _log = logging.getLogger(__name__)
 # At DEBUG botocore logs what STS and metadata services answer: secrets.
 logging.getLogger("botocore").setLevel(logging.INFO)
@@ -69,7 +72,7 @@ class Chain:
     def reload(self) -> Credentials:
         try:
             found = Session(profile=self._profile).get_credentials()
-        except BotoCoreError as error:
+        except _FAILURES as error:
             raise StartError(f"credentials for S3: {error}") from error
         if found is None:
             raise StartError(NONE_FOUND)
@@ -84,7 +87,7 @@ class Chain:
         assert self._found is not None
         try:
             frozen = self._found.get_frozen_credentials()
-        except BotoCoreError as error:
+        except _FAILURES as error:
             raise ObjectStoreError(f"credentials for S3 can't be renewed: {error}") from error
         return Credentials(frozen.access_key, frozen.secret_key, frozen.token)
 

@@ -143,7 +143,7 @@ def test_a_connection_that_was_closed_while_idle_costs_neither_a_pause_nor_an_at
 
 def test_a_new_connection_that_is_cut_uses_up_an_attempt() -> None:
     async def test(store: S3Store, server: FakeServer) -> None:
-        with pytest.raises(Cut, match="^PutObject k: the server closed the connection$"):
+        with pytest.raises(Cut, match=r"^PutObject k: the server closed the connection$"):
             await store.put("k", [b"1"])
         assert len(server.requests) == 1
 
