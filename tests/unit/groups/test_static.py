@@ -161,6 +161,15 @@ def test_static_member_that_does_not_join_again_in_time_stays() -> None:
     assert driver.group.roster.of_instance("i1") is None
 
 
+def test_somebody_else_leads_when_the_leader_is_static_and_away() -> None:
+    driver = Driver()
+    ids = stable_statics(driver, 2, session_timeout_ms=3 * REBALANCE_MS)
+    token = driver.join(ids[1], instance_id="i1", protocols=(("range", b"new"),))
+    driver.advance(REBALANCE_MS)
+    joined = driver.joined(token)
+    assert (joined.leader, len(joined.members)) == (ids[1], 2)
+
+
 def test_join_phase_that_only_absent_static_members_are_left_of_waits_for_their_sessions() -> None:
     driver = Driver()
     ids = stable_statics(driver, 2, rebalance_timeout_ms=1_000)

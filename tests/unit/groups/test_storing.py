@@ -70,6 +70,22 @@ def test_assignment_is_stored_before_anybody_gets_it() -> None:
     assert [driver.synced(token).assignment for token in tokens] == [b"1", b"0"]
 
 
+def test_generation_is_stored_without_the_assignment_of_the_last_one() -> None:
+    driver = Driver()
+    ids = driver.stable(2)
+    driver.join(ids[1], protocols=(("range", b"new"),))
+    driver.join(ids[0])
+    assert driver.stored is not None
+    assert driver.stored.generation == 3
+    assert (driver.stored.leader, driver.stored.protocol) == (None, None)
+    assert [
+        (member.member_id, member.protocols[0][1], member.assignment) for member in driver.stored.members
+    ] == [
+        (ids[0], b"subscribes t", b""),
+        (ids[1], b"new", b""),
+    ]
+
+
 def test_new_id_of_a_static_member_is_stored_before_it_hears_of_it() -> None:
     driver = Driver()
     first = driver.join_at_once(instance_id="i").member_id
