@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Producer
 
 from tests.process.conftest import ROOT, TIMEOUT_S, Running, Spawn, environment, run_warp
 
@@ -65,12 +67,20 @@ class Bench:
             )
             assert found, self.lines
 
-    def interrupt(self) -> tuple[int, str]:
-        """Ctrl-C; exit code and standard output."""
-        self.process.send_signal(signal.SIGINT)
+    def interrupt(self, number: int = signal.SIGINT) -> tuple[int, str]:
+        """Ctrl-C, or another signal; exit code and standard output."""
+        self.process.send_signal(number)
+        return self.result()
+
+    def result(self) -> tuple[int, str]:
+        """Exit code and standard output, at the end."""
         assert self.process.stdout is not None
         out = self.process.stdout.read()
         return self.process.wait(TIMEOUT_S), out
+
+    def worker_pids(self) -> list[int]:
+        pid = self.process.pid
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
     def close(self) -> None:
         if self.process.poll() is None:
@@ -195,19 +205,33 @@ def test_a_stall_of_the_broker_is_in_the_latencies_of_all_records_that_were_due_
         assert side["latency"]["max_ms"] >= 1000 * frozen_s - 1000 / rate
 
 
-def test_an_interrupt_ends_the_load_and_shows_what_there_is(agent: Running) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_the_load_and_shows_what_there_is(agent: Running, number: int) -> None:
     running = Bench(
         agent.bootstrap, "produce", "--topic", "long", "--rate", "100/s", "--duration", "1h", "--delete-topic"
     )
     try:
         running.wait_for(r"^ +1 s ")
-        code, out = running.interrupt()
+        code, out = running.interrupt(number)
     finally:
         running.close()
     assert code == 0, running.lines
     assert "(ended early)" in out
     assert re.search(r"produced +\d+ records/s", out)
     assert "long" not in topics(agent)
+
+
+def test_a_worker_that_dies_is_told_with_what_was_found_before(agent: Running) -> None:
+    running = Bench(agent.bootstrap, "produce", "--topic", "dying", "--rate", "100/s", "--duration", "1h")
+    try:
+        running.wait_for(r"^ +1 s ")
+        os.kill(running.worker_pids()[0], signal.SIGKILL)
+        code, out = running.result()
+    finally:
+        running.close()
+    assert code == 1
+    assert re.search(r"produced +\d+ records/s", out)
+    assert running.lines[-1] == "warp bench: a worker process ended without a result (exit code -9)\n"
 
 
 def test_workers_end_with_the_command_even_when_it_is_killed(agent: Running) -> None:
@@ -224,3 +248,32 @@ def test_workers_end_with_the_command_even_when_it_is_killed(agent: Running) -> 
     while Path(f"/proc/{children[0]}").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not Path(f"/proc/{children[0]}").exists()
+
+
+def test_another_broker_is_measured_by_the_same_command() -> None:
+    """librdkafka's own mock cluster of three brokers."""
+    host = Producer({"bootstrap.servers": "unused", "test.mock.num.brokers": 3, "log_level": 0})
+    brokers = host.list_topics("elsewhere", timeout=TIMEOUT_S).brokers.values()
+    bootstrap = ",".join(f"{broker.host}:{broker.port}" for broker in brokers)
+    words = [
+        "--topic",
+        "elsewhere",
+        "--rate",
+        "200/s",
+        "--duration",
+        "1s",
+        "--producers",
+        "2",
+        "--consumers",
+        "2",
+    ]
+    code, out, error = run_warp("bench", *words, "--bootstrap", bootstrap, "--json", "-")
+    assert code == 0, error
+    told = json.loads(out)
+    assert told["broker"]["broker_count"] == 3
+    assert told["produced"]["acknowledged_records"] == told["consumed"]["received_records"] == 200
+    code, out, error = run_warp(
+        "bench", "consume", "--topic", "elsewhere", "--bootstrap", bootstrap, "--json", "-"
+    )
+    assert code == 0, error
+    assert json.loads(out)["consumed"]["received_records"] == 200

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -41,7 +43,7 @@ def run(words: Sequence[str]) -> int:
     client = Client(found)
     settings = settings_of(action, found, client.options)
     _check_output(found.json)
-    with Interrupt() as interrupt:
+    with Interrupt() as interrupt, _terminated_as_interrupted():
         report, ended_by = run_bench(client, settings, interrupt)
         _show(report, found.json)
     if ended_by is not None:
@@ -49,6 +51,16 @@ def run(words: Sequence[str]) -> int:
     if (failure := report.failure()) is not None:
         raise ClientError(failure)
     return 0
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM does what Ctrl-C does: the topic is removed then, too."""
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _action(words: Sequence[str]) -> tuple[Action, Sequence[str]]:
@@ -135,7 +147,7 @@ def _add_load_options(parser: Parser, action: Action) -> None:
         help="Share of each record that is the same in all, 0 to 1. Default: 0.5.",
     )  # fmt: skip
     parser.add_argument(
-        "--keys", type=positive_count, default=0, metavar="NUMBER",
+        "--keys", type=kinds.keys, default=0, metavar="NUMBER",
         help="Give records one of so many keys in turn. Default: no keys.",
     )  # fmt: skip
     parser.add_argument(

@@ -10,7 +10,7 @@ from struct import Struct
 from typing import Final
 
 POOL_BYTES: Final = 16 * 1024 * 1024
-POOL_RECORDS_MIN: Final = 4
+POOL_RECORDS_MIN: Final = 2
 POOL_RECORDS_MAX: Final = 65_536
 STAMP: Final = Struct(">QQ")
 """What an end-to-end record begins with: id of its run, and when it was due on the machine's monotonic clock, in ns."""

@@ -13,7 +13,8 @@ from warp.units import parse_duration_ms, parse_size
 Action = Literal["produce", "consume", "end-to-end"]
 
 PROCESSES_MAX: Final = 64
-RECORD_BYTES_MAX: Final = 256 * 1024 * 1024
+RECORD_BYTES_MAX: Final = 64 * 1024 * 1024
+KEYS_MAX: Final = 1_000_000
 RECORDS_PER_S_MAX: Final = 100_000_000
 UNLIMITED: Final = "unlimited"
 DEFAULT_PARTITIONS: Final = 6
@@ -191,7 +192,7 @@ def size_bytes(text: str) -> int:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     if not 0 < size <= RECORD_BYTES_MAX:
-        raise argparse.ArgumentTypeError(f"{text!r} is not between 1B and 256MiB")
+        raise argparse.ArgumentTypeError(f"{text!r} is not between 1B and 64MiB")
     return size
 
 
@@ -216,6 +217,15 @@ def share(text: str) -> float:
 
 def processes(text: str) -> int:
     """Type of arguments that are a number of processes."""
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= PROCESSES_MAX:
-        raise argparse.ArgumentTypeError(f"{text!r} is not between 1 and {PROCESSES_MAX}")
+    return _count(text, PROCESSES_MAX)
+
+
+def keys(text: str) -> int:
+    """Type of --keys."""
+    return _count(text, KEYS_MAX)
+
+
+def _count(text: str, largest: int) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= largest:
+        raise argparse.ArgumentTypeError(f"{text!r} is not between 1 and {largest}")
     return int(text)

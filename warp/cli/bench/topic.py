@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from typing import Final
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -11,7 +13,8 @@ from warp.cli.bench.settings import DEFAULT_PARTITIONS, Settings
 from warp.cli.client import Client, ClientError
 from warp.config import did_you_mean
 
-MANUAL_RESET = {"auto.offset.reset": "error"}
+LEADERS_WAIT_S: Final = 0.1
+MANUAL_RESET: Final = {"auto.offset.reset": "error"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,24 @@ def prepare_topic(client: Client, admin: AdminClient, settings: Settings) -> Ben
         made[name].result()
     except KafkaException as error:
         raise ClientError(f"can't make topic {name}: {client.failure(error)}") from error
+    _wait_for_leaders(client, admin, name, count)
     return BenchTopic(name, list(range(count)), True, *told)
+
+
+def _wait_for_leaders(client: Client, admin: AdminClient, name: str, count: int) -> None:
+    """Return when every partition of a new topic has a leader: in a cluster that may come after the answer."""
+    deadline = time.monotonic() + client.timeout_s
+    while True:
+        topic = client.cluster(admin).topics.get(name)
+        led = [] if topic is None else [each for each in topic.partitions.values() if each.leader >= 0]
+        if len(led) == count:
+            return
+        if time.monotonic() > deadline:
+            raise ClientError(
+                f"{count - len(led)} of {count} partitions of the new topic {name} have no leader "
+                f"after {client.timeout_s:g} s"
+            )
+        time.sleep(LEADERS_WAIT_S)
 
 
 def delete_topic(client: Client, admin: AdminClient, name: str) -> None:
