@@ -250,7 +250,6 @@ class GroupCore:
         self.move(Event.JOINED)
         self.phase_due_ms = now.ticks_ms + self.roster.rebalance_timeout_ms()
         for member in self.roster:
-            member.assignment = b""
             member.is_new = False
             self.pending_sync[member.member_id] = None
             self.answer_join(member, self.generation_answer(member))

@@ -2,7 +2,8 @@
 
 It is stored at two moments of a rebalance: when a generation begins, without leader and protocol, and when its
 assignment is there. The first makes sure that no generation is given out twice: a successor that finds it knows that
-the number is used up, and that its members have to join again.
+the number is used up, and that its members have to join again. Their assignments are still those of the generation
+before: nobody is told them, and what has not changed need not be written.
 """
 
 from __future__ import annotations

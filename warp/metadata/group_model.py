@@ -90,7 +90,8 @@ class StoredMember:
 
 @dataclass(frozen=True, slots=True)
 class StoredGroup:
-    """A group, as it outlives its coordinator: its last complete generation. An Empty one has no members.
+    """A group, as it outlives its coordinator: its last generation. An Empty one has no members. One with members but
+    without a leader was stored before its assignment was there: the assignments are of the generation before.
 
     `protocol_type` is "" for a group that nobody has ever joined (a simple consumer's). `changed_ms` is when the group
     was last stored; of an Empty group, since when it is so: the retention of its offsets counts from there. `members`

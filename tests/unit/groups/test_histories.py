@@ -128,7 +128,7 @@ TROUBLES: dict[str, Callable[[], Trouble]] = {
 }
 
 
-@pytest.mark.parametrize("first", range(0, 500, HISTORIES_PER_TEST))
+@pytest.mark.parametrize("first", range(0, 300, HISTORIES_PER_TEST))
 @pytest.mark.parametrize("trouble", TROUBLES)
 def test_group_stays_one_and_settles_when_trouble_is_over(trouble: str, first: int) -> None:
     for seed in range(first, first + HISTORIES_PER_TEST):

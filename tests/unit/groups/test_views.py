@@ -9,12 +9,27 @@ from hypothesis import given, strategies as st
 
 from tests.unit.groups.group_support import Driver
 from warp.errors import ErrorCode
-from warp.groups.model import CheckOffsetDelete, Describe, DescribeAnswer, DescribedMember, OffsetDeleteAnswer
+from warp.groups.machine import GroupMachine
+from warp.groups.model import (
+    CheckOffsetDelete,
+    Describe,
+    DescribeAnswer,
+    DescribedMember,
+    GroupOverview,
+    OffsetDeleteAnswer,
+    Request,
+)
 from warp.groups.subscription import subscribed
 from warp.groups.transitions import State
 
 NONE = ErrorCode.NONE
 CLOSED = ErrorCode.GROUP_SUBSCRIBED_TO_TOPIC
+
+
+def test_classic_group_is_what_a_coordinator_runs() -> None:
+    machine: GroupMachine[Request] = Driver().group
+    assert machine.is_idle
+    assert machine.overview() == GroupOverview("g", "classic", "Empty", "", 0)
 
 
 def subscription(*topics: str, version: int = 1, tail: bytes = b"\xff\xff\xff\xff\0\0\0\0") -> bytes:
