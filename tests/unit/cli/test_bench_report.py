@@ -135,14 +135,16 @@ def test_a_load_generator_that_was_too_slow_says_so_with_its_share() -> None:
     assert "could not keep to the schedule: 25% of the latency is its own" in text
     assert (
         "12 records were due and not even sent when the time was over, the first of them for 300 ms" in text
+    assert "because this machine was too slow: latencies leave them out" in text
     )
 
 
 def test_a_broker_that_lets_the_queue_fill_is_named() -> None:
     producers, consumers = sides()
-    producers.endings[0] = ending(queue_full_ns=1_500_000_000)
+    producers.endings[0] = ending(queue_full_ns=1_500_000_000, unsent_records=5, unsent_for_ns=2 * 10**9)
     text = to_text(report(producers, consumers))
     assert "queue was full for 1.50 s: the broker took less than was due" in text
+    assert "the first of them for 2.00 s, because the broker took less than was due" in text
     assert "could not keep" not in text
 
 

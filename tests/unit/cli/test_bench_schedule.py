@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.cli.bench_fakes import FakeTime
 from warp.cli.bench.histogram import Histogram
-from warp.cli.bench.pacing import LAST_MOMENTS_NS, PacedSender
+from warp.cli.bench.pacing import BURST, LAST_MOMENTS_NS, PacedSender
 from warp.cli.bench.schedule import NS_PER_S, ClientLag, Schedule
 
 MS = 1_000_000
@@ -96,16 +96,16 @@ def test_what_a_full_queue_delays_is_not_the_clients_own_lag() -> None:
 
 
 def test_a_client_that_is_too_slow_is_seen_as_such() -> None:
-    # A look at the clock takes 1 ms, so it sends at most 500 of 1000 records/s.
-    sending = Sending(FakeTime(takes_ns=MS), 1000, 2)
+    # A look at the clock takes 1 ms, so it sends at most 1000 of 2000 records/s.
+    sending = Sending(FakeTime(takes_ns=MS), 2000, 2)
     sending.sender.run()
     lag = sending.sender.lag
     assert lag.queue_full_ns == 0
     assert lag.own.percentile_us(50) >= 400_000
     unsent, unsent_for_ns = sending.sender.unsent()
-    assert unsent == 2000 - len(sending.handed) > 500
-    assert unsent_for_ns == 2 * NS_PER_S - len(sending.handed) * MS
-    assert sending.time.now_ns <= 2 * NS_PER_S + LAST_MOMENTS_NS + 10 * MS
+    assert unsent == 4000 - len(sending.handed) > 1000
+    assert unsent_for_ns == 2 * NS_PER_S - len(sending.handed) * MS // 2
+    assert sending.time.now_ns <= 2 * NS_PER_S + LAST_MOMENTS_NS + 2 * BURST * MS
 
 
 def test_an_end_that_is_moved_to_earlier_ends_the_sending() -> None:

@@ -11,6 +11,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from tests.unit.cli.bench_fakes import FakeConsumer, FakeMessage, FakeProducer, FakeTime, end_of_partition
 from warp.cli.bench.consuming import Consuming
+from warp.cli.bench.histogram import Histogram
 from warp.cli.bench.intervals import Tally
 from warp.cli.bench.payloads import STAMP, make_keys, make_payloads
 from warp.cli.bench.producing import Producing
@@ -129,6 +130,29 @@ def test_at_full_speed_every_record_is_counted_once() -> None:
     assert sum(each.latency.count for each in intervals) == len(producer.sent)
     assert min(bucket for each in intervals for bucket, _ in each.latency.pairs()) > 0
     assert [each.phase for each in intervals] == ["measured", "measured", "drain"]
+
+
+def test_at_a_high_rate_latencies_count_from_the_schedule_through_a_stall() -> None:
+    """All on fake time: 4000 records/s for two seconds, and a broker that answers nothing during one of them."""
+
+    class Stalling(FakeProducer):
+        def produce(self, *words: Any) -> None:
+            into_ns = self.time.now_ns - START_NS
+            self.answer_ns = MS + (2 * NS_PER_S - into_ns if into_ns >= NS_PER_S else 0)
+            super().produce(*words)
+
+    producer = Stalling(FakeTime(START_NS, takes_ns=100), answer_ns=MS)
+    task = producer_task(records_per_s=4000.0, duration_s=1.5, warmup_s=0.5, drain_s=5.0)
+    ending, intervals = produce(task, producer)
+    assert ending["sent_records"] == ending["acknowledged_records"] == 8000
+    assert ending["unsent_records"] == 0
+    found = Histogram()
+    for each in intervals:
+        found.add(each.latency)
+    assert found.count == 6000
+    # Half of those that were due in the stalled second waited for half a second or longer.
+    assert found.count_from(500_000) == pytest.approx(2000, rel=0.02)
+    assert found.max_us == pytest.approx(1_001_000, rel=0.01)
 
 
 def test_errors_are_counted_by_name_and_leave_no_latency() -> None:

@@ -1,7 +1,8 @@
 """A producer worker: sends by a schedule, or as fast as it can, and counts what becomes of every record.
 
 With a schedule two threads share the work: one sends when records are due, the other has the library's callbacks called
-the moment that answers are there. At full speed one thread does both: two would fight for the interpreter.
+the moment that answers are there. At high rates and at full speed one thread does both: two would fight for the
+interpreter, which takes longer than the half millisecond by which an answer may then be noticed late.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from typing import Any, Final, Protocol
 from confluent_kafka import KafkaError, Message
 
 from warp.cli.bench.intervals import Tally
-from warp.cli.bench.pacing import SLEEP_S_MAX, PacedSender
+from warp.cli.bench.pacing import BURST, SLEEP_S_MAX, TICK_S, PacedSender
 from warp.cli.bench.payloads import KEY_BYTES, STAMP, make_keys, make_payloads
 from warp.cli.bench.schedule import NS_PER_S, ClientLag, Schedule
 from warp.cli.bench.tasks import Interval, ProducerTask
 
-BURST: Final = 64
-"""Records sent between two looks at the clock at full speed."""
+FAST_RECORDS_PER_S: Final = 1 / TICK_S
+"""Above it one thread sends and polls."""
 POLL_S_MAX: Final = 0.1
 ANY_PARTITION: Final = -1
 
@@ -93,8 +94,13 @@ class Producing:
             # What still waits in the queue was not sent by the end, and need not be.
             self._producer.purge(in_flight=False)
         else:
-            sender = self._paced(Schedule(start_ns, task.records_per_s, task.phase), tally)
-            self._send_by(sender, tally)
+            schedule = Schedule(start_ns, task.records_per_s, task.phase)
+            is_fast = task.records_per_s > FAST_RECORDS_PER_S
+            sender = self._paced(schedule, tally, polls=is_fast)
+            if is_fast:
+                sender.run()
+            else:
+                self._send_beside(sender, tally)
         self._drain(tally)
         tally.finish(self._clock())
         return self._ending(sender)
@@ -105,7 +111,7 @@ class Producing:
         if self._tally is not None:
             self._tally.end_ns = min(self._tally.end_ns, self._clock())
 
-    def _paced(self, schedule: Schedule, tally: Tally) -> PacedSender:
+    def _paced(self, schedule: Schedule, tally: Tally, *, polls: bool) -> PacedSender:
         return PacedSender(
             schedule,
             begin_ns=tally.begin_ns,
@@ -113,9 +119,15 @@ class Producing:
             hand_over=lambda due_ns: self._hand_over(due_ns, partial(self._delivered, due_ns)),
             clock_ns=self._clock,
             sleep_s=self._sleep,
+            between=(lambda: self._glance(tally)) if polls else lambda: None,
         )
 
-    def _send_by(self, sender: PacedSender, tally: Tally) -> None:
+    def _glance(self, tally: Tally) -> None:
+        """Have those callbacks called whose answers are there."""
+        tally.advance(self._clock())
+        self._producer.poll(0)
+
+    def _send_beside(self, sender: PacedSender, tally: Tally) -> None:
         """Have a thread of its own send while this one polls."""
         failures: list[BaseException] = []
 

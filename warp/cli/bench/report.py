@@ -229,9 +229,12 @@ def _notes(report: Report) -> list[str]:
                 "more --producers or a lower --rate may help"
             )
         if lag.unsent:
+            why = (
+                "this machine was too slow" if lag.is_cause_of_unsent else "the broker took less than was due"
+            )
             notes.append(
                 f"{lag.unsent:,} records were due and not even sent when the time was over, the first of them for "
-                f"{milliseconds(lag.unsent_for_s * 1e6)}: latencies leave them out"
+                f"{milliseconds(lag.unsent_for_s * 1e6)}, because {why}: latencies leave them out"
             )
         if lag.queue_full_s:
             notes.append(

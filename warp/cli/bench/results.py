@@ -116,6 +116,11 @@ class Lag:
         return min(1.0, self.own.total_us / self.latency.total_us) if self.latency.total_us else 0.0
 
     @property
+    def is_cause_of_unsent(self) -> bool:
+        """True when records were left unsent and the queue was not full for most of the time that they were due."""
+        return self.unsent > 0 and self.queue_full_s < self.unsent_for_s / 2
+
+    @property
     def is_considerable(self) -> bool:
         """True when the latencies say more about the load generator than they should."""
         own_us, seen_us = (histogram.percentile_us(99) for histogram in (self.own, self.latency))
