@@ -163,6 +163,8 @@ class FakeServer:
                 name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:-2])
             }
             request = Request(method, target, headers, b"", connection)
+            if "expect" in headers:
+                writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             request.body = await reader.readexactly(int(headers.get("content-length", 0)))
             self.requests.append(request)
             async with self._changed:

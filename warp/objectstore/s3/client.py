@@ -152,9 +152,11 @@ class Client:
         request = self._request(operation, credentials)
         meter = progress.meter = Meter()
         status: RequestStatus = "cut"
+        has_object = operation.kind == "get"
         try:
             answer = await self._pool.ask(request, meter, on_new=progress.needs_new_connection)
             status = _status(answer)
+            has_object = has_object and answer.is_success
             if answer.status in SLOW_DOWN_STATUSES:
                 self._rest.slow_down(self._clock.monotonic())
             return answer
@@ -166,7 +168,7 @@ class Client:
                 operation.kind,
                 status,
                 sent_bytes=meter.sent_bytes,
-                received_bytes=meter.received_bytes if operation.kind == "get" else 0,
+                received_bytes=meter.received_bytes if has_object else 0,
             )
 
     def _request(self, operation: Operation, credentials: Credentials) -> Request:

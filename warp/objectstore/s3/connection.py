@@ -11,6 +11,7 @@ since the last byte moved and by a multiple of that for the whole request.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import cast
@@ -265,7 +266,9 @@ class Connection(asyncio.BufferedProtocol):
         elif "transfer-encoding" in exchange.headers:
             return  # chunked, as h11 has made sure
         elif "content-length" in exchange.headers:
-            length = int(exchange.headers["content-length"])  # h11 has made sure that it is one number
+            # h11 has made sure that it is one number, but not of how many digits.
+            text = exchange.headers["content-length"]
+            length = int(text) if len(text) < 20 else sys.maxsize
         else:
             exchange.has_end = False
             return

@@ -66,6 +66,11 @@ class _Probe:
                 " from writing the same object; give each cluster a bucket or prefix of its own",
                 self._store.settings.describe(),
             )
+        if not abilities.checks_content and not self._store.settings.sign_payload:
+            _log.info(
+                "%s: this server does not compare CRC-32C checksums; with sign_payload=true it notices damaged bodies",
+                self._store.settings.describe(),
+            )
         return abilities
 
     async def _try_all(self) -> Abilities:

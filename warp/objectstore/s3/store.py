@@ -13,7 +13,7 @@ from urllib.parse import quote
 from warp._crc32c import crc32c
 from warp.clock import Clock
 from warp.errors import ObjectNotFound, ObjectStoreError, ShortObject, StartError
-from warp.objectstore.base import Abilities, Buffer, ObjectInfo, check_key
+from warp.objectstore.base import Abilities, Buffer, ObjectInfo, SummedParts, check_key
 from warp.objectstore.s3.client import Client, Operation
 from warp.objectstore.s3.credentials import Chain, CredentialKeeper, Source
 from warp.objectstore.s3.documents import DeleteFailure, delete_request, parse_delete_result, parse_listing
@@ -75,9 +75,8 @@ class S3Store:
 
     async def connect(self) -> Endpoint:
         """Get ready to send requests; sends none. Raises StartError."""
-        endpoint, _ = await asyncio.gather(
-            asyncio.to_thread(resolve, self.settings), self._credentials.open()
-        )
+        endpoint = await asyncio.to_thread(resolve, self.settings)
+        await self._credentials.open()
         tls = await asyncio.to_thread(_tls_context, endpoint) if endpoint.is_tls else None
         self._pool = Pool(
             Server(endpoint.host, endpoint.port, tls),
@@ -147,7 +146,7 @@ class S3Store:
         for attempt in range(1, self.settings.attempts + 1):
             try:
                 reply = await self._client.ask(operation)
-            except (Cut, S3Error) as error:
+            except (BadAnswer, Cut, S3Error) as error:
                 if isinstance(error, S3Error) and error.status < 500:
                     raise
                 is_ours = await self._is_ours(key, data)
@@ -317,6 +316,8 @@ def _tls_context(endpoint: Endpoint) -> ssl.SSLContext:
 
 
 def _crc32c(parts: Sequence[Buffer]) -> int:
+    if isinstance(parts, SummedParts):
+        return parts.crc32c
     crc = 0
     for part in parts:
         crc = crc32c(part, crc)

@@ -133,6 +133,7 @@ def test_idle_connections_are_closed_after_a_while(monkeypatch: pytest.MonkeyPat
         (b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n", "does not speak HTTP"),
         (b"HTTP/1.1 200 OK\r\nx: " + b"a" * (HEAD_BYTES_MAX + 20_000), "does not speak HTTP"),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 999999999999\r\n\r\n", "larger than the 65536 bytes"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: " + b"9" * 10_000 + b"\r\n\r\n", "larger than|does not speak"),
         (b"HTTP/1.1 500 No\r\ncontent-length: 999999999999\r\n\r\n", f"larger than the {ERROR_BODY_BYTES_MAX}"),
         (
             b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + b"4000\r\n" + b"a" * 0x4000 + b"\r\n" * 1
@@ -143,7 +144,7 @@ def test_idle_connections_are_closed_after_a_while(monkeypatch: pytest.MonkeyPat
         (b"HTTP/1.1 100 Continue\r\n\r\n" * (INTERIM_ANSWERS_MAX + 1), "without end"),
     ],
     ids=[
-        "another protocol", "two lengths", "negative length", "endless head", "huge body", "huge error",
+        "another protocol", "two lengths", "negative length", "endless head", "huge body", "huge number", "huge error",
         "huge in chunks", "huge without length", "endless interim answers",
     ],
 )  # fmt: skip

@@ -90,9 +90,13 @@ def test_a_server_that_refuses_conditional_puts_is_one_without_them(status: int)
     assert abilities == Abilities(conditional_create=False, checks_content=True)
 
 
-def test_a_server_that_stores_damaged_bodies_is_told_from_one_that_refuses_them() -> None:
+def test_a_server_that_stores_damaged_bodies_is_told_from_one_that_refuses_them(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     tiny = TinyS3(checks_content=False)
-    abilities, _ = opened(tiny)
+    with caplog.at_level(logging.INFO):
+        abilities, _ = opened(tiny)
+        assert "sign_payload=true" in caplog.text
     assert abilities == Abilities(conditional_create=True, checks_content=False)
     assert not tiny.objects
 

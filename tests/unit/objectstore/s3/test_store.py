@@ -73,6 +73,7 @@ def test_a_range_that_ends_behind_the_object_is_short() -> None:
                 await store.get("k", start, 5)
             assert caught.value.data == there
         assert store.traffic.requests == {("get", "ok"): 3}
+        assert store.traffic.received_bytes == 2, "error documents are no objects"
 
     check(TinyS3(objects={"k": DATA}), test)
 
@@ -224,15 +225,20 @@ def test_create_asks_that_the_key_be_free() -> None:
 
 
 @pytest.mark.parametrize(
+    "lost", [Fault(), Fault(b"nonsense\r\n\r\n"), error(500, "InternalError")], ids=["cut", "garbled", "500"]
+)
+@pytest.mark.parametrize(
     ("there", "expected"), [(b"mine", True), (b"other", False), (b"mine and more", False)]
 )
-def test_a_create_whose_answer_was_lost_finds_out_whose_the_object_is(there: bytes, expected: bool) -> None:
+def test_a_create_whose_answer_was_lost_finds_out_whose_the_object_is(
+    there: bytes, expected: bool, lost: bytes | Fault
+) -> None:
     tiny = TinyS3(objects={"k": there})
 
     async def test(store: S3Store, server: FakeServer) -> None:
         assert await store.create("k", b"mine") is expected
 
-    check(scripted(Fault(), then=tiny), test)
+    check(scripted(lost, then=tiny), test)
 
 
 def test_a_create_that_was_cut_before_it_arrived_takes_effect_by_repetition() -> None:
