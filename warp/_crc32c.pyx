@@ -5,7 +5,7 @@ chooses one when it is imported and gives Python the choice of any, so that test
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 cdef extern from "native/crc32c.h" nogil:
     ctypedef uint32_t (*crc32c_function)(uint32_t, const uint8_t*, size_t) noexcept nogil
@@ -18,6 +18,7 @@ cdef extern from "native/crc32c.h" nogil:
     void crc32c_prepare()
     int crc32c_available(crc32c_implementation* found)
     uint32_t crc32c_invert_and_run(crc32c_function run, uint32_t crc, const uint8_t* bytes, size_t count)
+    uint32_t crc32c_combine(uint32_t first, uint32_t second, uint64_t second_count)
 
 
 cdef enum:
@@ -41,6 +42,14 @@ cdef uint32_t crc32c_update(uint32_t crc, const uint8_t* bytes, size_t count) no
 def crc32c(data, uint32_t crc=0):
     """The CRC-32C (RFC 3720, appendix B.4) of `data`, going on from `crc`, the CRC of the bytes before it."""
     return _run(chosen, data, crc)
+
+
+def crc32c_joined(uint32_t first, uint32_t second, uint64_t second_bytes):
+    """The CRC of two pieces of data, one after the other, from the CRC of each and the length of the second.
+
+    In less than a microsecond, however long they are.
+    """
+    return crc32c_combine(first, second, second_bytes)
 
 
 def crc32c_with(str name not None, data, uint32_t crc=0):

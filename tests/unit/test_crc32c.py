@@ -17,7 +17,7 @@ from hypothesis import given, strategies as st
 
 from tests.reference.crc32c import crc32c as slow_crc32c
 from warp import _crc32c
-from warp._crc32c import crc32c, crc32c_with, implementation, implementations
+from warp._crc32c import crc32c, crc32c_joined, crc32c_with, implementation, implementations
 
 VECTORS = [
     (b"", 0),
@@ -187,3 +187,24 @@ def test_the_implementations_for_aarch64_agree(tmp_path: Path) -> None:
     ran = subprocess.run([emulator, program], check=True, capture_output=True, text=True)
     expected = [f"{name} e3069283 0" for name in ("armv8-pmull", "armv8", "table")]
     assert ran.stdout.splitlines() == expected
+
+
+@given(st.binary(max_size=300), st.binary(max_size=300))
+def test_the_crc_of_two_pieces_follows_from_theirs(first: bytes, second: bytes) -> None:
+    assert crc32c_joined(slow_crc32c(first), slow_crc32c(second), len(second)) == slow_crc32c(first + second)
+
+
+@pytest.mark.parametrize("zeros", [1, 2, 255, 65_536, 1_000_003])
+def test_the_crc_of_a_long_second_piece_is_joined(zeros: int) -> None:
+    assert crc32c_joined(crc32c(b"before"), crc32c(bytes(zeros)), zeros) == crc32c(b"before" + bytes(zeros))
+
+
+def test_pieces_longer_than_any_memory_are_joined_in_steps() -> None:
+    """No one has 2^62 zero bytes; but twice 2^61 of them are as many."""
+    half = crc32c_joined(crc32c(b"a"), 0, 2**61)
+    assert crc32c_joined(half, 0, 2**61) == crc32c_joined(crc32c(b"a"), 0, 2**62)
+
+
+def test_a_length_that_can_not_be_is_refused() -> None:
+    with pytest.raises(OverflowError):
+        crc32c_joined(1, 2, -1)

@@ -52,6 +52,9 @@ static uint32_t crc32c_table[8][256];
 static uint32_t crc32c_shift[2 * CRC32C_STREAM_WORDS_MAX + 1];
 /* Folding a 128-bit lane forward by n bytes: x^(8n + 31) for its first half, x^(8n - 33) for its second. */
 static uint64_t crc32c_fold_256[2], crc32c_fold_64[2], crc32c_fold_16[2];
+/* crc32c_zeros[k]: what 2^k zero bytes multiply a register by, x^(8 * 2^k). */
+#define CRC32C_ZEROS_COUNT 64
+static uint32_t crc32c_zeros[CRC32C_ZEROS_COUNT];
 
 static uint32_t crc32c_times_x(uint32_t value)
 {
@@ -64,6 +67,27 @@ static uint32_t crc32c_power_of_x(unsigned exponent)
     while (exponent--)
         value = crc32c_times_x(value);
     return value;
+}
+
+/* The product of two registers, modulo the polynomial. */
+static uint32_t crc32c_product(uint32_t left, uint32_t right)
+{
+    uint32_t product = 0;
+    for (int bit = 31; bit >= 0; bit--) {
+        product ^= right & (0u - (left >> bit & 1));
+        right = crc32c_times_x(right);
+    }
+    return product;
+}
+
+/* The CRC of two messages, one after the other, from the CRC of each: the first is moved forward by the length of the
+ * second. The inversions of the CRCs cancel out. */
+static inline uint32_t crc32c_combine(uint32_t first, uint32_t second, uint64_t second_count)
+{
+    for (int power = 0; second_count; power++, second_count >>= 1)
+        if (second_count & 1)
+            first = crc32c_product(first, crc32c_zeros[power]);
+    return first ^ second;
 }
 
 static void crc32c_fold_constants(uint64_t constants[2], unsigned bytes)
@@ -94,6 +118,9 @@ static void crc32c_prepare(void)
     crc32c_fold_constants(crc32c_fold_256, 256);
     crc32c_fold_constants(crc32c_fold_64, 64);
     crc32c_fold_constants(crc32c_fold_16, 16);
+    crc32c_zeros[0] = crc32c_power_of_x(8);
+    for (int power = 1; power < CRC32C_ZEROS_COUNT; power++)
+        crc32c_zeros[power] = crc32c_product(crc32c_zeros[power - 1], crc32c_zeros[power - 1]);
 }
 
 static inline uint64_t crc32c_load(const uint8_t *bytes)
