@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from warp._blocks import joined
-from warp._crc32c import crc32c
+from warp._crc32c import crc32c, crc32c_joined
 from warp.errors import WarpError
 from warp.ids import TopicId
-from warp.objectstore.base import Buffer, ObjectStore
+from warp.objectstore.base import Buffer, ObjectStore, SummedParts
 
 MAGIC = b"WARPSEG\x01"
 END_MAGIC = b"WARPEND\x01"
@@ -41,6 +41,11 @@ _RECEIPT_KEY = struct.Struct(">H")
 _RECEIPT_RUNS = struct.Struct(">I")
 _RUN = struct.Struct(">QIqI")
 _TRAILER = struct.Struct(">II8s")
+
+_BATCH_CRC = struct.Struct(">I")
+_BATCH_CRC_AT = 17
+_BATCH_CRC_COVERS_FROM = 21
+"""A record batch of magic 2 has there the CRC-32C of all that follows; see `warp._records` for the whole layout."""
 
 TRAILER_BYTES = _TRAILER.size
 _FIRST_READ_BYTES = 64 * 1024
@@ -112,20 +117,22 @@ class SegmentIndex(NamedTuple):
 
 def build_segment(
     extents: Sequence[ExtentBatches], *, created_ms: int, level: int = 0, receipts: Sequence[Receipt] = ()
-) -> list[Buffer]:
-    """The whole object, in pieces of whole batches. Every byte is read once for its CRC.
+) -> SummedParts:
+    """The whole object, in pieces of whole batches, with its CRC.
 
-    Large batches are not copied: the pieces show the callers' memory, which must not change any more.
+    Large batches are not copied: the pieces show the callers' memory, which must not change any more. Neither are they
+    read for their CRC: it follows from the one in their headers, which was found right when they came in.
     """
     pieces = _Pieces()
     pieces.add(MAGIC)
+    object_crc = crc32c(MAGIC)
     topics: dict[tuple[TopicId, str], int] = {}
     rows = []
     position = len(MAGIC)
     for extent in extents:
         crc = size = 0
         for batch in extent.batches:
-            crc = crc32c(batch, crc)
+            crc = _batch_crc(batch, crc)
             size += len(batch)
             pieces.add(batch)
         topic = topics.setdefault((extent.topic_id, extent.topic), len(topics))
@@ -144,6 +151,7 @@ def build_segment(
             )
         )
         position += size
+        object_crc = crc32c_joined(object_crc, crc, size)
     footer = b"".join(
         [
             _HEAD.pack(level, 0, 0, created_ms, len(topics), len(rows), len(receipts)),
@@ -152,9 +160,20 @@ def build_segment(
             *map(_receipt_row, receipts),
         ]
     )
+    footer += _TRAILER.pack(len(footer), crc32c(footer), END_MAGIC)
     pieces.add(footer)
-    pieces.add(_TRAILER.pack(len(footer), crc32c(footer), END_MAGIC))
-    return pieces.take()
+    return SummedParts(pieces.take(), crc32c(footer, object_crc))
+
+
+def _batch_crc(batch: Buffer, before: int) -> int:
+    """The CRC of what `before` is the CRC of, followed by a record batch."""
+    if len(batch) < VIEWED_BYTES_MIN:
+        return crc32c(batch, before)
+    view = memoryview(batch)
+    (own,) = _BATCH_CRC.unpack_from(view, _BATCH_CRC_AT)
+    return crc32c_joined(
+        crc32c(view[:_BATCH_CRC_COVERS_FROM], before), own, len(batch) - _BATCH_CRC_COVERS_FROM
+    )
 
 
 class _Pieces:

@@ -7,7 +7,7 @@ the store's own prefix. Stores raise `warp.errors.ObjectStoreError` and its kind
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,6 +29,17 @@ def check_key(key: str) -> None:
     """
     if len(key) > KEY_LENGTH_MAX or not _KEY.fullmatch(key):
         raise ValueError(f"not an object key: {key[:100]!r}")
+
+
+class SummedParts(list[Buffer]):
+    """Parts of an object whose maker knows the CRC-32C of all of them together. Neither may change any more.
+
+    Stores that send a checksum need not read the parts for it; and it is of the bytes as they once were checked.
+    """
+
+    def __init__(self, parts: Iterable[Buffer], crc32c: int) -> None:
+        super().__init__(parts)
+        self.crc32c = crc32c
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +89,7 @@ class ObjectStore(Protocol):
         """See whether the store answers, at little cost. Raises ObjectStoreError or StartError when it doesn't."""
 
     async def put(self, key: str, parts: Sequence[Buffer]) -> None:
-        """Store the parts, in order, as one object; durable on return.
+        """Store the parts, in order, as one object; durable on return. Their checksum is taken from SummedParts.
 
         Raises StoreFull, or ObjectStoreError: then the object may or may not be there.
         """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import struct
 from collections.abc import Sequence
 
@@ -10,13 +11,19 @@ import pytest
 from hypothesis import given, strategies as st
 
 from tests.reference.crc32c import crc32c as reference_crc32c
+from tests.support.batches import NOW_MS, rules
+from warp._crc32c import crc32c
+from warp._record_io import build_batch
 from warp.clock import SystemClock
 from warp.errors import ObjectNotFound
-from warp.ids import TopicId
+from warp.ids import LogId, TopicId
+from warp.log.model import Append, AppendOutcome, LogTarget, TopicRules
+from warp.log.produce import check
 from warp.log.segment import (
     END_MAGIC,
     MAGIC,
     TRAILER_BYTES,
+    VIEWED_BYTES_MIN,
     ExtentBatches,
     Receipt,
     ReceiptRun,
@@ -242,3 +249,28 @@ def test_an_index_is_read_from_a_store(extents: int) -> None:
             await read_index(store, "none")
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("record_bytes", [100, VIEWED_BYTES_MIN - 1, VIEWED_BYTES_MIN, 900_000])
+@pytest.mark.parametrize("timestamp_type", [0, 1])
+@pytest.mark.parametrize("codec", ["producer", "lz4"])
+def test_the_crcs_of_a_segment_are_those_of_its_bytes(
+    record_bytes: int, timestamp_type: int, codec: str
+) -> None:
+    """Though those of large batches follow from the CRC in their headers; also when the agent has changed them."""
+    value = random.Random(record_bytes).randbytes(record_bytes)
+    topic = TopicRules(timestamp_type=timestamp_type, compression=codec)
+    append = Append(
+        LogTarget(LogId(1), TopicId(bytes(16)), 0, "t", topic),
+        build_batch([(None, value, [], NOW_MS), (b"k", b"v", [], NOW_MS)]),
+    )
+    checked = check(append, rules(message_timestamp_type=timestamp_type), 2**26)
+    assert not isinstance(checked, AppendOutcome)
+    _, data = checked
+    image = build_pieces(
+        [ExtentBatches(TopicId(bytes(16)), "t", p, [data] * (p + 1), 2, 1, 1) for p in range(3)], created_ms=1
+    )
+    whole = b"".join(image)
+    assert image.crc32c == crc32c(whole)
+    for extent in parsed(whole).extents:
+        assert extent.crc == crc32c(whole[extent.position : extent.position + extent.size_bytes])

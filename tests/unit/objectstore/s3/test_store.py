@@ -24,7 +24,7 @@ from tests.support.s3_scripted import (
 from tests.unit.objectstore.s3.support import check
 from warp._crc32c import crc32c
 from warp.errors import ObjectNotFound, ObjectStoreError, ShortObject
-from warp.objectstore.base import ObjectInfo
+from warp.objectstore.base import ObjectInfo, SummedParts
 from warp.objectstore.s3.documents import DocumentError
 from warp.objectstore.s3.errors import BadAnswer, Cut, S3Error
 from warp.objectstore.s3.store import DELETE_KEYS_MAX, LISTING_BYTES_MAX, S3Store
@@ -45,6 +45,19 @@ def test_a_put_carries_the_checksum_of_its_parts_and_an_unsigned_payload() -> No
         assert "x-amz-checksum-crc32c" in request.headers["authorization"]
 
     check(lambda _: OK, test, prefix="p/")
+
+
+def test_a_checksum_that_is_known_is_sent_as_it_is() -> None:
+    """So that the server finds out when the bytes have changed since it was made."""
+
+    async def test(store: S3Store, server: FakeServer) -> None:
+        await store.put("k", SummedParts([DATA[:5], DATA[5:]], crc32c(DATA) ^ 1))
+        (request,) = server.requests
+        checksum = base64.b64encode((crc32c(DATA) ^ 1).to_bytes(4, "big")).decode()
+        assert request.headers["x-amz-checksum-crc32c"] == checksum
+        assert request.body == DATA
+
+    check(lambda _: OK, test)
 
 
 def test_payloads_are_signed_by_setting() -> None:
