@@ -7,13 +7,14 @@ changed, it has to be rewritten; test_table.py says so in every run of the tests
 
 from __future__ import annotations
 
-from tests.breakages import grouping, serving, storing
+from tests.breakages import grouping, objects, serving, storing
 
 BREAKAGES = (
     *storing.ACKNOWLEDGED,
     *storing.ATOMIC,
     *storing.OFFSETS,
     *storing.IDEMPOTENT,
+    *objects.ON_S3,
     *serving.VISIBLE,
     *serving.SURVIVING,
     *serving.HOSTILE,
