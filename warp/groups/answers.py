@@ -82,6 +82,17 @@ def refusal(request: Request, error: ErrorCode) -> Answer:
             return CodeAnswer(error)
 
 
+def answer_while_loading(request: Request, error: ErrorCode) -> Answer:
+    """What a request is answered as long as its group is not in memory. As in Kafka, older clients are spared errors
+    that they don't expect: heartbeats are accepted unseen, and whoever syncs is called to join again."""
+    match request:
+        case Heartbeat():
+            return CodeAnswer(ErrorCode.NONE)
+        case Sync():
+            return SyncAnswer(ErrorCode.REBALANCE_IN_PROGRESS)
+    return refusal(request, error)
+
+
 def refused(answer: Answer, error: ErrorCode) -> Answer:
     """The answer that takes the place of one that must not be given any more."""
     match answer:

@@ -1,0 +1,330 @@
+"""Runs the machines of this agent's slots: hands them requests, sends their replies, stores their changes, wakes them.
+
+Memory never runs ahead of the store: a reply that tells of a change leaves after the change is stored, and a group
+whose change was not stored goes on from what certainly is. Where that can't be told, or the lease is lost, the whole
+slot is given up, and read anew under a new lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from warp.clock import Clock
+from warp.errors import ErrorCode
+from warp.groups.alarm import Alarm
+from warp.groups.answers import answer_while_loading, answer_without_group, group_id_error, refusal
+from warp.groups.loading import SlotKeeper
+from warp.groups.model import (
+    Answer,
+    CheckCommit,
+    Delete,
+    Describe,
+    GroupSettings,
+    Now,
+    Remove,
+    Reply,
+    Request,
+    Save,
+    Step,
+)
+from warp.groups.observer import GroupObserver
+from warp.groups.rebalance import GENERATION_STARTED, GROUP_EMPTY, MEMBER_REMOVED
+from warp.groups.saving import GroupSaver, Outcome, PendingChange
+from warp.groups.slots import CoordinatorLimits, GroupStore, Tenure
+from warp.groups.state import ClassicGroup
+from warp.ids import BrokerId
+from warp.metadata.group_model import SLOTS, Lease, StoredGroup, slot_of
+
+_log = logging.getLogger("warp.groups")
+
+_WORTH_A_LINE = (GENERATION_STARTED, GROUP_EMPTY, MEMBER_REMOVED)
+"""What is logged as information; the rest is for debugging."""
+
+
+class GroupRunner:
+    """The groups of one agent, on one event loop."""
+
+    def __init__(
+        self,
+        store: GroupStore,
+        clock: Clock,
+        *,
+        holder: BrokerId,
+        settings: GroupSettings,
+        limits: CoordinatorLimits,
+        observer: GroupObserver,
+    ) -> None:
+        self._clock = clock
+        self._settings = settings
+        self._limits = limits
+        self._observer = observer
+        self._tenures: list[Tenure | None] = [None] * SLOTS
+        self._is_closing = False
+        self.let_go: list[Lease] = []
+        """Leases that were held when this was closed."""
+        self._alarm = Alarm(
+            self._ticks_ms, self._wake, self._stalled, stall_ms=limits.stall_ms, wakes_max=limits.ticks_max
+        )
+        self.keeper = SlotKeeper(store, holder, limits, self._began, self._loaded)
+        self.saver = GroupSaver(store, limits, self._change_ended)
+
+    def close(self) -> None:
+        """Answer everybody with NOT_COORDINATOR, from now on too, and wake nobody any more."""
+        self._is_closing = True
+        for tenure in self.held():
+            self.let_go.append(tenure.lease)
+            self.end(tenure, ErrorCode.NOT_COORDINATOR)
+        self._alarm.close()
+
+    # What is asked of it.
+
+    def ask(self, group_id: str, request: Request) -> asyncio.Future[Any]:
+        """The answer to a request to one group; see `GroupCoordinator.request`."""
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        tenure = self._tenures[slot_of(group_id)]
+        group = None if tenure is None else tenure.live.get(group_id)
+        if tenure is None or group is None:
+            met = self._meet(group_id, request)
+            if not isinstance(met, tuple):
+                answer.set_result(met)
+                return answer
+            tenure, group = met
+        try:
+            step = group.handle(answer, request, self._now())
+        except Exception:  # noqa: BLE001 - a bug: told there
+            self._broken(tenure, group)
+            if not answer.done():
+                answer.set_result(refusal(request, ErrorCode.UNKNOWN_SERVER_ERROR))
+        else:
+            self._take(tenure, group, step)
+        return answer
+
+    def heartbeat(
+        self, group_id: str, member_id: str, instance_id: str | None, generation: int
+    ) -> ErrorCode | None:
+        """The answer to a heartbeat of a group that lives and is not being stored."""
+        tenure = self._tenures[slot_of(group_id)]
+        group = None if tenure is None else tenure.live.get(group_id)
+        if group is None:
+            return None
+        return group.heartbeat(member_id, instance_id, generation, self._ticks_ms())
+
+    def slot(self, group_id: str, *, may_be_empty: bool = False) -> Tenure | ErrorCode:
+        """The tenure of a group's slot, once it is loaded; or why there is none."""
+        error = group_id_error(group_id, may_be_empty=may_be_empty)
+        if error is not None:
+            return error
+        slot = slot_of(group_id)
+        tenure = self._tenures[slot]
+        if tenure is not None and tenure.is_loaded and group_id not in tenure.reaping:
+            return tenure
+        if self._is_closing or (tenure is None and not self.keeper.is_wanted(slot)):
+            return ErrorCode.NOT_COORDINATOR
+        away = ErrorCode.COORDINATOR_NOT_AVAILABLE
+        return away if self.keeper.is_away else ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
+
+    def holds(self, group_id: str) -> bool:
+        """Is the group's slot this agent's, or about to be?"""
+        slot = slot_of(group_id)
+        return self._tenures[slot] is not None or self.keeper.is_wanted(slot)
+
+    def held(self) -> Iterator[Tenure]:
+        """The tenures there are."""
+        return iter([tenure for tenure in self._tenures if tenure is not None])
+
+    @property
+    def has_room(self) -> bool:
+        """May there be another group?"""
+        groups_max = self._limits.groups_max
+        at_most = sum(len(tenure.stored) + len(tenure.live) for tenure in self.held())
+        return at_most < groups_max or sum(map(len, self.held())) < groups_max
+
+    def end(self, tenure: Tenure, error: ErrorCode) -> None:
+        """Give a slot up: all who wait for its groups get the error. It is taken anew, unless somebody else has it."""
+        if tenure.is_over:
+            return
+        tenure.is_over = True
+        self._tenures[tenure.slot] = None
+        live, tenure.live = tenure.live, {}
+        for group_id, group in live.items():
+            self._alarm.set(group_id, None)
+            if not group.is_dead:
+                step = group.abandon(error)
+                self._reply(step.replies)
+                self._note(group, step)
+        if not self._is_closing:
+            _log.warning("coordinator slot %d is given up (%s)", tenure.slot, error.name)
+            self.keeper.lost(tenure)
+
+    def commits_settled(self, tenure: Tenure, group_id: str) -> None:
+        """No commit of the group is under way any more: it may be removed, should it wait for that."""
+        group = tenure.removals.pop(group_id, None)
+        if group is not None and not tenure.is_over:
+            self.saver.add(tenure, group, Remove(group_id))
+
+    # Groups come and go.
+
+    def _meet(self, group_id: str, request: Request) -> tuple[Tenure, ClassicGroup] | Answer:
+        """The group that a request is to, made now; or the answer that it gets without one."""
+        tenure = self.slot(group_id, may_be_empty=isinstance(request, CheckCommit | Describe | Delete))
+        match tenure:
+            case ErrorCode.COORDINATOR_LOAD_IN_PROGRESS | ErrorCode.COORDINATOR_NOT_AVAILABLE:
+                return answer_while_loading(request, tenure)
+            case ErrorCode():
+                return refusal(request, tenure)
+        if group_id not in tenure.stored:
+            answer = answer_without_group(request, self._settings)
+            if answer is None and not self.has_room:
+                answer = refusal(request, ErrorCode.GROUP_MAX_SIZE_REACHED)
+            if answer is not None:
+                return answer
+        return tenure, self._enliven(tenure, group_id)
+
+    def _enliven(self, tenure: Tenure, group_id: str) -> ClassicGroup:
+        """The group as it is stored, or a new one."""
+        stored = tenure.stored.get(group_id)
+        if stored is None:
+            group = ClassicGroup(group_id, self._settings)
+        else:
+            group = ClassicGroup.restore(stored, self._settings, self._now())
+        tenure.live[group_id] = group
+        self._alarm.set(group_id, group.wake_ms)
+        return group
+
+    def _drop(self, tenure: Tenure, group_id: str) -> None:
+        """Keep no more of a group than what is stored."""
+        tenure.live.pop(group_id, None)
+        self._alarm.set(group_id, None)
+
+    def _restart(self, tenure: Tenure, group_id: str) -> None:
+        """Go on from what is stored."""
+        self._drop(tenure, group_id)
+        stored = tenure.stored.get(group_id)
+        if stored is not None and stored.members:
+            self._enliven(tenure, group_id)
+
+    # Slots come and go.
+
+    def _began(self, tenure: Tenure) -> None:
+        self._tenures[tenure.slot] = tenure
+
+    def _loaded(self, tenure: Tenure, groups: Sequence[StoredGroup]) -> None:
+        for stored in groups:
+            tenure.stored[stored.group_id] = stored
+            if stored.members:
+                self._enliven(tenure, stored.group_id)
+        tenure.is_loaded = True
+
+    # Steps.
+
+    def _take(self, tenure: Tenure, group: ClassicGroup, step: Step) -> None:
+        """Do what a step leads to."""
+        self._reply(step.replies)
+        self._note(group, step)
+        group_id = group.group_id
+        if step.change is not None:
+            self._alarm.set(group_id, None)
+            if isinstance(step.change, Remove) and group_id in tenure.committing:
+                tenure.removals[group_id] = group
+            else:
+                self.saver.add(tenure, group, step.change)
+        elif group.is_dead or group.is_idle:
+            self._drop(tenure, group_id)
+        elif group.is_settled:
+            self._alarm.set(group_id, group.wake_ms)
+
+    def _reply(self, replies: Sequence[Reply]) -> None:
+        for token, answer in replies:
+            assert isinstance(token, asyncio.Future), "tokens are the futures of the answers"
+            if not token.done():
+                token.set_result(answer)
+
+    def _note(self, group: ClassicGroup, step: Step) -> None:
+        for event, member_id, reason in step.notes:
+            self._observer.noted(event)
+            level = logging.INFO if event in _WORTH_A_LINE else logging.DEBUG
+            _log.log(
+                level,
+                "group %s, generation %d: %s %s: %s",
+                group.group_id,
+                group.generation,
+                event,
+                member_id,
+                reason,
+            )
+
+    def _change_ended(self, pending: PendingChange, outcome: Outcome) -> None:
+        """A group's change is stored, or not."""
+        tenure, group, change = pending
+        group_id = group.group_id
+        if tenure.is_over or tenure.live.get(group_id) is not group:
+            return
+        match outcome:
+            case Outcome.DONE:
+                if isinstance(change, Save):
+                    tenure.stored[group_id] = change.group
+                else:
+                    tenure.stored.pop(group_id, None)
+                try:
+                    step = group.saved(self._now())
+                except Exception:  # noqa: BLE001 - a bug: told there
+                    self._broken(tenure, group)
+                else:
+                    self._take(tenure, group, step)
+            case Outcome.AWAY:
+                self._fail(tenure, group, ErrorCode.COORDINATOR_NOT_AVAILABLE)
+            case Outcome.REFUSED:
+                self._fail(tenure, group, ErrorCode.UNKNOWN_SERVER_ERROR)
+            case Outcome.LEASE_LOST:
+                self.end(tenure, ErrorCode.NOT_COORDINATOR)
+            case Outcome.UNKNOWN:
+                self.end(tenure, ErrorCode.COORDINATOR_NOT_AVAILABLE)
+
+    def _fail(self, tenure: Tenure, group: ClassicGroup, error: ErrorCode) -> None:
+        """A group's change is certainly not stored."""
+        step = group.save_failed(error)
+        self._reply(step.replies)
+        self._note(group, step)
+        self._restart(tenure, group.group_id)
+
+    def _broken(self, tenure: Tenure, group: ClassicGroup) -> None:
+        """A machine has failed: a bug. Its memory can't be trusted; what is stored can, unless that is changing."""
+        _log.exception("bug in group %s, generation %d", group.group_id, group.generation)
+        if not group.is_settled:
+            self.end(tenure, ErrorCode.COORDINATOR_NOT_AVAILABLE)
+            return
+        self._reply(group.abandon(ErrorCode.COORDINATOR_NOT_AVAILABLE).replies)
+        self._restart(tenure, group.group_id)
+
+    # Time.
+
+    def _ticks_ms(self) -> int:
+        return int(self._clock.monotonic() * 1000)
+
+    def _now(self) -> Now:
+        return Now(int(self._clock.monotonic() * 1000), self._clock.time_ms())
+
+    def _wake(self, group_id: str) -> None:
+        """Something of a group's is due."""
+        tenure = self._tenures[slot_of(group_id)]
+        group = None if tenure is None else tenure.live.get(group_id)
+        if tenure is None or group is None:
+            return
+        try:
+            step = group.tick(self._now())
+        except Exception:  # noqa: BLE001 - a bug: told there
+            self._broken(tenure, group)
+        else:
+            self._take(tenure, group, step)
+
+    def _stalled(self, late_ms: int) -> None:
+        """This process stood still: nobody's silence counts."""
+        _log.warning("the agent stood still for %d ms: sessions of group members start anew", late_ms)
+        now = self._now()
+        for tenure in self.held():
+            for group_id, group in tenure.live.items():
+                group.restart_sessions(now)
+                self._alarm.set(group_id, group.wake_ms)

@@ -1,0 +1,123 @@
+"""A coordinator slot in the hands of this agent: its lease, its groups, and what is under way with them.
+
+A `Tenure` lasts from the taking of a lease to its loss. Whoever waits for the store keeps hold of the tenure it began
+under, and looks afterwards whether that is over: so nothing of an old tenure ever reaches a new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from warp.errors import ErrorCode
+from warp.groups.model import CLASSIC_GROUP_TYPE, GroupOverview
+from warp.groups.offset_expiry import ExpiryStore
+from warp.groups.offsets import OffsetStore
+from warp.groups.state import ClassicGroup
+from warp.groups.transitions import State
+from warp.ids import BrokerId
+from warp.metadata.group_model import (
+    Lease,
+    LeaseState,
+    OffsetDeletion,
+    OffsetLag,
+    OffsetQuery,
+    OffsetRow,
+    StoredGroup,
+)
+
+
+class GroupStore(OffsetStore, ExpiryStore, Protocol):
+    """The part of the metadata store that the coordination of groups needs. `MetadataStore` says what each does."""
+
+    async def take_leases(self, names: Iterable[str], holder: BrokerId) -> list[Lease]: ...
+
+    async def release_leases(self, held: Sequence[Lease]) -> list[Lease]: ...
+
+    async def read_leases(self, names: Iterable[str]) -> dict[str, LeaseState]: ...
+
+    async def load_groups(self, slots: Iterable[int]) -> list[StoredGroup]: ...
+
+    async def save_groups(self, changed: Mapping[Lease, Sequence[StoredGroup]]) -> None: ...
+
+    async def delete_groups(self, group_ids: Mapping[Lease, Sequence[str]]) -> set[str]: ...
+
+    async def delete_groups_without_offsets(self, group_ids: Mapping[Lease, Sequence[str]]) -> set[str]: ...
+
+    async def fetch_offsets(self, queries: Sequence[OffsetQuery]) -> list[list[OffsetRow]]: ...
+
+    async def delete_offsets(self, deletions: Sequence[OffsetDeletion]) -> list[list[ErrorCode]]: ...
+
+    async def offset_lags(self, group_ids: Sequence[str], rows_max: int) -> list[OffsetLag]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorLimits:
+    """The bounds and times of coordination; those of a single group are in `GroupSettings`."""
+
+    groups_max: int = 100_000
+    """Groups of one agent, empty ones included."""
+    save_members_max: int = 2_000
+    """Members that one transaction stores, unless a single group has more: on SQLite the loop stands still for it."""
+    unknown_attempts_max: int = 3
+    """How often a change is stored whose outcome is unknown, before its slot is taken anew."""
+    retry_min_s: float = 0.05
+    """Between two attempts at a store that fails; doubled with each, up to `retry_max_s`."""
+    retry_max_s: float = 5.0
+    retake_s: float = 10.0
+    """How often a slot that somebody else has taken is looked at again."""
+    open_wait_s: float = 0.5
+    """How long a start waits for the groups to be loaded; what is left by then is loaded beside the first requests."""
+    stall_ms: int = 500
+    """Lateness of the timer from which on it was this agent that stood still: all sessions start anew."""
+    ticks_max: int = 200
+    """Groups whose time has come that are seen to in one turn of the loop."""
+
+
+class Tenure:
+    """One slot, from the taking of its lease to its loss."""
+
+    __slots__ = (
+        "committing", "is_loaded", "is_over", "lease", "live", "reaping", "removals", "slot", "stored", "unsure",
+    )  # fmt: skip
+
+    def __init__(self, slot: int, lease: Lease) -> None:
+        self.slot = slot
+        self.lease = lease
+        self.is_loaded = False
+        self.is_over = False
+        self.stored: dict[str, StoredGroup] = {}
+        """What the store holds, of every group."""
+        self.live: dict[str, ClassicGroup] = {}
+        """The groups that have members, or are about to. The others rest: all that there is of them is stored."""
+        self.committing: dict[str, dict[asyncio.Future[None], None]] = {}
+        """Per group one future for each commit of offsets that is under way."""
+        self.removals: dict[str, ClassicGroup] = {}
+        """Groups that are to be removed once their commits under way have been answered."""
+        self.reaping: set[str] = set()
+        """Groups that are being removed if they have no offsets."""
+        self.unsure: set[str] = set()
+        """Ids under which a commit may have made a group, without an answer that says so."""
+
+    def __len__(self) -> int:
+        return len(self.stored) + sum(group_id not in self.stored for group_id in self.live)
+
+    def knows(self, group_id: str) -> bool:
+        """Is there such a group?"""
+        return group_id in self.stored or group_id in self.live
+
+    def overviews(self) -> list[GroupOverview]:
+        """A line for each group, in no particular order."""
+        lines = [group.overview() for group in self.live.values()]
+        lines += [
+            GroupOverview(group_id, CLASSIC_GROUP_TYPE, State.EMPTY.value, stored.protocol_type, 0)
+            for group_id, stored in self.stored.items()
+            if group_id not in self.live
+        ]
+        return lines
+
+    def commits_under_way(self, group_id: str) -> list[asyncio.Future[None]]:
+        """What to wait for in order to see all commits of a group that have begun by now."""
+        return list(self.committing.get(group_id, ()))
