@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import socket
 import subprocess
 import sys
@@ -170,23 +169,31 @@ def test_the_log_tells_what_was_asked(s3_server: S3Server) -> None:
 STARTER = """
 import sys, time
 from pathlib import Path
-from tests.support.s3 import S3Server
-server = S3Server(Path(sys.argv[1]))
+from tests.support.{module} import {name}
+server = {name}(Path(sys.argv[1]))
 server.start()
-print(server._process.pid, flush=True)
+print(*server.pids(), flush=True)
 time.sleep(60)
 """
 
 
-def test_a_server_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", STARTER, str(tmp_path)]
+@pytest.mark.parametrize(
+    ("module", "name", "count"),
+    [("s3", "S3Server", 1), pytest.param("rgw", "RgwServer", 3, marks=pytest.mark.rgw)],
+)
+def test_a_server_ends_with_the_process_that_started_it(
+    request: pytest.FixtureRequest, tmp_path: Path, module: str, name: str, count: int
+) -> None:
+    if module == "rgw":
+        request.getfixturevalue("rgw_server")  # skips where it is not installed
+    command = [sys.executable, "-c", STARTER.format(module=module, name=name), str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as starter:
         assert starter.stdout is not None
-        pid = int(starter.stdout.readline())
-        os.kill(pid, 0)
+        pids = [int(word) for word in starter.stdout.readline().split()]
         starter.kill()
+    assert len(pids) == count
     deadline = time.monotonic() + 30
-    while is_running(pid):
+    while any(map(is_running, pids)):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 

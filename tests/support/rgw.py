@@ -24,6 +24,7 @@ from tests.support.sigv4 import Answer, Credentials, ask
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
 PROGRAMS = ("ceph-mon", "ceph-osd", "radosgw", "radosgw-admin", "monmaptool", "ceph", "setpriv")
+DATA = ("mon", "osd", "rgw")
 MEMORY_BYTES_MAX = 2**32
 
 _CONFIG = """\
@@ -96,7 +97,7 @@ class RgwServer:
     def start(self) -> None:
         """Returns when it serves. Raises AssertionError when it doesn't in time."""
         fsid, osd_uuid, mon_port = str(uuid.uuid4()), str(uuid.uuid4()), free_port()
-        for name in ("mon", "osd", "rgw"):
+        for name in DATA:
             (self._directory / name).mkdir(parents=True)
         self._config.write_text(
             _CONFIG.format(fsid=fsid, mon_port=mon_port, directory=self._directory, memory=MEMORY_BYTES_MAX)
@@ -118,11 +119,17 @@ class RgwServer:
             self._administer("user", "create", *names, *_key(user))
 
     def stop(self) -> None:
-        """Kills the daemons; returns when they are gone. Nothing that they hold is worth keeping."""
+        """Kills the daemons and removes their data; their logs stay. Returns when they are gone."""
         for daemon in reversed(self._daemons):
             daemon.kill()
             daemon.wait(STOP_TIMEOUT_S)
         self._daemons = []
+        for name in DATA:
+            shutil.rmtree(self._directory / name, ignore_errors=True)
+
+    def pids(self) -> list[int]:
+        """Of its daemons."""
+        return [daemon.pid for daemon in self._daemons]
 
     def new_bucket(self) -> str:
         name = next(self._names)

@@ -95,6 +95,10 @@ class S3Server:
             self._process.stdout.close()
             self._process = None
 
+    def pids(self) -> list[int]:
+        """Of its one process."""
+        return [] if self._process is None else [self._process.pid]
+
     def new_bucket(self) -> str:
         name = next(self._names)
         answer = self.ask("PUT", f"/{name}")
