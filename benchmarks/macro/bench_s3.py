@@ -6,12 +6,16 @@ same disk, the same client at a stub broker that answers as late as both togethe
 
 from __future__ import annotations
 
+import os
 import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from benchmarks.macro import harness
 from benchmarks.macro.bench_agent import (
+    AGENT_CPU,
     BIG_BATCHES,
     CLIENT_CPU,
     STORES,
@@ -33,8 +37,8 @@ FIXED_TIMER_PER_MINUTE = 240
 SLOW = {"slow_every": 100, "slow_ms": 2000}
 IDEMPOTENT = ["enable.idempotence=true"]
 FIVE_IN_FLIGHT = ["max.in.flight=5"]
-REQUEST_BYTES = 1_000_000
-"""librdkafka's batch.size, and so nearly what its requests hold when there is more to send."""
+REQUEST_BYTES, REQUEST_RECORDS = 1_000_000, 967
+"""librdkafka's batch.size, and how many records of 1 KiB fit: what its requests hold when there is more to send."""
 
 
 def all_ms(delay_ms: float) -> dict[str, float]:
@@ -45,7 +49,7 @@ def all_ms(delay_ms: float) -> dict[str, float]:
 def commit_floor_ms() -> float:
     """p50 of a bare SQLite commit on the disk where the agents keep their metadata."""
     with tempfile.TemporaryDirectory(prefix="warp-bench-") as folder:
-        return durable_floor_us(Path(folder), 100, with_file=False) / 1000
+        return durable_floor_us(Path(folder), 50, with_file=False) / 1000
 
 
 class Deltas:
@@ -99,7 +103,8 @@ def window(count: int, rounds: int) -> Table:
         ("5 in flight", FIVE_IN_FLIGHT, 1),
     ):
         for delay_ms in DELAYS_MS:
-            records = count // share // (delay_ms // 20)
+            requests = count // share // (delay_ms // 20) // REQUEST_RECORDS
+            records = max(20, requests) * REQUEST_RECORDS
             rows.append([name, delay_ms, *_window(properties, delay_ms, records, rounds)])
     return Table(
         "s3-window",
@@ -115,7 +120,7 @@ def _window(properties: list[str], delay_ms: int, count: int, rounds: int) -> li
     rates, stub_rates, floors, request_bytes, puts = [], [], [], [], []
     for _ in range(rounds):
         with agent_on_s3(**all_ms(delay_ms)) as (agent, stub):
-            floors.append(stub.put_p50_ms(10, bytes(REQUEST_BYTES)) + commit_floor_ms())
+            floors.append(_floor_beside_client_ms(stub, properties, delay_ms, count))
             harness.create_topic(agent.bootstrap, "t", 1)
             since = Deltas(agent, stub)
             run = harness.load(
@@ -134,6 +139,27 @@ def _window(properties: list[str], delay_ms: int, count: int, rounds: int) -> li
     in_flight_mb = requests_in_flight * median(request_bytes) / 1e6
     limit = in_flight_mb / floor_ms * 1e3
     return [floor_ms, in_flight_mb, rate, limit, rate / limit, stub_rate, rate / stub_rate, median(puts)]
+
+
+def _floor_beside_client_ms(stub: S3Stub, properties: list[str], delay_ms: int, count: int) -> float:
+    """p50 of a bare PUT of one request and of a bare commit, on the agent's processor, while such a client runs.
+
+    For librdkafka is not a quiet neighbour: while an idempotent producer waits for an answer, it spins.
+    """
+    own = os.sched_getaffinity(0)
+    with stub_broker(delay_ms) as (_, address), ThreadPoolExecutor(1) as beside:
+        client = beside.submit(
+            harness.load, "produce", address, "t", 1, count, 1024, 0, *properties, cpu=CLIENT_CPU
+        )
+        time.sleep(0.5)
+        if len(own) > 1:
+            os.sched_setaffinity(0, {AGENT_CPU})
+        try:
+            floor_ms = stub.put_p50_ms(10, bytes(REQUEST_BYTES)) + commit_floor_ms()
+        finally:
+            os.sched_setaffinity(0, own)
+        client.result()
+    return floor_ms
 
 
 def middle_rate(run: dict[str, Any]) -> float:
