@@ -11,7 +11,8 @@ import pytest
 
 from tests.unit.groups.group_support import NO_DELAY, SESSION_MS, Driver
 from warp.errors import ErrorCode
-from warp.groups.model import CodeAnswer, Delete, Leaver
+from warp.groups.model import CodeAnswer, Delete, GroupSettings, Leaver
+from warp.groups.slots import CoordinatorLimits
 from warp.groups.transitions import (
     HEARTBEATS,
     REACTIONS,
@@ -220,5 +221,29 @@ def test_group_goes_on_after_a_takeover_where_the_table_says(found: Restored) ->
 )
 def test_docs_show_the_tables_as_they_are(name: str, made: str) -> None:
     text = DOCS.read_text(encoding="utf-8")
-    shown = text.split(f"<!-- {name}: begin -->\n")[1].split(f"\n<!-- {name}: end -->")[0]
-    assert shown == made
+    assert text.split(f"<!-- {name}: begin -->\n")[1].split(f"\n<!-- {name}: end -->")[0] == made
+
+
+def shown(name: str, value: int) -> str:
+    """A limit as the docs write it."""
+    return f"{value // 2**20} MiB" if "bytes" in name else f"{value:,}"
+
+
+def test_docs_name_every_limit_of_a_group() -> None:
+    rows = [line for line in DOCS.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    limits = {"groups of an agent": shown("", CoordinatorLimits().groups_max)} | {
+        words: shown(name, getattr(GroupSettings(), name))
+        for name, words in {
+            "members_max": "members of a group",
+            "pending_members_max": "member ids of a group",
+            "protocols_max": "protocols of a member",
+            "member_metadata_bytes_max": "metadata of a member",
+            "group_metadata_bytes_max": "metadata of a group",
+            "member_assignment_bytes_max": "assignment of a member",
+            "group_assignment_bytes_max": "assignments of a group",
+            "deferred_requests_max": "requests to a group",
+        }.items()
+    }
+    for words, limit in limits.items():
+        (row,) = [row for row in rows if row.startswith(f"| {words}")]
+        assert limit in row.split("|")[2], words
