@@ -264,7 +264,8 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_progress_is_rewritten_on_a_terminal_and_sparse_elsewhere() -> None:
+def test_progress_is_rewritten_on_a_terminal_and_sparse_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "70")
     for stream, expected in ((Terminal(), 7), (io.StringIO(), 2)):
         side = Side(2)
         progress = Progress(stream, side, None)
@@ -275,6 +276,7 @@ def test_progress_is_rewritten_on_a_terminal_and_sparse_elsewhere() -> None:
         progress.close()
         shown = stream.getvalue()
         assert shown.count("produced 20/s (0.02 MB/s) p50 2.50 ms p99 2.50 ms") == expected
+        assert all(len(line) <= 69 for line in re.split(r"[\r\n]+(?:\x1b\[2K)?", shown))
         assert shown.count("\n") == (1 if expected == 7 else expected)
         assert shown.count("\r") == (7 if expected == 7 else 0)
 

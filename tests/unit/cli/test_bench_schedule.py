@@ -103,7 +103,7 @@ def test_a_client_that_is_too_slow_is_seen_as_such() -> None:
     assert lag.queue_full_ns == 0
     assert lag.own.percentile_us(50) >= 400_000
     unsent, unsent_for_ns = sending.sender.unsent()
-    assert unsent == 4000 - len(sending.handed) > 1000
+    assert unsent == 4000 - len(sending.handed) > 500
     assert unsent_for_ns == 2 * NS_PER_S - len(sending.handed) * MS // 2
     assert sending.time.now_ns <= 2 * NS_PER_S + LAST_MOMENTS_NS + 2 * BURST * MS
 

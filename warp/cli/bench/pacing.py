@@ -12,7 +12,7 @@ TICK_S: Final = 0.0005
 SLEEP_S_MAX: Final = 0.05
 BURST: Final = 64
 """Records sent between two looks at what is due."""
-LAST_MOMENTS_NS: Final = NS_PER_S // 10
+LAST_MOMENTS_NS: Final = NS_PER_S
 """After the end so long is left for sending what was due before it."""
 QUEUE_FULL_WAIT_S: Final = 0.001
 

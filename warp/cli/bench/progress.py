@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Final, TextIO
 
 from warp.cli.bench.report import MB, milliseconds
@@ -43,6 +44,12 @@ class Progress:
             seconds = [(name, side.seconds[number, is_drain]) for name, side in self._sides]
             self._write(progress_line(number, seconds))
 
+    def say(self, line: str) -> None:
+        """Write a line that stays."""
+        self.close()
+        self._stream.write(f"{line}\n")
+        self._stream.flush()
+
     def close(self) -> None:
         """End the line that is rewritten."""
         if self._is_open:
@@ -51,7 +58,9 @@ class Progress:
             self._is_open = False
 
     def _write(self, line: str) -> None:
-        self._stream.write(f"\r\x1b[2K{line}" if self._is_terminal else f"{line}\n")
+        # A line that wraps could not be rewritten.
+        width = shutil.get_terminal_size().columns - 1
+        self._stream.write(f"\r\x1b[2K{line[:width]}" if self._is_terminal else f"{line}\n")
         self._stream.flush()
         self._is_open = self._is_terminal
 

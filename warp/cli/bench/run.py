@@ -25,6 +25,8 @@ START_DELAY_NS: Final = NS_PER_S // 4
 LISTEN_S: Final = 0.1
 GRACE_S: Final = 5.0
 """What workers may take longer than they were told before they count as hung."""
+WORKER_START_S: Final = 2.0
+"""What each worker process may take of a busy machine until it runs."""
 CONSUMER_CONFIG: Final = {
     "group.id": "warp-bench",
     "enable.auto.commit": False,
@@ -98,7 +100,7 @@ class _Run:
 
     def _wait_until_ready(self, crew: Crew) -> None:
         ready = 0
-        deadline = time.monotonic() + self._client.timeout_s + GRACE_S
+        deadline = time.monotonic() + self._client.timeout_s + GRACE_S + WORKER_START_S * len(self._tasks)
         while ready < len(self._tasks):
             if self._interrupt.is_set:
                 raise ClientError("interrupted before it began")
@@ -110,14 +112,17 @@ class _Run:
     def _work(self, crew: Crew) -> None:
         """Listen to the workers until the last has ended. Raises ClientError."""
         settings = self._settings
-        is_stopped = False
         until = None
         if settings.duration_s is not None:
             span_s = settings.warmup_s + settings.duration_s
             until = time.monotonic() + span_s + 3 * settings.drain_s + GRACE_S
         while not self._all_ended():
-            if self._interrupt.is_set and not is_stopped:
-                is_stopped = self._is_interrupted = True
+            if self._interrupt.is_set:
+                if self._is_interrupted:
+                    raise ClientError("interrupted again; the last answers were not waited for")
+                self._interrupt.is_set = False
+                self._is_interrupted = True
+                self._progress.say("waiting for the last answers; Ctrl-C gives them up")
                 crew.tell({"stop": True})
                 until = time.monotonic() + 3 * settings.drain_s + GRACE_S
             if until is not None and time.monotonic() > until:
