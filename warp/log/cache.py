@@ -1,9 +1,7 @@
 """Memory between readers and the object store, so that a chunk of an object is fetched once however many read it.
 
-Objects are cut at fixed places into chunks, keyed by object key and chunk number; the last chunk of an object is
-shorter. The first one is `chunk_bytes` long, the others twice that: segments are often a little longer than two of the
-first kind, and the little would cost a request of its own. A small cache has chunks of the first kind alone. A freshly
-flushed segment is entered whole, so consumers that keep up cause no request to the store at all.
+Objects are cut into aligned chunks, keyed by object key and chunk number; the last chunk of an object is shorter. A
+freshly flushed segment is entered whole, so consumers that keep up cause no request to the store at all.
 
 The bound holds for everything that the cache keeps alive: chunks at rest, chunks on their way in (their full size is
 set aside before the request starts), and chunks that some reader is about to copy from, which are not evicted. A view
@@ -24,10 +22,11 @@ from warp.errors import ObjectStoreError, ShortObject
 from warp.log.race import HedgedRequests, HedgeNote
 from warp.objectstore.base import Buffer, ObjectStore
 
-CHUNK_BYTES = 4 * 2**20
-
+CHUNK_BYTES = 8 * 2**20
+"""Twice what a GET is worth: a segment a little longer than that would cost a request for the little."""
+SMALL_CHUNK_BYTES = 4 * 2**20
 _LARGE_CHUNKS_MIN = 8
-"""Chunks are larger behind the first one if so many of them fit into the cache."""
+"""In caches that hold fewer of the large chunks, chunks are small: as many may have to be on their way at a time."""
 
 _PART_BYTES = 240
 """What one piece of an image costs beside its bytes: a view, its end, two references."""
@@ -121,20 +120,18 @@ class ChunkCache:
         store: ObjectStore,
         *,
         bytes_max: int,
-        chunk_bytes: int = CHUNK_BYTES,
+        chunk_bytes: int | None = None,
         hedges: HedgedRequests | None = None,
     ) -> None:
+        if chunk_bytes is None:
+            chunk_bytes = CHUNK_BYTES if bytes_max >= _LARGE_CHUNKS_MIN * CHUNK_BYTES else SMALL_CHUNK_BYTES
         if not 0 < chunk_bytes <= bytes_max:
             raise ValueError(f"a cache of {bytes_max} bytes can't hold a chunk of {chunk_bytes} bytes")
         self.bytes_max = bytes_max
         self.chunk_bytes = chunk_bytes
-        self.later_chunk_bytes = chunk_bytes
-        """Of each chunk behind the first one of an object."""
-        if bytes_max >= _LARGE_CHUNKS_MIN * 2 * chunk_bytes:
-            self.later_chunk_bytes = 2 * chunk_bytes
         self.hedges = hedges
         # Room for a load remains in any case: those who hold may themselves be waiting for one.
-        self._held_bytes_max = min(bytes_max // 2, bytes_max - self.later_chunk_bytes)
+        self._held_bytes_max = min(bytes_max // 2, bytes_max - self.chunk_bytes)
         self.used_bytes = 0
         """Bytes at rest and on their way in."""
         self.hit_bytes = 0
@@ -184,7 +181,7 @@ class ChunkCache:
         image = self._entries.get((key, _WHOLE))
         if isinstance(image, _Image) and position < image.size_bytes:
             return image.part_from(position)[:size_max]
-        index, start = self._place(position)
+        index, start = divmod(position, self.chunk_bytes)
         chunk = self._entries.get((key, index))
         if isinstance(chunk, memoryview) and start < len(chunk):
             return chunk[start : start + size_max]
@@ -228,7 +225,7 @@ class ChunkCache:
         """
         parts: list[Buffer] = []
         for index, start, end in self._pieces(position, size):
-            found = self.views(key, self._begin(index) + start, end - start)
+            found = self.views(key, index * self.chunk_bytes + start, end - start)
             if found is not None:
                 parts.extend(bytes(view) for view in found)
             else:
@@ -244,7 +241,7 @@ class ChunkCache:
             chunk_id = (key, index)
             if chunk_id in self._entries or chunk_id in self._loads:
                 continue
-            if (len(self._loads) + 2) * self.later_chunk_bytes > self.bytes_max:
+            if (len(self._loads) + 2) * self.chunk_bytes > self.bytes_max:
                 break
             self._start_load(chunk_id)
             started += 1
@@ -288,25 +285,10 @@ class ChunkCache:
         """The chunks that a range touches: number, start and end within the chunk."""
         end = position + size
         while position < end:
-            index, start = self._place(position)
-            stop = min(self._size(index), start + end - position)
+            index, start = divmod(position, self.chunk_bytes)
+            stop = min(self.chunk_bytes, start + end - position)
             yield index, start, stop
             position += stop - start
-
-    def _place(self, position: int) -> tuple[int, int]:
-        """The chunk that holds a byte of an object, and the byte's place in it."""
-        if position < self.chunk_bytes:
-            return 0, position
-        index, start = divmod(position - self.chunk_bytes, self.later_chunk_bytes)
-        return index + 1, start
-
-    def _begin(self, index: int) -> int:
-        """Where a chunk begins in its object."""
-        return 0 if index == 0 else self.chunk_bytes + (index - 1) * self.later_chunk_bytes
-
-    def _size(self, index: int) -> int:
-        """The size of a chunk that is not cut short by the end of its object."""
-        return self.chunk_bytes if index == 0 else self.later_chunk_bytes
 
     async def _read_loaded(self, chunk_id: ChunkId, start: int, end: int, note: LoadNote | None) -> bytes:
         load = self._loads.get(chunk_id) or self._start_load(chunk_id)
@@ -346,8 +328,8 @@ class ChunkCache:
         """Set the memory aside, fetch the chunk, enter it."""
         reserved = 0
         try:
-            await self._reserve(self._size(chunk_id[1]))
-            reserved = self._size(chunk_id[1])
+            await self._reserve(self.chunk_bytes)
+            reserved = self.chunk_bytes
             self.loads += 1
             load.data = await self._get_hedged(chunk_id, load.note)
             self.loaded_bytes += len(load.data)
@@ -367,7 +349,7 @@ class ChunkCache:
         """The chunk's bytes, asked for a second time when they are slow to come, if there is room for them twice."""
         if self.hedges is None:
             return await self._get(chunk_id)
-        size_bytes = self._size(chunk_id[1])
+        size_bytes = self.chunk_bytes
 
         def take_room() -> bool:
             if self._waiting_for_space or not self._make_room(size_bytes):
@@ -386,9 +368,9 @@ class ChunkCache:
     async def _get(self, chunk_id: ChunkId) -> Buffer:
         """The chunk's bytes: fewer than a chunk when the object ends inside it."""
         key, index = chunk_id
-        start = self._begin(index)
+        start = index * self.chunk_bytes
         try:
-            return await self._store.get(key, start, self._size(index))
+            return await self._store.get(key, start, self.chunk_bytes)
         except ShortObject as error:
             if error.data is not None:
                 return error.data
@@ -396,7 +378,7 @@ class ChunkCache:
         size = (await self._store.head(key)).size_bytes
         if size <= start:
             raise ShortObject(f"{key}: wanted bytes from {start} on, it has {size}")
-        return await self._store.get(key, start, min(self._size(index), size - start))
+        return await self._store.get(key, start, min(self.chunk_bytes, size - start))
 
     async def _reserve(self, size: int) -> None:
         """Set memory aside, in order of asking; waits while all of it is in use."""

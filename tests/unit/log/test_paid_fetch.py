@@ -15,7 +15,7 @@ from tests.unit.log.read_support import LOG, OTHER, PlainLogs, PlainStore
 from warp.errors import ObjectNotFound, ObjectStoreError, ShortObject
 from warp.ids import IdSource, LogId
 from warp.log.answer import FetchPartitionQuery
-from warp.log.cache import CHUNK_BYTES, ChunkCache
+from warp.log.cache import ChunkCache
 from warp.log.fetch import FetchService
 from warp.log.flush import Flusher
 from warp.log.hedge import HedgeLimits
@@ -88,42 +88,16 @@ def test_catching_up_takes_a_get_per_four_mib(batches_bytes: list[int], fetched_
         service = service_of(SimClock(loop), logs, store)
         size_bytes = await read_all(service, [LOG, OTHER], ends, fetched_bytes)
         assert size_bytes >= 3 * sum(batches_bytes)
-        assert store.gets <= 1.05 * size_bytes / CHUNK_BYTES
+        assert store.gets <= 1.05 * size_bytes / (4 * MIB)
         await service.close()
 
     run_sim(main)
 
 
-def test_a_small_cache_keeps_to_small_chunks() -> None:
-    class Store:
-        requests_are_free = True
-
-    small = ChunkCache(Store(), bytes_max=16 * MIB)  # type: ignore[arg-type]
-    large = ChunkCache(Store(), bytes_max=64 * MIB)  # type: ignore[arg-type]
-    assert (small.chunk_bytes, small.later_chunk_bytes) == (4 * MIB, 4 * MIB)
-    assert (large.chunk_bytes, large.later_chunk_bytes) == (4 * MIB, 8 * MIB)
-
-
-def test_every_range_is_found_though_the_first_chunk_is_smaller() -> None:
-    async def main(loop: SimLoop) -> None:
-        data = random.Random(1).randbytes(1_000)
-        store = PlainStore()
-        store.objects["a"] = data
-        for position in range(0, 1_000, 37):
-            cache = ChunkCache(store, bytes_max=3_200, chunk_bytes=200)  # type: ignore[arg-type]
-            for size in (1, 199, 200, 201, 400, 401, 1_000):
-                if position + size <= 1_000:
-                    parts = await cache.read("a", position, size)
-                    assert b"".join(parts) == data[position : position + size]
-                    views = cache.views("a", position, size)
-                    assert views is not None
-                    assert b"".join(views) == data[position : position + size]
-                    view = cache.view_at("a", position, size)
-                    assert view is not None
-                    assert data[position:].startswith(bytes(view))
-            assert cache.used_bytes <= 1_000
-
-    run_sim(main)
+@pytest.mark.parametrize(("cache_bytes", "chunk_bytes"), [(16, 4), (63, 4), (64, 8), (1024, 8)])
+def test_a_small_cache_keeps_to_small_chunks(cache_bytes: int, chunk_bytes: int) -> None:
+    cache = ChunkCache(PlainStore(), bytes_max=cache_bytes * MIB)  # type: ignore[arg-type]
+    assert cache.chunk_bytes == chunk_bytes * MIB
 
 
 class CountingStore(MemoryStore):
