@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from warp.clock import Clock
     from warp.cluster.catalogue import CatalogueService
     from warp.cluster.producer_ids import ProducerIds
+    from warp.groups.coordinator import GroupCoordinator
     from warp.ids import BrokerId
     from warp.log.fetch import FetchService
+    from warp.log.memory import MemoryBudget
     from warp.log.offsets import OffsetService
     from warp.log.produce import ProduceService
     from warp.protocol.messages.api_versions import ApiVersion
@@ -65,6 +67,9 @@ class Services:
     fetch: FetchService
     offsets: OffsetService
     producer_ids: ProducerIds
+    groups: GroupCoordinator = None  # type: ignore[assignment]  # until the agent builds one
+    answer_memory: MemoryBudget = None  # type: ignore[assignment]
+    """What large answers are charged to until they are written."""
     settings: HandlerSettings = field(default_factory=HandlerSettings)
 
 
@@ -112,17 +117,24 @@ class Later:
     """An answer that follows when `outcome` is there: `build` makes the response of its result.
 
     A handler returns it when all that is left of the request is waiting, so that no task has to do it. When the request
-    gets no response whatever comes (`is_answered` is False), the answers to later ones don't wait for it.
+    gets no response whatever comes (`is_answered` is False), the answers to later ones don't wait for it. When the
+    client is gone and the wait was for its sake alone (`ends_with_client`), the outcome is cancelled.
     """
 
-    __slots__ = ("build", "is_answered", "outcome")
+    __slots__ = ("build", "ends_with_client", "is_answered", "outcome")
 
     def __init__(
-        self, outcome: asyncio.Future[Any], build: Callable[[Any], Any], *, is_answered: bool = True
+        self,
+        outcome: asyncio.Future[Any],
+        build: Callable[[Any], Any],
+        *,
+        is_answered: bool = True,
+        ends_with_client: bool = False,
     ) -> None:
         self.outcome = outcome
         self.build = build
         self.is_answered = is_answered
+        self.ends_with_client = ends_with_client
 
 
 class NoAnswer:

@@ -19,14 +19,16 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from warp.errors import ErrorCode, KafkaError, ProtocolError
-from warp.handlers.context import Client, Endpoint, Held, Later, NoAnswer
+from warp.handlers.context import Client, Held, Later, NoAnswer
 from warp.handlers.table import Order
 from warp.protocol import DecodeError, FrameSplitter
 from warp.server.dispatch import OUTCOME_DROPPED
 from warp.server.exchange import Exchange
+from warp.server.peer import peer_text
 from warp.server.unsent import UnsentMemory
 
 if TYPE_CHECKING:
+    from warp.handlers.context import Endpoint
     from warp.protocol import Buffer
     from warp.server.pool import ConnectionPool
 
@@ -38,7 +40,6 @@ REQUEST_BYTES = 2_048
 
 _QUIETLY = ""
 """As the reason for closing: nobody is at fault, nothing is logged."""
-
 
 # Reasons not to read from the peer, as bits: plain integers, because they are looked at several times per request.
 HOLD_REQUESTS: Final = 1
@@ -95,7 +96,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
         """Begin, or end at once when there are too many connections."""
         # uvloop's transports are none of asyncio's classes.
         self._transport = transport = cast("asyncio.Transport", transport)
-        self._client.address = _peer_text(transport)
+        self._client.address = peer_text(transport)
         self._heard_s = self._clock.monotonic()
         if self._pool.admit(self):
             transport.set_write_buffer_limits(high=self._limits.write_buffer_bytes)
@@ -119,7 +120,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         """The peer sends nothing more; what it has sent is still answered, but nobody waits for data on its behalf."""
         self._end()
-        self._give_up_fetches()
+        self._give_up_waiting()
         return not self._is_closed
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -127,7 +128,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
         self._is_ending = self._is_lost = self._is_closed = True
         self._stop_reading(HOLD_END)
         self._drop_frames(keep_staged=True)
-        self._give_up_fetches()
+        self._give_up_waiting()
         self._written()
         self._go_on()
 
@@ -230,14 +231,12 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
     def _start_waiting(self) -> None:
         """Start requests in the order of their arrival, as far as those before them let them."""
         while self._frames and self._holder is None and (self._is_lost or not self._hold & HOLD_ANSWERS):
-            if self._fetches_running >= self._limits.fetches_running_max and self._is_fetch(self._frames[0]):
+            is_full = self._fetches_running >= self._limits.fetches_running_max
+            if is_full and self._dispatcher.order(self._frames[0]) is Order.CONCURRENT:
                 break
             self._start(self._frames.popleft())
         if self._exchanges and self._exchanges[0].answered:
             self._write_answers()
-
-    def _is_fetch(self, frame: Buffer) -> bool:
-        return self._dispatcher.order(frame) is Order.CONCURRENT
 
     def _start(self, frame: Buffer) -> None:
         try:
@@ -267,8 +266,14 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
             self._holder = exchange
         exchange.task = asyncio.get_running_loop().create_task(coroutine)
         exchange.task.add_done_callback(lambda task: self._ran(exchange, task))
-        if exchange.order is Order.CONCURRENT and not self._peer_waits:
-            exchange.task.cancel()
+        if exchange.order is Order.CONCURRENT:
+            self._wait_for_peer(exchange, exchange.task)
+
+    def _wait_for_peer(self, exchange: Exchange, outcome: asyncio.Future[Any]) -> None:
+        """Remember what to give up when the peer is gone; or give it up, for it is gone."""
+        exchange.for_peer = outcome
+        if not self._peer_waits:
+            outcome.cancel()
 
     def _ran(self, exchange: Exchange, task: asyncio.Task[Any]) -> None:
         """A handler's task is done."""
@@ -299,6 +304,8 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
             self._exchanges.pop()
             self._unanswerable[exchange] = None
         later.outcome.add_done_callback(lambda outcome: self._concluded(exchange, later))
+        if later.ends_with_client:
+            self._wait_for_peer(exchange, later.outcome)
 
     def _concluded(self, exchange: Exchange, later: Later) -> None:
         """What an answer waited for has happened."""
@@ -306,7 +313,8 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
             self._holder = None
         result: Any
         if later.outcome.cancelled():
-            result = NoAnswer(close="what became of its records is not known")
+            is_given_up = later.ends_with_client and self._is_ending
+            result = NoAnswer(close=_QUIETLY if is_given_up else "what became of it is not known")
         else:
             result = self._dispatcher.guarded(exchange.call, lambda: later.build(later.outcome.result()))
         if later.is_answered:
@@ -441,12 +449,12 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
         self._unsent_since_s = self._clock.monotonic()
         self._transport.close()
 
-    def _give_up_fetches(self) -> None:
-        """Nobody is there to take what Fetches would bring."""
+    def _give_up_waiting(self) -> None:
+        """Nobody is there to take what Fetches would bring, or to be in a group."""
         self._peer_waits = False
         for exchange in self._exchanges:
-            if exchange.task is not None and exchange.order is Order.CONCURRENT:
-                exchange.task.cancel()
+            if exchange.for_peer is not None:
+                exchange.for_peer.cancel()
 
     def _check_partial_frame(self, now_s: float, silent_ms: float) -> None:
         """Close on a peer that holds memory for a frame that does not come."""
@@ -489,9 +497,3 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
             self._reservation.cancel()
         self._pool.memory.release(self.reserved_bytes)
         self.close()
-
-
-def _peer_text(transport: asyncio.Transport) -> str:
-    """HOST:PORT of the other side."""
-    peer = transport.get_extra_info("peername")
-    return str(Endpoint(peer[0], peer[1])) if isinstance(peer, tuple) and len(peer) >= 2 else "a local peer"

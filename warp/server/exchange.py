@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Exchange:
     """One request that has been started, and what becomes of it."""
 
-    __slots__ = ("answered", "call", "closes", "order", "parts", "release", "size_bytes", "task")
+    __slots__ = ("answered", "call", "closes", "for_peer", "order", "parts", "release", "size_bytes", "task")
 
     def __init__(self, call: Call, size_bytes: int) -> None:
         self.call = call
@@ -23,6 +23,8 @@ class Exchange:
         self.size_bytes = size_bytes
         """Memory that is charged for its frame until it is answered."""
         self.task: asyncio.Task[Any] | None = None
+        self.for_peer: asyncio.Future[Any] | None = None
+        """What is waited for only as long as the peer is there."""
         self.answered = False
         self.parts: Sequence[Buffer] = ()
         self.release: Callable[[], None] | None = None
