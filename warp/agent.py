@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from warp import __version__
 from warp._blocks import set_free_bytes_max
+from warp.agent_groups import Groups, build_groups
 from warp.agent_metrics import (
     FlushMetrics,
     MeasuredMetadataStore,
@@ -22,6 +23,7 @@ from warp.agent_metrics import (
     read_log,
     read_server,
 )
+from warp.agent_settings import broker_settings
 from warp.clock import Clock
 from warp.cluster.catalogue import CatalogueService
 from warp.cluster.producer_ids import ProducerIds
@@ -134,6 +136,7 @@ class Agent:
         self._locks: list[DirectoryLock] = []
         self._catalogue: CatalogueService | None = None
         self._log: Log | None = None
+        self._groups: Groups | None = None
         self._server: Server | None = None
         self._http: HttpServer | None = None
         self.readiness = Readiness({"metadata": metadata.check, "object store": object_store.check}, clock)
@@ -159,6 +162,12 @@ class Agent:
         return self._catalogue
 
     @property
+    def groups(self) -> Groups:
+        """The services of consumer groups. Valid after `start`."""
+        assert self._groups is not None, "the agent has not been started"
+        return self._groups
+
+    @property
     def http_address(self) -> Address | None:
         """Where HTTP is served, None when it is off. Valid after `start`."""
         return self._http.bound if self._http is not None else None
@@ -174,7 +183,11 @@ class Agent:
             self._catalogue = self._build_catalogue()
             await self._catalogue.refresh()
             self._log = self._build_log()
-            self._server = self._build_server(self._catalogue, self._log)
+            self._groups = build_groups(
+                self.config, self._metadata, self.clock, self._ids, self.broker_id, self.metrics
+            )
+            await self._groups.coordinator.open()
+            self._server = self._build_server(self._catalogue, self._log, self._groups)
             if listen:
                 await self._server.start()
                 await self._start_http()
@@ -193,11 +206,16 @@ class Agent:
         deadline = self.clock.monotonic() + timeout_s
         if self._log is not None:
             self._log.fetch.stop_waiting()
+        if self._groups is not None:
+            self._groups.coordinator.stop_waiting()
         if self._server is not None:
             finished = await self._server.drain(0.7 * timeout_s)
         if self._log is not None:
             left_s = max(0.1, 0.9 * (deadline - self.clock.monotonic()))
             finished = await self._log.flusher.drain(left_s) and finished
+        if self._groups is not None:
+            left_s = max(0.1, 0.9 * (deadline - self.clock.monotonic()))
+            finished = await self._groups.coordinator.drain(left_s) and finished
         await self.close()
         return finished
 
@@ -211,6 +229,8 @@ class Agent:
             await self._http.stop(HTTP_STOP_S)
         if self._log is not None:
             await self._log.close()
+        if self._groups is not None:
+            await self._groups.coordinator.close()
         if self._metadata_is_open:
             self._metadata_is_open = False
             await self._metadata.close()
@@ -244,30 +264,9 @@ class Agent:
             self._metadata,
             self.clock,
             self._ids,
-            broker=self._broker_settings(),
+            broker=broker_settings(self.config, self.broker_id),
             broker_ids=lambda: [self.broker_id],
         )
-
-    def _broker_settings(self) -> dict[str, str]:
-        """This agent's settings by Kafka's names: defaults of topics, and what DescribeConfigs shows."""
-        config = self.config
-        settings = {
-            "advertised.listeners": ",".join(
-                f"PLAINTEXT://{address}" for address in config.advertise or config.listen
-            ),
-            "auto.create.topics.enable": str(config.auto_create_topics).lower(),
-            "broker.id": str(self.broker_id),
-            "connections.max.idle.ms": str(config.connection_idle_ms),
-            "listeners": ",".join(f"PLAINTEXT://{address}" for address in config.listen),
-            "max.connections": str(config.connections_max),
-            "message.max.bytes": str(config.message_bytes_max),
-            "node.id": str(self.broker_id),
-            "num.partitions": str(config.num_partitions),
-            "socket.request.max.bytes": str(config.request_bytes_max),
-        }
-        if config.zone is not None:
-            settings["broker.rack"] = config.zone
-        return settings
 
     def _build_log(self) -> Log:
         config = self.config
@@ -323,7 +322,7 @@ class Agent:
         )
         return parts
 
-    def _build_server(self, catalogue: CatalogueService, parts: Log) -> Server:
+    def _build_server(self, catalogue: CatalogueService, parts: Log, groups: Groups) -> Server:
         config = self.config
         services = Services(
             cluster_id=self.cluster_id,
@@ -335,6 +334,8 @@ class Agent:
             fetch=parts.fetch,
             offsets=parts.offsets,
             producer_ids=ProducerIds(self._metadata),
+            groups=groups.coordinator,
+            answer_memory=parts.fetch_memory,
             settings=HandlerSettings(auto_create_topics=config.auto_create_topics),
         )
         limits = ServerLimits(
@@ -357,7 +358,7 @@ class Agent:
         if self.config.http is None:
             return
         face = AgentFace(
-            self.status, self.readiness.reasons, self.metrics.render, self.trace, self.object_store_facts
+            self.status, self.readiness.reasons, self.render_metrics, self.trace, self.object_store_facts
         )
         http = HttpServer(self.config.http, App(face))
         await http.start()
@@ -366,6 +367,11 @@ class Agent:
     def status(self) -> dict[str, object]:
         """The fields of /v1/status."""
         return {"version": __version__, "cluster_id": self.cluster_id, "broker_id": self.broker_id}
+
+    async def render_metrics(self) -> bytes:
+        """What /metrics answers."""
+        await self.groups.lags.refresh()
+        return self.metrics.render()
 
     def trace(self) -> dict[str, object]:
         """The fields of /v1/trace/last. Valid after `start`."""

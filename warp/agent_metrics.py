@@ -7,6 +7,8 @@ from time import perf_counter
 from typing import Any, Final, TypeVar
 
 from warp.clock import Clock
+from warp.groups.observer import GroupObserver
+from warp.groups.rebalance import EVENTS
 from warp.ids import IdSource
 from warp.log.cache import ChunkCache
 from warp.log.fetch import FetchService
@@ -24,9 +26,11 @@ from warp.server.listener import Server
 T = TypeVar("T")
 
 METADATA_OPERATIONS: Final = (
-    "allocate_producer_ids", "catalogue", "catalogue_changes", "check", "claim_key", "commit", "create_partitions",
-    "create_topics", "delete_records", "delete_topics", "extent_of_max_timestamp", "extents_for_time", "log_states",
-    "read_extents", "register_agent", "set_topic_configs",
+    "allocate_producer_ids", "catalogue", "catalogue_changes", "check", "claim_key", "commit", "commit_offsets",
+    "create_partitions", "create_topics", "delete_groups", "delete_groups_without_offsets", "delete_offsets",
+    "delete_records", "delete_topics", "expire_offsets", "extent_of_max_timestamp", "extents_for_time",
+    "fetch_offsets", "load_groups", "log_states", "offset_lags", "read_extents", "register_agent",
+    "remove_orphan_offsets", "save_groups", "set_topic_configs", "take_leases",
 )  # fmt: skip
 
 
@@ -135,6 +139,28 @@ class FlushMetrics(FlushObserver):
     def validated(self, seconds: float) -> None:
         """See FlushObserver."""
         self._metrics.flush_seconds.observe(seconds, "validate")
+
+
+class GroupMetrics(GroupObserver):
+    """Turns what the coordinator of groups tells into metrics."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        for event in EVENTS:
+            metrics.group_events.add(0, _label(event))
+
+    def noted(self, event: str) -> None:
+        """See GroupObserver."""
+        self._metrics.group_events.add(1, _label(event))
+
+    def committed(self, offsets: int, seconds: float) -> None:
+        """See GroupObserver."""
+        self._metrics.offsets_committed.add(offsets)
+        self._metrics.offset_commit_seconds.observe(seconds)
+
+
+def _label(words: str) -> str:
+    return words.replace(" ", "_")
 
 
 def _read_hedges(hedges: HedgedRequests | None, started: Reading, won: Reading, denied: Reading) -> None:

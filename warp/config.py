@@ -52,6 +52,12 @@ class AgentConfig:
     auto_create_topics: bool
     num_partitions: int
     message_bytes_max: int
+    group_session_min_ms: int
+    group_session_max_ms: int
+    group_rebalance_delay_ms: int
+    group_members_max: int
+    group_lag_series_max: int
+    offsets_retention_ms: int
     free_space_reserve_bytes: int
     log_level: str
     log_format: str
@@ -202,6 +208,36 @@ OPTIONS: Final = (
         "message-bytes-max", "message_bytes_max", kinds.SIZE, "1048588B",
         "Largest record batch that is accepted, for topics that do not set max.message.bytes.",
         minimum=1024, maximum=2**31 - 1,
+    ),
+    Option(
+        "group-session-min", "group_session_min_ms", kinds.DURATION, "6s",
+        "Shortest session timeout that a member of a consumer group may ask for.",
+        minimum=1, maximum=3_600_000,
+    ),
+    Option(
+        "group-session-max", "group_session_max_ms", kinds.DURATION, "30m",
+        "Longest session timeout that a member of a consumer group may ask for.",
+        minimum=1, maximum=86_400_000,
+    ),
+    Option(
+        "group-rebalance-delay", "group_rebalance_delay_ms", kinds.DURATION, "3s",
+        "How long the first member of an empty consumer group waits for others before it is given its partitions.",
+        minimum=0, maximum=300_000,
+    ),
+    Option(
+        "group-members-max", "group_members_max", kinds.COUNT, "10000",
+        "Members of one consumer group.",
+        minimum=1, maximum=100_000,
+    ),
+    Option(
+        "group-lag-series", "group_lag_series_max", kinds.COUNT, "1000",
+        "Lags of consumer groups, one for each partition of each group, that /metrics shows; 0 for none.",
+        minimum=0, maximum=1_000_000,
+    ),
+    Option(
+        "offsets-retention", "offsets_retention_ms", kinds.DURATION, "7d",
+        "How long committed offsets are kept after their consumer group has become empty.",
+        minimum=60_000, maximum=3650 * 86_400_000,
     ),
     Option(
         "free-space-reserve", "free_space_reserve_bytes", kinds.SIZE, "256MiB",
@@ -391,6 +427,12 @@ def _check_together(config: AgentConfig) -> None:
         raise UsageError(
             "--object-store and --metadata have to be both in memory or both lasting: "
             "after a restart one would speak of what the other has lost"
+        )
+    if config.group_session_min_ms > config.group_session_max_ms:
+        show = kinds.DURATION.show
+        raise UsageError(
+            f"--group-session-min ({show(config.group_session_min_ms)}) is above "
+            f"--group-session-max ({show(config.group_session_max_ms)})"
         )
     _check_order(
         "--message-bytes-max", config.message_bytes_max, "--request-bytes-max", config.request_bytes_max

@@ -2,7 +2,8 @@
 
 Recording is a dictionary update or a bisection on the loop's own thread, with no locks: it happens for every request.
 The rendering, with its locks and text, happens when somebody asks. Labels only ever take values out of closed lists
-(APIs, error codes, phases, operations), never names that clients choose, so the number of series is bounded.
+(APIs, error codes, phases, operations), so the number of series is bounded. The one metric with names that clients
+choose, the lag of groups, has a bound of its own.
 
 One `Metrics` per agent; every metric is an attribute of it, so that what exists can be read in one place.
 """
@@ -10,7 +11,7 @@ One `Metrics` per agent; every metric is an attribute of it, so that what exists
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -126,7 +127,29 @@ class Reading:
         return family(self.name, self.help, value=self.read())
 
 
-Instrument = Counter | Histogram | Reading
+class Readings:
+    """Numbers that somebody else keeps, one per combination of label values, read when Prometheus asks: a gauge.
+
+    Until `read` is set, they are not shown. Whoever sets it bounds how many there are.
+    """
+
+    def __init__(self, name: str, help_text: str, labels: Sequence[str]) -> None:
+        self.name = name
+        self.help = help_text
+        self.labels = tuple(labels)
+        self.read: Callable[[], Iterable[tuple[Sequence[str], float]]] | None = None
+
+    def collect(self) -> Metric | None:
+        """What Prometheus is shown; None when nobody keeps the numbers."""
+        if self.read is None:
+            return None
+        family = GaugeMetricFamily(self.name, self.help, labels=self.labels)
+        for label_values, value in self.read():
+            family.add_metric(label_values, value)
+        return family
+
+
+Instrument = Counter | Histogram | Reading | Readings
 
 
 class Metrics:
@@ -136,6 +159,7 @@ class Metrics:
         self.registry = registry if registry is not None else CollectorRegistry()
         self._make_server_metrics()
         self._make_log_metrics()
+        self._make_group_metrics()
         self._make_store_metrics()
         self._make_process_metrics()
         self.registry.register(self)
@@ -225,6 +249,25 @@ class Metrics:
             "warp_tail_extents", "Recent extents remembered for consumers that keep up"
         )
 
+    def _make_group_metrics(self) -> None:
+        self.groups = Readings("warp_groups", "Consumer groups, by state", ["state"])
+        self.group_members = Reading("warp_group_members", "Members of all consumer groups")
+        self.group_events = Counter(
+            "warp_group_events_total",
+            "What happened to groups: rebalances, generations, members that came and went, by kind",
+            ["event"],
+        )
+        self.group_lag = Readings(
+            "warp_group_lag",
+            "Records between a group's committed offset and the end of the partition; "
+            "at most --group-lag-series of them",
+            ["group", "topic", "partition"],
+        )
+        self.offset_commit_seconds = Histogram(
+            "warp_offset_commit_seconds", "From a request to commit offsets to its answer"
+        )
+        self.offsets_committed = Counter("warp_offsets_committed_total", "Offsets committed")
+
     def _make_store_metrics(self) -> None:
         self.object_store_seconds = Histogram(
             "warp_object_store_seconds", "Time of object store requests, failed ones included", ["operation"]
@@ -264,7 +307,7 @@ class Metrics:
 
     def instruments(self) -> list[Instrument]:
         """Every metric, in the order of their definition."""
-        return [value for value in vars(self).values() if isinstance(value, (Counter, Histogram, Reading))]
+        return [value for value in vars(self).values() if isinstance(value, Instrument)]
 
     def count_request(self, api: str, version: int, seconds: float, outcome: str) -> None:
         """The server's request observer."""

@@ -236,7 +236,9 @@ def test_every_default_is_valid_and_has_the_type_of_its_field() -> None:
 
 
 def test_numbers_have_limits_and_a_unit_in_their_name() -> None:
-    counts = ("connections_max", "flush_uploads_max", "num_partitions")
+    counts = (
+        "connections_max", "flush_uploads_max", "group_lag_series_max", "group_members_max", "num_partitions",
+    )  # fmt: skip
     for option in OPTIONS:
         if isinstance(getattr(config_of(), option.field), int) and option.field != "auto_create_topics":
             assert option.maximum is not None, option.name

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from warp.metrics import SECONDS_BOUNDS, Counter, Distribution, Histogram, Metrics, Reading
+from warp.metrics import SECONDS_BOUNDS, Counter, Distribution, Histogram, Metrics, Reading, Readings
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
 
@@ -83,7 +83,7 @@ def test_names_are_prometheus_names_with_their_unit() -> None:
         assert "\n" not in instrument.help
 
 
-def kind_of(instrument: Counter | Histogram | Reading) -> str:
+def kind_of(instrument: Counter | Histogram | Reading | Readings) -> str:
     if isinstance(instrument, Histogram):
         return "histogram"
     return "counter" if instrument.name.endswith("_total") else "gauge"

@@ -43,6 +43,19 @@ _OWN: tuple[ConfigDefinition, ...] = (
     ),
     _broker_config("delete.topic.enable", ConfigType.BOOLEAN, "true", "Whether topics can be deleted."),
     _broker_config("fetch.max.bytes", ConfigType.INT, "57671680", "The most that one Fetch returns."),
+    _broker_config(
+        "group.initial.rebalance.delay.ms", ConfigType.INT, "3000",
+        "How long the first member of an empty consumer group waits for others.",
+    ),
+    _broker_config(
+        "group.max.session.timeout.ms", ConfigType.INT, "1800000",
+        "Longest session timeout that a member of a consumer group may ask for.",
+    ),
+    _broker_config("group.max.size", ConfigType.INT, "10000", "Members of one consumer group."),
+    _broker_config(
+        "group.min.session.timeout.ms", ConfigType.INT, "6000",
+        "Shortest session timeout that a member of a consumer group may ask for.",
+    ),
     _broker_config("listeners", ConfigType.LIST, "", "Addresses that this agent listens on."),
     _broker_config("log.dirs", ConfigType.STRING, "/", "Record data is in the object store; one made-up directory."),
     _broker_config(
@@ -51,6 +64,21 @@ _OWN: tuple[ConfigDefinition, ...] = (
     _broker_config("node.id", ConfigType.INT, "-1", "This agent's number."),
     _broker_config(
         "num.partitions", ConfigType.INT, "1", "Partitions of a new topic whose creator does not say how many."
+    ),
+    _broker_config(
+        "offset.metadata.max.bytes", ConfigType.INT, "4096", "Characters of metadata beside a committed offset."
+    ),
+    _broker_config(
+        "offsets.commit.timeout.ms", ConfigType.INT, "5000",
+        "How long a commit of offsets may wait for the metadata store.",
+    ),
+    _broker_config(
+        "offsets.retention.check.interval.ms", ConfigType.LONG, "600000",
+        "How often offsets are looked for that have had their time.",
+    ),
+    _broker_config(
+        "offsets.retention.minutes", ConfigType.INT, "10080",
+        "How long committed offsets are kept after their consumer group has become empty.",
     ),
     _broker_config("process.roles", ConfigType.LIST, "broker,controller", "Every agent is both."),
     _broker_config(

@@ -38,6 +38,7 @@ from warp.groups.observer import GroupObserver
 from warp.groups.offsets import OffsetCommitter, OffsetLimits
 from warp.groups.runner import GroupRunner
 from warp.groups.slots import CoordinatorLimits, GroupStore, Tenure
+from warp.groups.upkeep import GroupUpkeep, UpkeepSettings
 from warp.ids import BrokerId, IdSource
 from warp.metadata.group_model import LeaseLost, OffsetQuery, OffsetRow
 
@@ -62,6 +63,7 @@ class GroupCoordinator:
         settings: GroupSettings | None = None,
         limits: CoordinatorLimits | None = None,
         offset_limits: OffsetLimits | None = None,
+        upkeep: UpkeepSettings | None = None,
         observer: GroupObserver | None = None,
     ) -> None:
         self._store = store
@@ -79,11 +81,14 @@ class GroupCoordinator:
         )
         self._committer = OffsetCommitter(store, clock, offset_limits)
         self._offsets = GroupOffsets(store, self._committer, self._runner.commits_settled)
+        self.upkeep = GroupUpkeep(store, clock, self._runner, upkeep or UpkeepSettings())
+        """Removes what has had its time; begins with `open`."""
         self._store_is_away = False
 
     async def open(self) -> None:
         """Take the leases of all slots and begin to load their groups. Raises MetadataError."""
         await self._runner.keeper.open()
+        self.upkeep.start()
 
     def stop_waiting(self) -> None:
         """Send everybody away with NOT_COORDINATOR, from now on too. Commits that are under way go on."""
@@ -96,6 +101,7 @@ class GroupCoordinator:
         """
         deadline_s = self._clock.monotonic() + timeout_s
         self.stop_waiting()
+        await self.upkeep.close()
         await self._runner.keeper.close()
         is_saved = await self._runner.saver.drain(timeout_s)
         is_done = await self._committer.drain(max(0.0, deadline_s - self._clock.monotonic())) and is_saved
@@ -110,6 +116,7 @@ class GroupCoordinator:
     async def close(self) -> None:
         """Stop at once. Whoever waits is answered."""
         self.stop_waiting()
+        await self.upkeep.close()
         await self._runner.keeper.close()
         await self._runner.saver.close()
         await self._committer.close()

@@ -41,6 +41,10 @@ MEMBER_REMOVED: Final = "member removed"
 MEMBER_REPLACED: Final = "member replaced"
 GROUP_EMPTY: Final = "empty"
 GROUP_LOST: Final = "lost"
+EVENTS: Final = (
+    REBALANCE_STARTED, GENERATION_STARTED, ASSIGNMENT_STORED, MEMBER_ADDED, MEMBER_REMOVED, MEMBER_REPLACED,
+    GROUP_EMPTY, GROUP_LOST,
+)  # fmt: skip
 
 
 class GroupCore:

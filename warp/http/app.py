@@ -27,7 +27,7 @@ class AgentFace:
 
     status: Callable[[], Mapping[str, Any]]
     reasons_not_ready: Callable[[], Awaitable[list[str]]]
-    metrics: Callable[[], bytes]
+    metrics: Callable[[], Awaitable[bytes]]
     trace: Callable[[], Mapping[str, Any]]
     object_store: Callable[[], Mapping[str, Any]]
 
@@ -73,7 +73,7 @@ class App:
         return json_response(200, self.face.object_store())
 
     async def _metrics(self, _request: Request) -> Response:
-        return Response(200, self.face.metrics(), CONTENT_TYPE)
+        return Response(200, await self.face.metrics(), CONTENT_TYPE)
 
     async def _index(self, _request: Request) -> Response:
         paths = "".join(f"{path}\n" for path in self.routes if path != "/")

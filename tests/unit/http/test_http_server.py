@@ -68,11 +68,14 @@ def app(reasons: list[str]) -> App:
     async def reasons_not_ready() -> list[str]:
         return reasons
 
+    async def metrics() -> bytes:
+        return b"warp_x 1\n"
+
     return App(
         AgentFace(
             lambda: {"version": "1"},
             reasons_not_ready,
-            lambda: b"warp_x 1\n",
+            metrics,
             lambda: {"now_ms": 7},
             lambda: {"sent_bytes": 5},
         )

@@ -1,0 +1,63 @@
+"""Builds what serves consumer groups in an agent, by its configuration, and connects it to the metrics."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from warp.agent_metrics import GroupMetrics
+from warp.clock import Clock
+from warp.config import AgentConfig
+from warp.groups.coordinator import GroupCoordinator
+from warp.groups.lag import GroupLags
+from warp.groups.model import GroupSettings
+from warp.groups.slots import GroupStore
+from warp.groups.transitions import State
+from warp.groups.upkeep import UpkeepSettings
+from warp.ids import BrokerId, IdSource
+from warp.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """The services of consumer groups."""
+
+    coordinator: GroupCoordinator
+    lags: GroupLags
+
+
+def build_groups(
+    config: AgentConfig, store: GroupStore, clock: Clock, ids: IdSource, holder: BrokerId, metrics: Metrics
+) -> Groups:
+    """The services, not open yet."""
+    coordinator = GroupCoordinator(
+        store,
+        clock,
+        ids,
+        holder=holder,
+        settings=GroupSettings(
+            session_timeout_min_ms=config.group_session_min_ms,
+            session_timeout_max_ms=config.group_session_max_ms,
+            initial_rebalance_delay_ms=config.group_rebalance_delay_ms,
+            members_max=config.group_members_max,
+        ),
+        upkeep=UpkeepSettings(retention_ms=config.offsets_retention_ms),
+        observer=GroupMetrics(metrics),
+    )
+    lags = GroupLags(store, clock, coordinator.list_groups, config.group_lag_series_max)
+    _read_groups(metrics, coordinator, lags)
+    return Groups(coordinator, lags)
+
+
+def _read_groups(metrics: Metrics, coordinator: GroupCoordinator, lags: GroupLags) -> None:
+    """Show what the coordinator knows; counted when somebody asks."""
+
+    def states() -> list[tuple[tuple[str], float]]:
+        counts = Counter(group.state for group in coordinator.list_groups())
+        return [((state.value,), counts[state.value]) for state in State if state is not State.DEAD]
+
+    metrics.groups.read = states
+    metrics.group_members.read = lambda: sum(group.members for group in coordinator.list_groups())
+    metrics.group_lag.read = lambda: [
+        ((row.group_id, row.topic, str(row.partition)), row.lag) for row in lags.rows
+    ]

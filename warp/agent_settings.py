@@ -1,0 +1,34 @@
+"""An agent's settings by Kafka's names: defaults of topics, and what DescribeConfigs shows of the broker."""
+
+from __future__ import annotations
+
+from warp.config import AgentConfig
+from warp.ids import BrokerId
+
+MINUTE_MS = 60_000
+
+
+def broker_settings(config: AgentConfig, broker_id: BrokerId) -> dict[str, str]:
+    """The values that this agent was given; `warp.cluster.broker_config` has the defaults of the others."""
+    settings = {
+        "advertised.listeners": ",".join(
+            f"PLAINTEXT://{address}" for address in config.advertise or config.listen
+        ),
+        "auto.create.topics.enable": str(config.auto_create_topics).lower(),
+        "broker.id": str(broker_id),
+        "connections.max.idle.ms": str(config.connection_idle_ms),
+        "group.initial.rebalance.delay.ms": str(config.group_rebalance_delay_ms),
+        "group.max.session.timeout.ms": str(config.group_session_max_ms),
+        "group.max.size": str(config.group_members_max),
+        "group.min.session.timeout.ms": str(config.group_session_min_ms),
+        "listeners": ",".join(f"PLAINTEXT://{address}" for address in config.listen),
+        "max.connections": str(config.connections_max),
+        "message.max.bytes": str(config.message_bytes_max),
+        "node.id": str(broker_id),
+        "num.partitions": str(config.num_partitions),
+        "offsets.retention.minutes": str(config.offsets_retention_ms // MINUTE_MS),
+        "socket.request.max.bytes": str(config.request_bytes_max),
+    }
+    if config.zone is not None:
+        settings["broker.rack"] = config.zone
+    return settings
