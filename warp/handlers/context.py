@@ -67,8 +67,8 @@ class Services:
     fetch: FetchService
     offsets: OffsetService
     producer_ids: ProducerIds
-    groups: GroupCoordinator = None  # type: ignore[assignment]  # until the agent builds one
-    answer_memory: MemoryBudget = None  # type: ignore[assignment]
+    groups: GroupCoordinator
+    answer_memory: MemoryBudget
     """What large answers are charged to until they are written."""
     settings: HandlerSettings = field(default_factory=HandlerSettings)
 

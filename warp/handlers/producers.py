@@ -7,8 +7,8 @@ A transactional id is refused with TRANSACTIONAL_ID_AUTHORIZATION_FAILED as long
 code is chosen for what clients make of it, not for its name: it is the one that every client takes as fatal. librdkafka
 asks again twice a second, without end, for any code but this one, CLUSTER_AUTHORIZATION_FAILED,
 INVALID_TRANSACTION_TIMEOUT and the two that mean fenced; the Java client, aiokafka and kafka-python give up on any code
-that is not retriable, and name this one. Clients that look for the transaction coordinator first don't come here:
-FindCoordinator is not advertised, which they report by themselves.
+that is not retriable, and name this one. Clients look for the transaction coordinator first; FindCoordinator names this
+agent, so that all of them come here and are told the same.
 
 Version notes: v3 brings the id and epoch that the producer has; one without the other is INVALID_REQUEST.
 """
