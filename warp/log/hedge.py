@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 SIZE_CLASSES_BYTES_MAX = (2**16, 2**18, 2**20, 2**22, 2**24)
@@ -102,13 +103,31 @@ class HedgePolicy:
     def delay_s(self, size_bytes: int) -> float:
         """After how long a request of this size is slow.
 
-        A size of which little is known is judged by the next larger one: that one is the more patient.
+        A size of which little is known is judged by its neighbours: the next larger one is slower, and the next smaller
+        one is at most as much faster as it is smaller.
         """
-        for window in self._windows[_class_of(size_bytes) :]:
-            p95_s = window.p95_s()
-            if p95_s is not None:
-                return max(self._limits.delay_min_s, self._limits.delay_ratio * p95_s)
-        return self._limits.delay_unknown_s
+        own = _class_of(size_bytes)
+        usual_s = self._windows[own].p95_s()
+        if usual_s is not None:
+            return max(self._limits.delay_min_s, self._limits.delay_ratio * usual_s)
+        guesses_s = [*self._by_larger_ones(own), *self._by_smaller_ones(own, size_bytes)]
+        return max(self._limits.delay_min_s, min(guesses_s, default=self._limits.delay_unknown_s))
+
+    def _by_larger_ones(self, own: int) -> Iterator[float]:
+        """The delay of the next larger size of which enough is known."""
+        for window in self._windows[own + 1 :]:
+            if (p95_s := window.p95_s()) is not None:
+                yield self._limits.delay_ratio * p95_s
+                return
+
+    def _by_smaller_ones(self, own: int, size_bytes: int) -> Iterator[float]:
+        """The delay that the next smaller size of which enough is known stands for."""
+        for place in range(own - 1, -1, -1):
+            if (p95_s := self._windows[place].p95_s()) is not None:
+                delay_s = self._limits.delay_ratio * p95_s
+                scaled_s = delay_s * size_bytes / SIZE_CLASSES_BYTES_MAX[place]
+                yield min(scaled_s, max(delay_s, self._limits.delay_unknown_s))
+                return
 
     @property
     def may_spend(self) -> bool:

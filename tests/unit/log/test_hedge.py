@@ -42,6 +42,18 @@ def test_the_delay_is_never_shorter_than_a_pause_of_the_process() -> None:
     assert taught(*[0.001] * 50).delay_s(SMALL) == LIMITS.delay_min_s
 
 
+def test_sizes_of_which_little_is_known_are_judged_by_smaller_ones_too() -> None:
+    policy = taught(*[0.06] * 20, size_bytes=2**20)
+    assert policy.delay_s(2 * 2**20) == pytest.approx(2 * 0.09)
+    assert policy.delay_s(8 * 2**20) == pytest.approx(8 * 0.09)
+    assert policy.delay_s(64 * 2**20) == LIMITS.delay_unknown_s
+    for _ in range(20):
+        policy.finished(0.0, 16 * 2**20, 0.1)
+    assert policy.delay_s(2 * 2**20) == pytest.approx(0.15)
+    slow = taught(*[3.0] * 20, size_bytes=2**20)
+    assert slow.delay_s(2 * 2**20) == pytest.approx(4.5)
+
+
 def test_sizes_are_judged_apart_and_unknown_ones_by_the_next_larger() -> None:
     policy = taught(*[0.2] * 20, size_bytes=LARGE)
     assert policy.delay_s(SMALL) == pytest.approx(0.3)
@@ -49,7 +61,8 @@ def test_sizes_are_judged_apart_and_unknown_ones_by_the_next_larger() -> None:
         policy.finished(0.0, SMALL, 0.06)
     assert policy.delay_s(SMALL) == pytest.approx(0.09)
     assert policy.delay_s(LARGE) == pytest.approx(0.3)
-    assert policy.delay_s(SIZE_CLASSES_BYTES_MAX[-1] + 1) == LIMITS.delay_unknown_s
+    assert policy.delay_s(2 * SIZE_CLASSES_BYTES_MAX[-1]) == pytest.approx(2 * 0.3)
+    assert policy.delay_s(200 * SIZE_CLASSES_BYTES_MAX[-1]) == LIMITS.delay_unknown_s
     assert [(e.size_bytes_max, e.samples, e.p95_s) for e in policy.estimates()] == [
         (2**16, 20, 0.06),
         (2**24, 20, 0.2),
