@@ -17,6 +17,31 @@ from warp.protocol import ApiKey, Request, encode_request_frame
 from warp.protocol.messages.api_versions import ApiVersionsRequest
 from warp.protocol.messages.cluster import DescribeClusterRequest
 from warp.protocol.messages.configs import DescribeConfigsRequest, DescribeConfigsResource
+from warp.protocol.messages.group_offsets import (
+    OffsetCommitRequest,
+    OffsetCommitRequestPartition,
+    OffsetCommitRequestTopic,
+    OffsetDeleteRequest,
+    OffsetDeleteRequestPartition,
+    OffsetDeleteRequestTopic,
+    OffsetFetchRequest,
+    OffsetFetchRequestGroup,
+    OffsetFetchRequestGroupTopic,
+    OffsetFetchRequestTopic,
+)
+from warp.protocol.messages.groups import (
+    DeleteGroupsRequest,
+    DescribeGroupsRequest,
+    FindCoordinatorRequest,
+    HeartbeatRequest,
+    JoinGroupRequest,
+    JoinGroupRequestProtocol,
+    LeaveGroupMember,
+    LeaveGroupRequest,
+    ListGroupsRequest,
+    SyncGroupRequest,
+    SyncGroupRequestAssignment,
+)
 from warp.protocol.messages.metadata import (
     DescribeTopicPartitionsRequest,
     DescribeTopicPartitionsTopic,
@@ -70,6 +95,91 @@ def metadata(version: int, name: str, topic_id: TopicId) -> Request:
     if version >= 12:
         topic = MetadataRequestTopic(name=None, topic_id=topic_id)
     return MetadataRequest(topics=[topic], allow_auto_topic_creation=version < 4)
+
+
+def offset_commit(version: int, name: str, topic_id: TopicId) -> Request:
+    partitions = [
+        OffsetCommitRequestPartition(partition_index=index, committed_offset=5, committed_metadata=None)
+        for index in (0, 7)
+    ]
+    topic = OffsetCommitRequestTopic(name=name, topic_id=topic_id, partitions=partitions)
+    return OffsetCommitRequest(group_id=name, member_id="", topics=[topic])
+
+
+def offset_fetch(version: int, name: str, topic_id: TopicId) -> Request:
+    if version < 8:
+        topics = [OffsetFetchRequestTopic(name=name, partition_indexes=[0, 7])]
+        return OffsetFetchRequest(group_id=name, topics=topics)
+    topic = OffsetFetchRequestGroupTopic(name=name, topic_id=topic_id, partition_indexes=[0, 7])
+    groups = [
+        OffsetFetchRequestGroup(group_id=name, topics=[topic]),
+        OffsetFetchRequestGroup(group_id=name, topics=None),
+    ]
+    return OffsetFetchRequest(groups=groups, require_stable=True)
+
+
+def find_coordinator(version: int, name: str, topic_id: TopicId) -> Request:
+    if version < 4:
+        return FindCoordinatorRequest(key=name)
+    return FindCoordinatorRequest(coordinator_keys=[name, "another"])
+
+
+def join_group(version: int, name: str, topic_id: TopicId) -> Request:
+    # With a member id that nobody has, so that nobody waits for others.
+    protocols = [JoinGroupRequestProtocol(name="range", metadata=b"metadata")]
+    return JoinGroupRequest(
+        group_id=name,
+        session_timeout_ms=10_000,
+        rebalance_timeout_ms=10_000,
+        member_id="nobody",
+        group_instance_id="instance" if version >= 5 else None,
+        protocol_type="consumer",
+        protocols=protocols,
+        reason="why not",
+    )
+
+
+def heartbeat(version: int, name: str, topic_id: TopicId) -> Request:
+    return HeartbeatRequest(group_id=name, generation_id=1, member_id="nobody")
+
+
+def leave_group(version: int, name: str, topic_id: TopicId) -> Request:
+    if version < 3:
+        return LeaveGroupRequest(group_id=name, member_id="nobody")
+    members = [LeaveGroupMember(member_id="", group_instance_id="instance", reason="why not")]
+    return LeaveGroupRequest(group_id=name, members=members)
+
+
+def sync_group(version: int, name: str, topic_id: TopicId) -> Request:
+    assignments = [SyncGroupRequestAssignment(member_id="nobody", assignment=b"share")]
+    return SyncGroupRequest(
+        group_id=name,
+        generation_id=1,
+        member_id="nobody",
+        protocol_type="consumer",
+        protocol_name="range",
+        assignments=assignments,
+    )
+
+
+def describe_groups(version: int, name: str, topic_id: TopicId) -> Request:
+    return DescribeGroupsRequest(groups=[name], include_authorized_operations=version >= 3)
+
+
+def list_groups(version: int, name: str, topic_id: TopicId) -> Request:
+    return ListGroupsRequest(
+        states_filter=["Empty"] if version >= 4 else [], types_filter=["classic"] if version >= 5 else []
+    )
+
+
+def delete_groups(version: int, name: str, topic_id: TopicId) -> Request:
+    return DeleteGroupsRequest(groups_names=[name])
+
+
+def offset_delete(version: int, name: str, topic_id: TopicId) -> Request:
+    partitions = [OffsetDeleteRequestPartition(partition_index=index) for index in (0, 7)]
+    topic = OffsetDeleteRequestTopic(name=name, partitions=partitions)
+    return OffsetDeleteRequest(group_id=name, topics=[topic])
 
 
 def api_versions(version: int, name: str, topic_id: TopicId) -> Request:
@@ -127,6 +237,15 @@ SAMPLES: dict[ApiKey, Any] = {
     ApiKey.FETCH: fetch,
     ApiKey.LIST_OFFSETS: list_offsets,
     ApiKey.METADATA: metadata,
+    ApiKey.OFFSET_COMMIT: offset_commit,
+    ApiKey.OFFSET_FETCH: offset_fetch,
+    ApiKey.FIND_COORDINATOR: find_coordinator,
+    ApiKey.JOIN_GROUP: join_group,
+    ApiKey.HEARTBEAT: heartbeat,
+    ApiKey.LEAVE_GROUP: leave_group,
+    ApiKey.SYNC_GROUP: sync_group,
+    ApiKey.DESCRIBE_GROUPS: describe_groups,
+    ApiKey.LIST_GROUPS: list_groups,
     ApiKey.API_VERSIONS: api_versions,
     ApiKey.CREATE_TOPICS: create_topics,
     ApiKey.DELETE_TOPICS: delete_topics,
@@ -135,6 +254,8 @@ SAMPLES: dict[ApiKey, Any] = {
     ApiKey.OFFSET_FOR_LEADER_EPOCH: offset_for_leader_epoch,
     ApiKey.DESCRIBE_CONFIGS: describe_configs,
     ApiKey.CREATE_PARTITIONS: create_partitions,
+    ApiKey.DELETE_GROUPS: delete_groups,
+    ApiKey.OFFSET_DELETE: offset_delete,
     ApiKey.DESCRIBE_CLUSTER: describe_cluster,
     ApiKey.DESCRIBE_TOPIC_PARTITIONS: describe_topic_partitions,
 }

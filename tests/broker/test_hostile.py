@@ -37,7 +37,7 @@ NO_REQUESTS = {
     "no room for a header": framed(b"\0\x12\0\0\0\0\0\1"),
     "unknown API": framed(header(999, 0)),
     "negative API": framed(header(-1, 0)),
-    "API of another kind of broker": framed(header(ApiKey.JOIN_GROUP, 0)),
+    "API of another kind of broker": framed(header(4, 0)),
     "version too old": framed(header(ApiKey.FETCH, 3)),
     "version too new": framed(header(ApiKey.METADATA, 99)),
     "client id cut short": framed(header(ApiKey.METADATA, 1, b"\0\x10abc")),

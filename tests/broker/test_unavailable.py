@@ -28,7 +28,25 @@ RETRIED = {
 }
 """Codes that the Java client and librdkafka take as passing."""
 
-INDEPENDENT = {ApiKey.API_VERSIONS, ApiKey.DESCRIBE_CLUSTER, ApiKey.INIT_PRODUCER_ID}
+OF_GROUPS_IN_MEMORY = {
+    ApiKey.FIND_COORDINATOR,
+    ApiKey.JOIN_GROUP,
+    ApiKey.HEARTBEAT,
+    ApiKey.LEAVE_GROUP,
+    ApiKey.SYNC_GROUP,
+    ApiKey.DESCRIBE_GROUPS,
+    ApiKey.LIST_GROUPS,
+    ApiKey.DELETE_GROUPS,
+    ApiKey.OFFSET_DELETE,
+}
+"""A coordinator knows its groups by heart; only changes and offsets need the store."""
+
+INDEPENDENT = {
+    ApiKey.API_VERSIONS,
+    ApiKey.DESCRIBE_CLUSTER,
+    ApiKey.INIT_PRODUCER_ID,
+    *OF_GROUPS_IN_MEMORY,
+}
 """APIs that need no look at the store; InitProducerId has ids in stock here, see below."""
 
 
