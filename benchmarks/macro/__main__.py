@@ -34,12 +34,12 @@ def main() -> None:
         "stub": lambda: beside_stub(count, rounds),
         "throughput": lambda: throughput(count, rounds),
         "s3-start": lambda: bench_s3.start(2 * rounds - 1),
-        "s3-latency": lambda: bench_s3.latency(2 * seconds),
-        "s3-window": lambda: bench_s3.window(count, rounds),
+        "s3-latency": lambda: bench_s3.latency(seconds),
+        "s3-window": lambda: bench_s3.window(count * 2 // 3, min(rounds, 2)),
         "s3-slow-puts": lambda: bench_s3.slow_puts(4 * seconds),
         "s3-reads": lambda: bench_s3_reads.reads(count),
         "s3-throughput": lambda: bench_s3.throughput(count, rounds),
-        "s3-client": lambda: bench_s3_client.s3_client(count // 3000, rounds),
+        "s3-client": lambda: bench_s3_client.s3_client(count // 5000, min(rounds, 2)),
     }
     names = [name for name in suites if _is_wanted(name, arguments.only)]
     unknown = [only for only in arguments.only or [] if not any(_is_wanted(name, [only]) for name in names)]

@@ -68,7 +68,7 @@ class Deltas:
         return self._stub.counts()[name] - self._counts[name]
 
 
-def latency(seconds: int) -> Table:
+def latency(seconds_each: int) -> Table:
     """Produce latency of a client that is quiet, and of one that sends more often than PUTs are paid for."""
     rows: list[list[Any]] = []
     for delay_ms in DELAYS_MS:
@@ -77,7 +77,7 @@ def latency(seconds: int) -> Table:
             harness.create_topic(agent.bootstrap, "low", 1)
             harness.load("produce", agent.bootstrap, "low", 1, 5, 100, 2, "linger.ms=0", cpu=CLIENT_CPU)
             floor_ms = stub.put_p50_ms(20) + commit_ms
-            for rate in (2, 50):
+            for rate, seconds in ((2, 2 * seconds_each), (50, seconds_each)):
                 since = Deltas(agent, stub)
                 run = harness.load("produce", agent.bootstrap, "low", 1, rate * seconds, 100, rate,
                                    "linger.ms=0", cpu=CLIENT_CPU)  # fmt: skip
@@ -167,14 +167,14 @@ def middle_rate(run: dict[str, Any]) -> float:
     return float(run["middle_bytes"]) / float(run["middle_seconds"]) / 1e6
 
 
-def slow_puts(seconds: int) -> Table:
+def slow_puts(slow_seconds: int) -> Table:
     """The same producers at about half of what they can, with and without PUTs that take two seconds."""
     rows: list[list[Any]] = []
     for name, properties, records_per_second in (
         ("idempotent", IDEMPOTENT, 12_000),
         ("5 in flight", FIVE_IN_FLIGHT, 40_000),
     ):
-        for slow in ({}, SLOW):
+        for slow, seconds in (({}, slow_seconds // 2), (SLOW, slow_seconds)):
             with agent_on_s3(**all_ms(60)) as (agent, stub):
                 harness.create_topic(agent.bootstrap, "t", 1)
                 # What a PUT usually takes is known before the first slow one.
