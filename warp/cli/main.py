@@ -33,6 +33,7 @@ COMMANDS: Final = (
     Command("agent", "warp.cli.agent", "Run a broker; with no options, on a local directory"),
     Command("demo", "warp.cli.demo", "Watch a broker, a producer and a consumer at work for a while"),
     Command("topic", "warp.cli.topic", "Create, list, describe and delete topics"),
+    Command("group", "warp.cli.group.command", "List, describe, reset and delete consumer groups"),
     Command("produce", "warp.cli.produce", "Send lines from a file or standard input to a topic"),
     Command("consume", "warp.cli.consume", "Print the records of a topic"),
     Command("bench", "warp.cli.bench.command", "Measure a Kafka broker, whichever it is"),

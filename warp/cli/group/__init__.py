@@ -1,0 +1,1 @@
+"""`warp group`: list, describe, reset and delete consumer groups, of any Kafka broker."""
