@@ -88,12 +88,19 @@ def test_the_command_counts_what_the_server_was_asked_failures_included(
         )
         told, log = cost_when_quiet(agent, proxy)
         assert agent.stop() == 0
-    attempts = {(each["kind"], each["status"]): each["count"] for each in told["requests"]}
-    assert attempts == Counter((kind_of(request), status_of(request)) for request in log)
-    assert attempts["put", "slow_down"] == 2
+    attempts = Counter({(each["kind"], each["status"]): each["count"] for each in told["requests"]})
+    answers = Counter((kind_of(request), status_of(request)) for request in log)
+    # A request that was given up, as the slower of a hedged pair is, may have been answered all the same.
+    cuts = attempts.pop(("put", "cut"), 0)
+    assert attempts <= answers
+    assert (answers - attempts).total() == cuts
+    refused = attempts["put", "slow_down"]
+    assert 2 - cuts <= refused <= 2
     puts = [request for request in log if request.method == "PUT"]
-    assert told["window"]["sent_bytes"] == sum(request.bytes_in for request in log)
-    assert told["window"]["put_cost"] == pytest.approx((len(puts) - 2) * 1 / 1000)
+    largest_bytes = max(request.bytes_in for request in log)
+    sent_bytes = sum(request.bytes_in for request in log)
+    assert abs(told["window"]["sent_bytes"] - sent_bytes) <= cuts * largest_bytes
+    assert told["window"]["put_cost"] == pytest.approx((len(puts) - refused) * 1 / 1000)
     produced = told["window"]["produced_bytes"]
     assert produced > 400 * 10 * 1024
     assert told["per_gb_produced"]["put_requests"] == pytest.approx(len(puts) / produced * 1e9)
@@ -106,8 +113,11 @@ def test_the_command_counts_what_the_server_was_asked_failures_included(
         told, log = cost_when_quiet(agent, proxy, before)
     gets = [request for request in log if kind_of(request) == "get"]
     assert told["window"]["get_requests"] == len(gets) > 1
-    whole_bytes = sum(request.bytes_out for request in gets if not request.fault)
-    assert 0 <= told["window"]["received_bytes"] - whole_bytes <= CUT_BYTES
+    cuts = sum(each["count"] for each in told["requests"] if each["status"] == "cut")
+    if cuts == 1:
+        # The one that was cut on purpose; others were hedged and given up.
+        whole_bytes = sum(request.bytes_out for request in gets if not request.fault)
+        assert 0 <= told["window"]["received_bytes"] - whole_bytes <= CUT_BYTES
     assert told["window"]["get_cost"] == pytest.approx(len(gets) * 10 / 1000)
     assert told["window"]["fetched_bytes"] >= produced
     if isinstance(server, S3Server):
@@ -117,5 +127,6 @@ def test_the_command_counts_what_the_server_was_asked_failures_included(
             for request in server.requests(bucket=bucket)
             if request.path.rstrip("/") != f"/{bucket}" or request.method != "PUT"
         ]
-        passed_on = [request for request in proxy.requests() if request.status < 500]
-        assert counts_of(seen) == counts_of(passed_on)
+        answered = Counter(kind_of(request) for request in proxy.requests() if 0 < request.status < 500)
+        given_up = Counter(kind_of(request) for request in proxy.requests() if not request.status)
+        assert answered <= Counter(map(kind_of, seen)) <= answered + given_up
