@@ -74,9 +74,9 @@ def metrics(http: str) -> dict[str, float]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process so far, all its threads."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """User and system time of a process so far, all its threads, also those that have ended."""
+    # What clock_getcpuclockid(3) makes of a process id on Linux. /proc tells the same in steps of 10 ms.
+    return time.clock_gettime(~pid << 3 | 2)
 
 
 def resident_mib(pid: int) -> float:
