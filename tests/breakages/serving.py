@@ -100,8 +100,8 @@ SURVIVING = (
         "drop-produces-of-a-client-that-has-left",
         "P6",
         "warp/server/connection.py",
-        "        self._drop_frames(keep_staged=True)\n        self._give_up_fetches()\n",
-        "        self._drop_frames(keep_staged=False)\n        self._give_up_fetches()\n",
+        "        self._drop_frames(keep_staged=True)\n        self._give_up_waiting()\n",
+        "        self._drop_frames(keep_staged=False)\n        self._give_up_waiting()\n",
         (f"{ENDS}::test_produces_that_had_come_in_full_are_staged_after_their_client_has_left",),
     ),
     Breakage(

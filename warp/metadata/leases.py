@@ -63,8 +63,8 @@ async def share_leases(session: Session, leases: Iterable[Lease]) -> None:
 
     Raises LeaseLost, which names all that are lost.
     """
-    wanted = set(leases)
-    lost = wanted - await _current(session, wanted, SHARE_LEASES)
+    shared = set(leases)
+    lost = shared - await _current(session, shared, SHARE_LEASES)
     if lost:
         raise LeaseLost(lost)
 
