@@ -10,7 +10,15 @@ import argparse
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import (
+    OFFSET_END,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient, ClusterMetadata
 
 from warp.config import did_you_mean
@@ -40,7 +48,7 @@ class Client:
         return self._make(Producer, settings)
 
     def consumer(self, **settings: Any) -> Consumer:
-        """A consumer that is assigned partitions by hand: no group, no commits.
+        """A consumer that is assigned partitions by hand: no group, no commits; unless settings say otherwise.
 
         Drop it instead of closing it: `close` looks for the coordinator of its group, for up to 45 s.
         """
@@ -88,6 +96,15 @@ class Client:
         if missing and any(times_ms[partition] != OFFSET_END for partition in missing):
             found.update(self.offsets(consumer, topic, missing))
         return found
+
+    def has_failed(self, message: Message) -> bool:
+        """False for a record or an end of partition; True for trouble that passes. Raises ClientError for the rest."""
+        error = message.error()
+        if error is None or error.code() == KafkaError._PARTITION_EOF:
+            return False
+        if error.retriable() and not error.fatal():
+            return True
+        raise self.failure(error)
 
     def failure(self, error: KafkaException | KafkaError) -> ClientError:
         """One line for an error of the library."""

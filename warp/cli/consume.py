@@ -1,6 +1,7 @@
 """`warp consume`: the records of a topic, as lines or as JSON.
 
-Partitions are assigned by hand, so no consumer group is needed and nothing is committed.
+Partitions are assigned by hand, so no consumer group is needed and nothing is committed; `--group` makes it a member of
+a group instead (warp/cli/consume_group.py).
 """
 
 from __future__ import annotations
@@ -9,28 +10,28 @@ import argparse
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import BinaryIO, NamedTuple, cast
+from typing import NamedTuple
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
     OFFSET_END,
     Consumer,
-    KafkaError,
-    Message,
     TopicPartition,
 )
 
 from warp.cli.arguments import Parser, add_client_options, positive_count
 from warp.cli.client import Client, ClientError
+from warp.cli.consume_group import consume_as_member
+from warp.cli.consume_output import Output
 from warp.cli.interrupt import Interrupt
 from warp.cli.positions import END, Position, offset_at, parse_position
-from warp.cli.records import json_of_record
 
 EXAMPLES = """\
   warp consume greetings                             # from the beginning, then whatever comes; Ctrl-C ends it
   warp consume users --keys --to end                 # what is there now
   warp consume users --from -10 --json               # the last ten of each partition
   warp consume users --from 15m --count 100          # a hundred of the last quarter of an hour
+  warp consume users --group mailer                  # share the records with others, and keep the place
 """
 POLL_S = 0.2
 BATCH_RECORDS = 1_000
@@ -40,6 +41,8 @@ def run(words: Sequence[str]) -> int:
     """Run the command; the exit code."""
     found = _parser().parse_all(words)
     client = Client(found)
+    if found.group is not None:
+        return consume_as_member(found, client, Output(sys.stdout.buffer, found))
     consumer = client.consumer(**{"auto.offset.reset": "error", "fetch.wait.max.ms": 200})
     with Interrupt() as interrupt:
         try:
@@ -76,7 +79,7 @@ def _consume(
     found: argparse.Namespace, client: Client, consumer: Consumer, span: _Span, interrupt: Interrupt
 ) -> None:
     begins, stops = span
-    output = _Output(sys.stdout.buffer, found)
+    output = Output(sys.stdout.buffer, found)
     left = {partition for partition in begins if stops is None or begins[partition] < stops[partition]}
     consumer.assign([TopicPartition(found.topic, p, begin) for p, begin in begins.items() if p in left])
     # At the end of a partition comes a message without a record, whose offset is that end.
@@ -84,7 +87,7 @@ def _consume(
         for message in consumer.consume(
             BATCH_RECORDS if found.count is None else min(BATCH_RECORDS, found.count), POLL_S
         ):
-            if _failed(message, client):
+            if client.has_failed(message):
                 continue
             partition, offset = message.partition(), message.offset()
             assert partition is not None
@@ -101,16 +104,6 @@ def _consume(
             if stops is not None and offset + 1 >= stops[partition]:
                 left.discard(partition)
         output.flush()
-
-
-def _failed(message: Message, client: Client) -> bool:
-    """False for a record or the end of a partition; True for trouble that passes. Raises ClientError for the rest."""
-    error = message.error()
-    if error is None or error.code() == KafkaError._PARTITION_EOF:
-        return False
-    if error.retriable() and not error.fatal():
-        return True
-    raise client.failure(error)
 
 
 def _ends(
@@ -132,49 +125,6 @@ def _resolve(
     if position.time_ms is not None:
         at_time = client.offsets(consumer, topic, dict.fromkeys(ends, position.time_ms))
     return {p: offset_at(position, start, end, at_time[p]) for p, (start, end) in ends.items()}
-
-
-class _Output:
-    """Writes records in the form that was asked for."""
-
-    def __init__(self, file: BinaryIO, found: argparse.Namespace) -> None:
-        self._file = file
-        self._is_json = found.json
-        self._has_keys = found.keys or found.key_separator is not None
-        self._separator = ("\t" if found.key_separator is None else found.key_separator).encode()
-        self.count = 0
-
-    def write(self, message: Message) -> None:
-        """One record, one line."""
-        self.count += 1
-        key, value = message.key(), message.value()
-        if self._is_json:
-            line = _json(message).encode("utf-8", "surrogatepass")
-        elif self._has_keys:
-            line = (key or b"") + self._separator + (value or b"")
-        else:
-            line = value or b""
-        self._file.write(line + b"\n")
-
-    def flush(self) -> None:
-        """Show what was written: after each batch, so that a pipe sees records when they come."""
-        self._file.flush()
-
-
-def _json(message: Message) -> str:
-    headers: list[tuple[str, bytes | None]] = []
-    for header in message.headers() or []:
-        name, content = cast("tuple[str, bytes | str | None]", header)
-        headers.append((name, content.encode() if isinstance(content, str) else content))
-    return json_of_record(
-        str(message.topic()),
-        int(message.partition() or 0),
-        int(message.offset() or 0),
-        message.timestamp()[1],
-        message.key(),
-        message.value(),
-        headers,
-    )
 
 
 def _parser() -> Parser:
@@ -200,6 +150,14 @@ def _parser() -> Parser:
     )
     parser.add_argument("-p", "--partition", type=int, metavar="NUMBER", help="Read this partition alone.")
     parser.add_argument(
+        "-g",
+        "--group",
+        type=_group,
+        metavar="GROUP",
+        help="Read as a member of this consumer group and commit what was printed. "
+        "--from, beginning or end, is then for partitions of which nothing is committed yet.",
+    )
+    parser.add_argument(
         "--keys", action="store_true", help="Print the key before the value, with a tab between."
     )
     parser.add_argument(
@@ -210,6 +168,12 @@ def _parser() -> Parser:
     )
     add_client_options(parser)
     return parser
+
+
+def _group(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("the name of a group is not empty")
+    return text
 
 
 def _position(text: str) -> Position:

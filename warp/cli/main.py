@@ -38,9 +38,13 @@ COMMANDS: Final = (
     Command("consume", "warp.cli.consume", "Print the records of a topic"),
     Command("bench", "warp.cli.bench.command", "Measure a Kafka broker, whichever it is"),
     Command("why-slow", "warp.cli.why_slow", "Say where the time of slow requests went"),
-    Command("cost", "warp.cli.cost.command", "Show what an agent asks of its object store, and what that costs"),
+    Command(
+        "cost", "warp.cli.cost.command", "Show what an agent asks of its object store, and what that costs"
+    ),
     Command("config", "warp.cli.config", "Show what the agent's settings come to"),
-    Command("doctor", "warp.cli.doctor.command", "See whether this machine and its stores are fit for an agent"),
+    Command(
+        "doctor", "warp.cli.doctor.command", "See whether this machine and its stores are fit for an agent"
+    ),
 )
 
 HELP: Final = """usage: warp COMMAND [options]

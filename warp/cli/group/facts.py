@@ -92,3 +92,8 @@ def progress_of(
 def total_lag(rows: tuple[Progress, ...]) -> int:
     """The lags that can be told, together."""
     return sum(row.lag or 0 for row in rows)
+
+
+def uncommitted_of(rows: tuple[Progress, ...]) -> int:
+    """How many partitions the total leaves out, because they hold or held records and nothing is committed."""
+    return sum(1 for row in rows if row.committed is None and row.end)

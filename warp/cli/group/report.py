@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from warp.cli.group.facts import Description, Listing, Member, Place, Progress, total_lag
+from warp.cli.group.facts import Description, Listing, Member, Place, Progress, total_lag, uncommitted_of
 from warp.cli.group.reset import Move
 
 NONE = "-"
@@ -51,6 +51,7 @@ def description_json(
         told["members"] = [_member_json(member) for member in group.members]
     if rows is not None:
         told["lag"] = total_lag(rows)
+        told["uncommitted_partition_count"] = uncommitted_of(rows)
         told["offsets"] = [_progress_json(row) for row in rows]
     return told
 
@@ -100,6 +101,8 @@ def _kind(row: Listing) -> str:
 
 def _head(group: Description, rows: tuple[Progress, ...] | None) -> str:
     lag = "" if rows is None else f", lag {total_lag(rows):,}"
+    if unknown := uncommitted_of(rows or ()):
+        lag += f" without the {count(unknown, 'partition')} of which nothing is committed"
     first = f"group {group.name}: {group.state}, {count(len(group.members), 'member')}{lag}"
     facts = [("coordinator", group.coordinator), ("assignor", group.assignor), ("type", group.kind)]
     return "\n".join([first, *(f"  {name:<11}  {value}" for name, value in facts if value)])
