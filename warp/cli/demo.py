@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from warp.cli.arguments import Parser, positive_count, positive_seconds
-from warp.cli.demo_load import Load, Sample
+from warp.cli.demo_load import GROUP, Load, Sample
 from warp.cli.local_agent import LocalAgent
 from warp.units import approximate_size
 
@@ -38,12 +38,14 @@ def run(words: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     directory = Path(tempfile.mkdtemp(prefix="warp-demo-"))
     try:
-        with LocalAgent(directory, "--log-level", "warning") as broker:
+        # Nobody else joins the demo's group, so there is nobody to wait for.
+        with LocalAgent(directory, "--log-level", "warning", "--group-rebalance-delay", "0") as broker:
             print(f"A broker runs in a process of its own (process {broker.pid}), its data in {directory}.")
             print(
                 f"Records of {found.record_bytes} bytes go through topic {TOPIC!r}, {found.rate} per second."
             )
-            print(f"\nYour own client, while this runs:\n  {_paste_line(broker.bootstrap)}\n")
+            print(f"\nYour own client, while this runs:\n  {_paste_line(broker.bootstrap)}")
+            print(f"  warp group describe {GROUP} --bootstrap {broker.bootstrap}\n")
             load = Load(broker.bootstrap, TOPIC, rate=found.rate, record_bytes=found.record_bytes)
             ended_early = _watch(load, broker, found.seconds)
     finally:
@@ -92,7 +94,7 @@ class _PlainView:
 class _LiveView:
     """A few lines that are drawn again and again, with a small history, for terminals."""
 
-    LINES = 6
+    LINES = 7
     BARS = " ▁▂▃▄▅▆▇█"
 
     def __init__(self) -> None:
@@ -108,7 +110,8 @@ class _LiveView:
             f"produced   {sample.produced_per_s:>10,.0f} records/s   {produced}/s",
             f"consumed   {sample.consumed_per_s:>10,.0f} records/s   {consumed}/s",
             f"latency    p50 {p50:>7.1f} ms   p99 {p99:>7.1f} ms   (end to end, from send to receive)",
-            f"lag        {sample.lag:>10,} records   in total {sample.consumed_total:,}",
+            f"lag        {sample.lag:>10,} records",
+            f"group      {sample.committed_total:>10,} of {sample.consumed_total:,} records committed by {GROUP}",
             f"           {self._bars()}",
             "           Ctrl-C ends the demo",
         ]

@@ -1,4 +1,4 @@
-"""The demo's producer and consumer: two threads with a client each, and what they measure.
+"""The demo's producer and its consumer, a member of a group: two threads with a client each, and what they measure.
 
 Every record carries its number and the time of its sending, so the consumer can tell latency, order and completeness.
 """
@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -24,6 +24,9 @@ HEADER: Final = struct.Struct(">Qd")
 TICK_S: Final = 0.02
 LATENCIES_MAX: Final = 100_000
 CATCH_UP_S: Final = 10.0
+JOIN_S: Final = 30.0
+GROUP: Final = "warp-demo"
+COMMIT_INTERVAL_MS: Final = 500
 RECORD_BYTES_MAX: Final = 1_000_000
 
 
@@ -35,6 +38,7 @@ class Counts:
     produced_bytes: int = 0
     consumed: int = 0
     consumed_bytes: int = 0
+    committed: int = 0
     failed: int = 0
     misplaced: int = 0
 
@@ -50,6 +54,7 @@ class Sample:
     consumed_bytes_per_s: float
     lag: int
     consumed_total: int
+    committed_total: int
     latencies_s: list[float] = field(default_factory=list)
 
     def latency_ms(self, share: float) -> float:
@@ -62,7 +67,7 @@ class Sample:
         return (
             f"{self.seconds:6.1f} s  produced {self.produced_per_s:,.0f}/s ({produced}/s)  "
             f"consumed {self.consumed_per_s:,.0f}/s ({consumed}/s)  latency p50 {self.latency_ms(0.5):.1f} ms, "
-            f"p99 {self.latency_ms(0.99):.1f} ms  lag {self.lag}"
+            f"p99 {self.latency_ms(0.99):.1f} ms  lag {self.lag}  committed {self.committed_total:,}"
         )
 
 
@@ -76,18 +81,19 @@ class Summary:
 
     @property
     def is_incomplete(self) -> bool:
-        """True when not every acknowledged record came back, once and in order."""
+        """True when not every acknowledged record came back, once and in order, and was committed."""
+        counts = self.counts
         return bool(
-            self.counts.failed or self.counts.misplaced or self.counts.consumed != self.counts.produced
+            counts.failed or counts.misplaced or not counts.produced == counts.consumed == counts.committed
         )
 
     def text(self) -> str:
         """A few words for the end."""
         counts = self.counts
-        fate = "each came back once, in order"
+        fate = f"each came back once, in order, and group {GROUP!r} has committed them"
         if self.is_incomplete:
             fate = f"{counts.consumed:,} came back, {counts.misplaced:,} of them out of place"
-            fate += f", {counts.failed:,} were not stored"
+            fate += f", {counts.failed:,} were not stored; group {GROUP!r} has committed {counts.committed:,}"
         size = approximate_size(counts.produced_bytes)
         p50, p99 = (quantile(self.latencies_s, share) * 1000 for share in (0.5, 0.99))
         return (
@@ -108,6 +114,7 @@ class Load:
         self._last = (self._began, Counts())
         self._recent: deque[float] = deque(maxlen=LATENCIES_MAX)
         self._all: deque[float] = deque(maxlen=LATENCIES_MAX)
+        self._has_joined = threading.Event()
         self._ended = threading.Event()
         self._failure: str | None = None
         common: dict[str, str | int | float | bool] = {
@@ -117,23 +124,34 @@ class Load:
         }
         self._admin = AdminClient(common)
         self._producer = Producer({**common, "linger.ms": 2, "enable.idempotence": True})
-        self._consumer = Consumer({**common, "group.id": "warp-demo", "enable.auto.commit": False})
+        self._consumer = Consumer(
+            {
+                **common,
+                "group.id": GROUP,
+                "auto.offset.reset": "earliest",
+                "auto.commit.interval.ms": COMMIT_INTERVAL_MS,
+                "enable.auto.offset.store": False,
+                "on_commit": self._committed,
+            }
+        )
         self._threads = [
             threading.Thread(target=self._guarded, args=(work,), name=f"demo-{name}", daemon=True)
             for name, work in (("produce", self._produce), ("consume", self._consume))
         ]
 
     def start(self) -> None:
-        """Make the topic, then let both clients begin. Raises ClientError."""
+        """Make the topic, have the consumer join its group, then produce. Raises ClientError."""
         made = self._admin.create_topics([NewTopic(self._topic, 1, 1)], request_timeout=CATCH_UP_S)
         try:
             made[self._topic].result()
         except KafkaException as error:
             raise ClientError(f"can't make the topic {self._topic}: {error}") from error
+        producing, consuming = self._threads
+        consuming.start()
+        self._wait_for_group()
         self._began = time.monotonic()
         self._last = (self._began, Counts())
-        for thread in self._threads:
-            thread.start()
+        producing.start()
 
     def require_alive(self) -> None:
         """Raises ClientError when one of the clients has given up."""
@@ -155,6 +173,7 @@ class Load:
             consumed_bytes_per_s=(counts.consumed_bytes - before.consumed_bytes) / seconds,
             lag=max(0, counts.produced - counts.consumed),
             consumed_total=counts.consumed,
+            committed_total=counts.committed,
             latencies_s=latencies,
         )
 
@@ -167,16 +186,15 @@ class Load:
         consuming.join(2 * CATCH_UP_S)
         return Summary(seconds, self._copy(), sorted(self._all))
 
+    def _wait_for_group(self) -> None:
+        deadline = time.monotonic() + JOIN_S
+        while not self._has_joined.wait(TICK_S):
+            self.require_alive()
+            if time.monotonic() > deadline:
+                raise ClientError(f"the consumer got no partition from group {GROUP} within {JOIN_S:g} s")
+
     def _copy(self) -> Counts:
-        counts = self._counts
-        return Counts(
-            counts.produced,
-            counts.produced_bytes,
-            counts.consumed,
-            counts.consumed_bytes,
-            counts.failed,
-            counts.misplaced,
-        )
+        return replace(self._counts)
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
@@ -211,7 +229,7 @@ class Load:
         self._counts.produced_bytes += len(message.value() or b"")
 
     def _consume(self) -> None:
-        self._consumer.assign([TopicPartition(self._topic, 0, 0)])
+        self._consumer.subscribe([self._topic], on_assign=lambda *_: self._has_joined.set())
         deadline = None
         while True:
             # One by one: to ask for several is to wait until so many are there.
@@ -223,6 +241,19 @@ class Load:
                 is_done = not self._threads[0].is_alive() and self._counts.consumed >= self._counts.produced
                 if is_done or time.monotonic() > deadline:
                     break
+        self._leave()
+
+    def _leave(self) -> None:
+        """Commit the rest, so that the next one would go on from there, and leave the group."""
+        if self._counts.consumed > self._counts.committed:
+            self._committed(None, self._consumer.commit(asynchronous=False))
+        self._consumer.close()
+
+    def _committed(self, error: KafkaError | None, places: list[TopicPartition]) -> None:
+        """The client library has committed, of itself or because it was asked to."""
+        for place in places:
+            if error is None and place.error is None and place.offset >= 0:
+                self._counts.committed = place.offset
 
     def _take(self, message: Message) -> None:
         error = message.error()
@@ -239,6 +270,7 @@ class Load:
             self._counts.misplaced += 1
         self._counts.consumed += 1
         self._counts.consumed_bytes += len(value)
+        self._consumer.store_offsets(message)
 
 
 def quantile(ordered: list[float], share: float) -> float:
