@@ -14,6 +14,9 @@ from warp.protocol.messages.group_offsets import (
     OffsetCommitRequest,
     OffsetCommitRequestPartition,
     OffsetCommitRequestTopic,
+    OffsetDeleteRequest,
+    OffsetDeleteRequestPartition,
+    OffsetDeleteRequestTopic,
     OffsetFetchRequest,
     OffsetFetchRequestGroup,
     OffsetFetchRequestGroupTopic,
@@ -248,6 +251,20 @@ def fetch_group(
                 partition_indexes=indexes,
             )
             for topic, indexes in topics.items()
+        ],
+    )
+
+
+def delete_request(group: str, topics: dict[str, list[int]]) -> OffsetDeleteRequest:
+    """An OffsetDelete by topic and partition."""
+    return OffsetDeleteRequest(
+        group_id=group,
+        topics=[
+            OffsetDeleteRequestTopic(
+                name=name,
+                partitions=[OffsetDeleteRequestPartition(partition_index=index) for index in indexes],
+            )
+            for name, indexes in topics.items()
         ],
     )
 

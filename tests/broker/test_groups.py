@@ -208,7 +208,7 @@ def test_another_generation_is_refused(with_memory_broker: RunWithBroker, genera
 )
 @pytest.mark.parametrize("changes", [{"protocol_type": "connect"}, {"protocol_name": "sticky"}])
 def test_a_sync_for_another_protocol_is_refused_where_it_says_so(
-    with_memory_broker: RunWithBroker, version: int, error: ErrorCode, changes: dict[str, str]
+    with_memory_broker: RunWithBroker, version: int, error: ErrorCode, changes: dict[str, Any]
 ) -> None:
     async def test(broker: Broker) -> None:
         (one,) = await stable_group(broker, "g")

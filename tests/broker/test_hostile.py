@@ -11,10 +11,25 @@ from collections.abc import Iterator
 import pytest
 
 from tests.broker.client import Client, fetch_request, produce_request
+from tests.broker.groups import (
+    AT_ONCE,
+    Member as GroupMember,
+    commit_request,
+    delete_request,
+    fetch_request as offset_fetch_request,
+)
 from tests.broker.support import MIB, Broker, RunWithBroker, batch
 from warp.handlers.table import TABLE
 from warp.protocol import ApiKey, Request, encode_request_frame
 from warp.protocol.messages.api_versions import ApiVersionsRequest
+from warp.protocol.messages.groups import (
+    DeleteGroupsRequest,
+    DescribeGroupsRequest,
+    FindCoordinatorRequest,
+    LeaveGroupMember,
+    LeaveGroupRequest,
+    ListGroupsRequest,
+)
 from warp.protocol.messages.metadata import MetadataRequest, MetadataRequestTopic
 from warp.protocol.messages.offsets import ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic
 
@@ -102,6 +117,34 @@ def requests() -> Iterator[tuple[Request, int]]:
         topics = [ListOffsetsTopic(name="here", partitions=[partition])]
         yield ListOffsetsRequest(replica_id=-1, topics=topics), version
     yield ApiVersionsRequest(client_software_name="raw", client_software_version="1"), 3
+    yield from group_requests()
+
+
+def group_requests() -> Iterator[tuple[Request, int]]:
+    """The same of the APIs of groups; those that have no flexible version come once."""
+    member = GroupMember(None, "g", "i")  # type: ignore[arg-type]  # it sends nothing itself
+    member.id, member.generation = "nobody", 1
+    for version in (5, 9):
+        yield member.join_request(), version
+    for version in (3, 5):
+        yield member.sync_request({"nobody": b"share"}), version
+    for version in (3, 4):
+        yield member.heartbeat_request(), version
+        yield LeaveGroupRequest(group_id="g", members=[LeaveGroupMember(member_id="nobody")]), version
+    for version in (7, 9):
+        yield commit_request("g", {"here": {0: 1, 1: 2}}, metadata="metadata"), version
+    for version in (5, 9):
+        yield offset_fetch_request(version, "g", {"here": [0, 1]}), version
+    yield offset_fetch_request(5, "g", None), 5
+    yield delete_request("g", {"here": [0, 1]}), 0
+    yield FindCoordinatorRequest(key="g"), 2
+    yield FindCoordinatorRequest(coordinator_keys=["g", "h"]), 4
+    for version in (4, 5):
+        yield DescribeGroupsRequest(groups=["g", "h"]), version
+    for version in (2, 4):
+        yield ListGroupsRequest(states_filter=["Stable"] if version == 4 else []), version
+    for version in (1, 2):
+        yield DeleteGroupsRequest(groups_names=["g", "h"]), version
 
 
 async def answered_or_closed(client: Client) -> None:
@@ -124,7 +167,7 @@ def test_every_truncation_of_a_request_is_survived(with_memory_broker: RunWithBr
                 await client.close()
         assert broker.agent.server.handler_bugs == 0
 
-    with_memory_broker(test)
+    with_memory_broker(test, **AT_ONCE)
 
 
 def test_flipped_bits_are_survived(with_memory_broker: RunWithBroker) -> None:
@@ -145,7 +188,7 @@ def test_flipped_bits_are_survived(with_memory_broker: RunWithBroker) -> None:
                 body[at] ^= bit
         assert broker.agent.server.handler_bugs == 0
 
-    with_memory_broker(test)
+    with_memory_broker(test, **AT_ONCE)
 
 
 def test_noise_is_survived(with_memory_broker: RunWithBroker) -> None:
@@ -163,4 +206,4 @@ def test_noise_is_survived(with_memory_broker: RunWithBroker) -> None:
             await client.close()
         assert broker.agent.server.handler_bugs == 0
 
-    with_memory_broker(test)
+    with_memory_broker(test, **AT_ONCE)
