@@ -3,6 +3,7 @@
 Requests travel on the event loop over connections of our own (docs/adr/0009-an-http-client-of-our-own.md); botocore
 finds credentials and the endpoint, and signs. From the bottom up:
 
+    heads        the heads of requests and of usual answers
     connection   one HTTP/1.1 connection: a request out, its answer in
     pool         connections to one server, made, kept and dropped
     documents    the XML of answers

@@ -18,7 +18,7 @@ from warp.objectstore.s3.credentials import CredentialKeeper, Credentials
 from warp.objectstore.s3.endpoint import Endpoint
 from warp.objectstore.s3.errors import SLOW_DOWN_STATUSES, Answer, BadAnswer, CannotConnect, Cut, S3Error
 from warp.objectstore.s3.pool import Pool
-from warp.objectstore.s3.retries import Rest, RetryBudget, pause_s
+from warp.objectstore.s3.retries import RetryBudget, Throttle, pause_s
 from warp.objectstore.s3.signing import Signer
 from warp.objectstore.traffic import RequestKind, RequestStatus, Traffic
 
@@ -80,7 +80,8 @@ class Client:
         self._random = random
         self._attempts = attempts
         self._budget = RetryBudget()
-        self._rest = Rest()
+        self._throttle = Throttle()
+        self._turn = asyncio.Lock()
 
     async def ask(self, operation: Operation, *, attempts: int = 0) -> Reply:
         """Carry out an operation, in at most `attempts` attempts (0: what the store is set to).
@@ -93,7 +94,7 @@ class Client:
         attempts = attempts or self._attempts
         progress = _Progress()
         while True:
-            await self._wait_for_rest()
+            await self._wait_for_turn()
             credentials = self._credentials.current
             try:
                 answer = await self._attempt(operation, credentials, progress)
@@ -104,7 +105,6 @@ class Client:
             else:
                 if answer.is_success or answer.status in operation.expected:
                     self._budget.succeeded(progress.taken_tokens)
-                    self._rest.succeeded()
                     return Reply(answer, progress.may_have_happened)
                 failure = S3Error(operation.describe(), answer)
                 progress.may_have_happened |= failure.status >= 500 and not failure.is_slow_down
@@ -139,14 +139,22 @@ class Client:
             return False
         if isinstance(failure, CannotConnect) and failure.reason == CannotConnect.CERTIFICATE:
             return False
+        if isinstance(failure, S3Error) and failure.status in SLOW_DOWN_STATUSES:
+            progress.taken_tokens = 0
+            return True  # the throttle bounds these, whether they are first or further attempts
         is_timeout = isinstance(failure, Cut) and failure.is_timeout
         progress.taken_tokens = self._budget.take(after_timeout=is_timeout)
         return progress.taken_tokens > 0
 
-    async def _wait_for_rest(self) -> None:
-        left_s = self._rest.left_s(self._clock.monotonic(), self._random)
-        if left_s:
-            await asyncio.sleep(left_s)
+    async def _wait_for_turn(self) -> None:
+        """Wait until the throttle lets a request out, in order of asking."""
+        if self._turn.locked() or self._throttle.wait_s(self._clock.monotonic()):
+            async with self._turn:
+                while wait_s := self._throttle.wait_s(self._clock.monotonic()):
+                    await asyncio.sleep(wait_s)
+                self._throttle.send(self._clock.monotonic())
+        else:
+            self._throttle.send(self._clock.monotonic())
 
     async def _attempt(self, operation: Operation, credentials: Credentials, progress: _Progress) -> Answer:
         request = self._request(operation, credentials)
@@ -158,7 +166,9 @@ class Client:
             status = _status(answer)
             has_object = has_object and answer.is_success
             if answer.status in SLOW_DOWN_STATUSES:
-                self._rest.slow_down(self._clock.monotonic())
+                self._throttle.refuse(self._clock.monotonic())
+            elif answer.status < 500:
+                self._throttle.take(self._clock.monotonic())
             return answer
         except BadAnswer as error:
             status = "error"

@@ -2,13 +2,15 @@
 
 Three brakes, because each alone lets a store that is in trouble be flooded: a pause with full jitter between the
 attempts of one request; a budget over all requests, a bucket of tokens that failures drain and successes refill, as in
-the standard mode of the AWS SDKs; and a rest of the whole store after it has asked for fewer requests.
+the standard mode of the AWS SDKs; and, once the store refuses many requests for coming too fast, a rate for all of
+them that follows what it takes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import exp
 
 PAUSE_S_MIN = 0.05
 PAUSE_S_MAX = 5.0
@@ -18,10 +20,16 @@ RETRY_TOKENS = 5
 TIMEOUT_TOKENS = 10
 """Of a retry after a time-out, which has cost everybody more."""
 
-REST_S_MIN = 0.1
-REST_S_MAX = 5.0
-REST_DECAY = 0.9
-"""By which every success shortens the next rest."""
+FADING_S = 1.0
+"""How fast the throttle forgets: what an answer counts for falls to a third in this time."""
+REFUSED_SHARE_MAX = 0.25
+"""Up to this share of refusals, the pauses between attempts are brake enough."""
+SENT_PER_TAKEN = 2.0
+"""Requests that are sent for each that was taken lately: enough to find out soon that the store takes more."""
+RATE_MIN = 5.0
+"""Requests per second that are sent though the store refuses all of them."""
+REFUSED_MIN = 0.05
+"""A refusal that counts for less, after three seconds, is forgotten."""
 
 
 def pause_s(retry: int, random: Callable[[], float]) -> float:
@@ -50,30 +58,45 @@ class RetryBudget:
 
 
 @dataclass(slots=True)
-class Rest:
-    """How long the store is left alone after it has said SlowDown.
+class Throttle:
+    """At what rate a store is asked after it has said SlowDown. Times are monotonic seconds.
 
-    The rest doubles each time that it says so again after a rest; those that say so together count as one. Successes
-    shorten it by and by.
+    As long as more than REFUSED_SHARE_MAX of the last answers were refusals, requests go out one by one, at
+    SENT_PER_TAKEN times the rate at which they were taken lately; so about half of them are taken, whatever the store
+    can do, and when it can do more the rate doubles in less than a second. A rate that only falls with each refusal
+    and rises with each success would settle far below what a store takes that refuses a few requests at any rate.
     """
 
-    length_s: float = 0.0
-    ends_at: float = 0.0
+    taken: float = 0.0
+    """Answers of late but refusals, each counting for less as time goes by."""
+    refused: float = 0.0
+    counted_at: float = 0.0
+    sent_at: float = 0.0
 
-    def slow_down(self, now: float) -> None:
+    def refuse(self, now: float) -> None:
         """The store asked for fewer requests."""
-        if now < self.ends_at:
-            return
-        self.length_s = min(REST_S_MAX, max(REST_S_MIN, self.length_s * 2))
-        self.ends_at = now + self.length_s
+        self._fade(now)
+        self.refused += 1.0
 
-    def succeeded(self) -> None:
-        self.length_s *= REST_DECAY
-        if self.length_s < REST_S_MIN / 4:
-            self.length_s = 0.0
+    def take(self, now: float) -> None:
+        """The store has worked on a request."""
+        self._fade(now)
+        self.taken += 1.0
 
-    def left_s(self, now: float, random: Callable[[], float]) -> float:
-        """How long a request has to wait. Not everybody starts at the same moment: up to half a rest is added."""
-        if now >= self.ends_at:
+    def wait_s(self, now: float) -> float:
+        """How long the next request has to wait; it may change with each answer."""
+        self._fade(now)
+        if self.refused <= REFUSED_SHARE_MAX * (self.refused + self.taken):
             return 0.0
-        return self.ends_at - now + self.length_s / 2 * random()
+        rate = max(RATE_MIN, SENT_PER_TAKEN * self.taken / FADING_S)
+        return max(0.0, self.sent_at + 1.0 / rate - now)
+
+    def send(self, now: float) -> None:
+        """A request goes out."""
+        self.sent_at = now
+
+    def _fade(self, now: float) -> None:
+        share = exp((self.counted_at - now) / FADING_S)
+        self.taken *= share
+        self.refused = self.refused * share if self.refused * share > REFUSED_MIN else 0.0
+        self.counted_at = now
