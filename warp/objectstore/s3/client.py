@@ -150,8 +150,10 @@ class Client:
         """Wait until the throttle lets a request out, in order of asking."""
         if self._turn.locked() or self._throttle.wait_s(self._clock.monotonic()):
             async with self._turn:
-                while wait_s := self._throttle.wait_s(self._clock.monotonic()):
+                wait_s = self._throttle.wait_s(self._clock.monotonic())
+                while wait_s:
                     await asyncio.sleep(wait_s)
+                    wait_s = self._throttle.wait_s(self._clock.monotonic())
                 self._throttle.send(self._clock.monotonic())
         else:
             self._throttle.send(self._clock.monotonic())

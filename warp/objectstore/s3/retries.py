@@ -26,7 +26,7 @@ REFUSED_SHARE_MAX = 0.25
 """Up to this share of refusals, the pauses between attempts are brake enough."""
 SENT_PER_TAKEN = 2.0
 """Requests that are sent for each that was taken lately: enough to find out soon that the store takes more."""
-RATE_MIN = 5.0
+RATE_MIN = 10.0
 """Requests per second that are sent though the store refuses all of them."""
 REFUSED_MIN = 0.05
 """A refusal that counts for less, after three seconds, is forgotten."""

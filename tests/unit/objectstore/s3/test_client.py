@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import pytest
 
@@ -24,7 +25,7 @@ from warp.errors import ObjectStoreError, StoreFull
 from warp.objectstore.s3.client import Client
 from warp.objectstore.s3.credentials import Credentials
 from warp.objectstore.s3.errors import CannotConnect, Cut, S3Error
-from warp.objectstore.s3.retries import BUDGET_TOKENS_MAX, RETRY_TOKENS
+from warp.objectstore.s3.retries import BUDGET_TOKENS_MAX, RATE_MIN, RETRY_TOKENS
 from warp.objectstore.s3.store import S3Store
 
 OK = answer(200)
@@ -151,15 +152,20 @@ def test_a_new_connection_that_is_cut_uses_up_an_attempt() -> None:
 
 
 def test_slow_down_makes_everybody_wait() -> None:
+    """A request that waits for its turn and is given up takes no turn."""
+
     async def test(store: S3Store, server: FakeServer) -> None:
-        loop = asyncio.get_running_loop()
         await store.put("first", [b""])
-        rested_at = loop.time()
-        await asyncio.gather(store.put("a", [b""]), store.put("b", [b""]))
-        # No request came between the moment of the refusal and the end of the rest.
-        assert client_of(store)._rest.ends_at > 0
-        assert all(time >= rested_at - 0.02 for time in arrived_at[2:])
-        assert store.traffic.requests == {("put", "slow_down"): 1, ("put", "ok"): 3}
+        given_up = asyncio.create_task(store.put("given-up", [b""]))
+        others = [asyncio.create_task(store.put(key, [b""])) for key in "abcd"]
+        await asyncio.sleep(0)
+        given_up.cancel()
+        await asyncio.gather(*others)
+        gaps_s = [after - before for before, after in pairwise(arrived_at[1:])]
+        assert [request.key for request in server.requests] == ["first", "first", *"abcd"]
+        # The loop's timers are exact to the millisecond, and the rate grows with each request that is taken.
+        assert gaps_s[0] > 1 / RATE_MIN - 0.02
+        assert store.traffic.requests == {("put", "slow_down"): 1, ("put", "ok"): 5}
 
     arrived_at: list[float] = []
     answers = scripted(error(503, "SlowDown"), then=lambda _: OK)
@@ -169,7 +175,18 @@ def test_slow_down_makes_everybody_wait() -> None:
         return answers(request)
 
     check(respond, test)
-    assert arrived_at[1] - arrived_at[0] >= 0.09
+
+
+def test_refusals_for_coming_too_fast_use_up_no_budget() -> None:
+    """They are bounded by the throttle; other failures must find the budget as it was."""
+
+    async def test(store: S3Store, server: FakeServer) -> None:
+        with pytest.raises(S3Error, match="SlowDown"):
+            await store.put("k", [b""])
+        assert len(server.requests) == 3
+        assert client_of(store)._budget.tokens == BUDGET_TOKENS_MAX
+
+    check(lambda _: error(503, "SlowDown"), test, attempts=3)
 
 
 def test_a_server_that_is_not_there_is_named() -> None:
