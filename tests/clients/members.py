@@ -110,8 +110,8 @@ class Member:
     ) -> None:
         self.kind = kind
         self.seen = seen if seen is not None else Seen()
-        self.assignment: tuple[int, ...] | None = None
-        """None until the program has told of one."""
+        self.assignments: list[tuple[int, ...]] = []
+        """All that the program has told of, in order."""
         self.is_closed = False
         self._changed = threading.Condition()
         pairs = [f"{name}={value}" for name, value in settings.items()]
@@ -126,6 +126,11 @@ class Member:
         ]
         for thread in self._threads:
             thread.start()
+
+    @property
+    def assignment(self) -> tuple[int, ...] | None:
+        """The partitions that the member has; None until the program has told of any."""
+        return self.assignments[-1] if self.assignments else None
 
     def _read_events(self) -> None:
         assert self.process.stdout is not None
@@ -143,7 +148,7 @@ class Member:
     def _note(self, event: dict[str, Any]) -> None:
         match event["event"]:
             case "assigned":
-                self.assignment = tuple(event["partitions"])
+                self.assignments.append(tuple(event["partitions"]))
             case "record":
                 self.seen.records.append((event["partition"], event["offset"], event["value"]))
             case "committed":

@@ -1,5 +1,5 @@
 // A group member on kafkajs: consume BOOTSTRAP TOPIC GROUP [NAME=VALUE ...]; see tests/clients/members.py.
-import { Kafka, logLevel } from "kafkajs";
+import { Kafka, PartitionAssigners, logLevel } from "kafkajs";
 
 const [command, bootstrap, topic, groupId, ...pairs] = process.argv.slice(2);
 if (command !== "consume") {
@@ -15,8 +15,16 @@ const kafka = new Kafka({
   logCreator,
   retry: { retries: 100, initialRetryTime: 100, maxRetryTime: 1000 },
 });
+// kafkajs calls its one way of sharing by a name of its own. Under a name that others know too it can be in their groups:
+// metadata and assignments are those of all consumers, and which partitions a leader gives to whom is its own business.
+const range = (config) => {
+  const assigner = PartitionAssigners.roundRobin(config);
+  const protocol = (subscription) => ({ ...assigner.protocol(subscription), name: "range" });
+  return { ...assigner, name: "range", protocol };
+};
 const consumer = kafka.consumer({
   groupId,
+  partitionAssigners: [range],
   sessionTimeout: Number(settings.session_ms ?? 10_000),
   rebalanceTimeout: 10_000,
   heartbeatInterval: Number(settings.heartbeat_ms ?? 1_000),
@@ -44,9 +52,6 @@ const processBatch = async ({ batch, resolveOffset, commitOffsetsIfNecessary, he
   await heartbeat();
 };
 
-await consumer.connect();
-await consumer.subscribe({ topics: [topic], fromBeginning: true });
-await consumer.run({ autoCommit: false, eachBatchAutoResolve: false, eachBatch: processBatch });
 for (const signal of ["SIGTERM", "SIGINT"]) {
   process.once(signal, async () => {
     await consumer.disconnect();
@@ -54,3 +59,6 @@ for (const signal of ["SIGTERM", "SIGINT"]) {
     process.exit(0);
   });
 }
+await consumer.connect();
+await consumer.subscribe({ topics: [topic], fromBeginning: true });
+await consumer.run({ autoCommit: false, eachBatchAutoResolve: false, eachBatch: processBatch });

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.coordinator.assignors.range import (  # type: ignore[import-untyped]
+    RangePartitionAssignor,
+)
 from aiokafka.errors import KafkaError
 
 from tests.clients.programs.events import (
@@ -40,6 +43,7 @@ async def main() -> None:
         auto_offset_reset="earliest",
         session_timeout_ms=job.session_ms,
         heartbeat_interval_ms=job.heartbeat_ms,
+        partition_assignment_strategy=(RangePartitionAssignor,),
         max_poll_records=100,
     )
     consumer.subscribe([job.topic], listener=Owned())
