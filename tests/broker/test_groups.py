@@ -21,12 +21,13 @@ from tests.broker.groups import (
 )
 from tests.broker.support import MIB, Broker, RunWithBroker
 from warp.errors import ErrorCode
-from warp.protocol import ApiKey
+from warp.protocol import ApiKey, encode_request_frame
 from warp.protocol.messages.groups import (
     HeartbeatRequest,
     JoinGroupRequest,
     LeaveGroupMember,
     LeaveGroupRequest,
+    SyncGroupRequest,
 )
 
 LONG = {"group_rebalance_delay_ms": "1m"}
@@ -376,6 +377,45 @@ def test_a_client_that_hangs_up_while_it_waits_leaves_nothing_but_its_membership
         assert (overview.state, overview.members) == ("PreparingRebalance", 3)
 
     with_broker(test, **LONG)
+
+
+def test_members_that_wait_hold_no_memory_of_requests(with_memory_broker: RunWithBroker) -> None:
+    """They may wait for minutes: else a few of them, with large frames, would keep everybody else from being heard."""
+
+    async def test(broker: Broker) -> None:
+        memory = broker.agent.log.request_memory
+        for _ in range(3):
+            member = await member_of(broker, "g", version=3)
+            frame = b"".join(encode_request_frame(1, "raw", member.join_request(), 3))
+            # Whatever follows the body belongs to the request, and is not looked at.
+            frame = frame[4:] + bytes(40 * MIB)
+            member.client.write(len(frame).to_bytes(4, "big") + frame)
+        async with asyncio.timeout(20):
+            while [one.members for one in broker.agent.groups.coordinator.list_groups()] != [3]:
+                await asyncio.sleep(0.001)
+        assert memory.used_bytes < MIB
+
+    with_memory_broker(test, request_memory_bytes_max="100MiB", request_bytes_max="50MiB", **LONG)
+
+
+def test_a_follower_that_waits_holds_no_memory_of_its_request(with_memory_broker: RunWithBroker) -> None:
+    async def test(broker: Broker) -> None:
+        leader, follower = await member_of(broker, "g"), await member_of(broker, "g")
+        await leader.join()
+        rejoining = asyncio.ensure_future(follower.join())
+        await until_state(await broker.connect(), "g", "PreparingRebalance")
+        await leader.join()
+        await rejoining
+        number = follower.client.send(follower.sync_request({"nobody": bytes(4 * MIB)}), 5)
+        assert await leader.heartbeat() == ErrorCode.NONE
+        async with asyncio.timeout(20):
+            while broker.agent.log.request_memory.used_bytes > MIB:  # noqa: ASYNC110  no event tells of it
+                await asyncio.sleep(0.001)
+        assert (await leader.sync({follower.id: b"share"})).error_code == ErrorCode.NONE
+        answer = await follower.client.answer(SyncGroupRequest.api, 5, number)
+        assert answer.assignment == b"share"
+
+    with_memory_broker(test, **AT_ONCE)
 
 
 def test_a_client_that_sends_nothing_more_and_waits_is_hung_up_on(with_memory_broker: RunWithBroker) -> None:

@@ -118,10 +118,11 @@ class Later:
 
     A handler returns it when all that is left of the request is waiting, so that no task has to do it. When the request
     gets no response whatever comes (`is_answered` is False), the answers to later ones don't wait for it. When the
-    client is gone and the wait was for its sake alone (`ends_with_client`), the outcome is cancelled.
+    client is gone and the wait was for its sake alone (`ends_with_client`), the outcome is cancelled. With
+    `needs_request` False the handler has cleared what was large in the request: its memory is free for others meanwhile.
     """
 
-    __slots__ = ("build", "ends_with_client", "is_answered", "outcome")
+    __slots__ = ("build", "ends_with_client", "is_answered", "needs_request", "outcome")
 
     def __init__(
         self,
@@ -130,11 +131,13 @@ class Later:
         *,
         is_answered: bool = True,
         ends_with_client: bool = False,
+        needs_request: bool = True,
     ) -> None:
         self.outcome = outcome
         self.build = build
         self.is_answered = is_answered
         self.ends_with_client = ends_with_client
+        self.needs_request = needs_request
 
 
 class NoAnswer:

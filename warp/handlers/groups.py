@@ -3,7 +3,9 @@
 Behaviour: what a group does stands in docs/groups.md; here requests become words that its machine knows. A JoinGroup or
 SyncGroup that has to wait for other members costs no task. Requests behind it on its connection wait too, as with
 Kafka, so a client's next request meets the group that its JoinGroup has put it into. When the client hangs up, nobody
-waits any more, but the group goes on as if somebody did: a member is lost by its session, not by its connection.
+waits any more, but the group goes on as if somebody did: a member is lost by its session, not by its connection. As
+members may wait for minutes, the memory of their requests is given back meanwhile: what a group keeps of them has its
+own limits.
 
 Version notes: JoinGroup v0 has no rebalance timeout, so the session timeout counts. Below v4 a new member is let in at
 once, from v4 on it has to come again with the id that it is given (KIP-394). v5 (and SyncGroup v3, Heartbeat v3) knows
@@ -62,6 +64,13 @@ def _answered(future: asyncio.Future[AnswerT], build: Callable[[AnswerT], Any]) 
     return Later(future, build, ends_with_client=True)
 
 
+def _parked(future: asyncio.Future[AnswerT], build: Callable[[AnswerT], Any]) -> Any:
+    """As `_answered`, for a request of which nothing large is left."""
+    if future.done():
+        return build(future.result())
+    return Later(future, build, ends_with_client=True, needs_request=False)
+
+
 # JoinGroup.
 
 
@@ -82,7 +91,8 @@ def join_group(context: RequestContext, request: JoinGroupRequest) -> Any:
         can_skip_assignment=context.version >= _SKIP_ASSIGNMENT_SINCE,
         reason=request.reason,
     )
-    return _answered(groups.request(request.group_id, join), lambda answer: _joined(context, answer))
+    request.protocols, request.reason = [], None
+    return _parked(groups.request(request.group_id, join), lambda answer: _joined(context, answer))
 
 
 def client_host(address: str) -> str:
@@ -144,7 +154,8 @@ def sync_group(context: RequestContext, request: SyncGroupRequest) -> Any:
         assignments=[(entry.member_id, entry.assignment) for entry in request.assignments],
     )
     future = context.services.groups.request(request.group_id, sync)
-    return _answered(future, lambda answer: _synced(context, answer))
+    request.assignments = []
+    return _parked(future, lambda answer: _synced(context, answer))
 
 
 def _synced(context: RequestContext, answer: SyncAnswer) -> Any:

@@ -299,6 +299,9 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
         """Answer when the outcome is there; one that gets no answer makes room for those behind it now."""
         if exchange.order is Order.SERIAL:
             self._holder = exchange
+        if not later.needs_request:
+            self._pool.memory.release(exchange.size_bytes - REQUEST_BYTES)
+            exchange.size_bytes = REQUEST_BYTES
         if not later.is_answered:
             # Nothing was started behind it: until now it held back the others.
             self._exchanges.pop()
