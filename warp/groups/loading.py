@@ -36,8 +36,8 @@ class SlotKeeper:
         self._loaded = loaded
         self._missing: dict[int, None] = {}
         """Slots whose leases are to be taken."""
-        self._taken_away: dict[int, None] = {}
-        """Slots that somebody else has taken."""
+        self._taken_away: dict[int, bool] = {}
+        """Slots that somebody else has taken; and has that been said?"""
         self._unloaded: dict[int, Tenure] = {}
         self._epochs: dict[int, int] = {}
         """The last epoch under which this agent held each slot, or may have."""
@@ -70,12 +70,19 @@ class SlotKeeper:
         if self._task is not None:
             await asyncio.wait([self._task], timeout=self._limits.open_wait_s)
 
-    def lost(self, tenure: Tenure) -> None:
-        """A tenure is over. The slot is taken anew, unless somebody else has taken it."""
+    def lost(self, tenure: Tenure, *, to_another: bool) -> None:
+        """A tenure is over. The slot is taken anew, unless somebody else has taken it.
+
+        With `to_another` it looks as if somebody has: until that is known, the slot is not about to be this agent's.
+        """
         self._unloaded.pop(tenure.slot, None)
-        if not self._is_closed:
+        if self._is_closed:
+            return
+        if to_another:
+            self._taken_away[tenure.slot] = False
+        else:
             self._missing[tenure.slot] = None
-            self._wake()
+        self._wake()
 
     async def close(self) -> None:
         """Take and read nothing more."""
@@ -145,15 +152,15 @@ class SlotKeeper:
             self._seen[slot] = 0 if state is None else state.epoch
             if state is None or state.holder is None or state.epoch <= self._epochs.get(slot, 0):
                 found.append(slot)
-            elif slot in self._missing:
+            elif not self._taken_away.get(slot):
                 _log.error(
                     "coordinator slot %d was taken by another agent (%d, epoch %d)",
                     slot,
                     state.holder,
                     state.epoch,
                 )
-                del self._missing[slot]
-                self._taken_away[slot] = None
+                self._missing.pop(slot, None)
+                self._taken_away[slot] = True
         return found
 
     async def _take(self, slots: Sequence[int]) -> None:

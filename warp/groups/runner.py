@@ -157,7 +157,7 @@ class GroupRunner:
                 self._note(group, step)
         if not self._is_closing:
             _log.warning("coordinator slot %d is given up (%s)", tenure.slot, error.name)
-            self.keeper.lost(tenure)
+            self.keeper.lost(tenure, to_another=error is ErrorCode.NOT_COORDINATOR)
 
     def commits_settled(self, tenure: Tenure, group_id: str) -> None:
         """No commit of the group is under way any more: it may be removed, should it wait for that."""
