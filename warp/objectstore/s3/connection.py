@@ -116,6 +116,8 @@ class Connection(asyncio.BufferedProtocol):
         try:
             await self._send(exchange)
             answer = await exchange.answer
+            if answer.is_success and not self._is_sent(exchange):
+                raise BadAnswer("the server says that it is done, before all of the request was sent")
             is_whole = True
             return answer
         finally:
@@ -134,16 +136,13 @@ class Connection(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def _can_go_on(self, exchange: _Exchange) -> bool:
+    def _is_sent(self, exchange: _Exchange) -> bool:
         assert self._transport is not None
+        return exchange.is_sent and self._transport.get_write_buffer_size() == 0
+
+    def _can_go_on(self, exchange: _Exchange) -> bool:
         says_close = "close" in exchange.headers.get("connection", "").lower()
-        return (
-            exchange.is_sent
-            and self._transport.get_write_buffer_size() == 0
-            and exchange.has_end
-            and not exchange.is_followed
-            and not says_close
-        )
+        return self._is_sent(exchange) and exchange.has_end and not exchange.is_followed and not says_close
 
     # ---- sending ----
 

@@ -44,7 +44,7 @@ class Pool:
         self._loop = asyncio.get_running_loop()
         self._idle: deque[tuple[float, Connection]] = deque()
         """With the time since when; the oldest first."""
-        self._all: set[Connection] = set()
+        self._all: dict[Connection, None] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         self._is_closed = False
 
@@ -99,13 +99,12 @@ class Pool:
         self._sweep_later()
 
     async def _connect(self) -> Connection:
-        if self._is_closed:
-            raise CannotConnect("the object store is closed", CannotConnect.REFUSED)
+        self._check_open()
         server = self._server
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 _, connection = await self._loop.create_connection(
-                    lambda: Connection(self._read_timeout_s, self._all.discard),
+                    lambda: Connection(self._read_timeout_s, self._forget),
                     server.host,
                     server.port,
                     ssl=server.tls,
@@ -127,5 +126,17 @@ class Pool:
         if not connection.is_usable:
             message = f"{server.describe()}: the connection was lost as soon as it was made"
             raise CannotConnect(message, CannotConnect.REFUSED)
-        self._all.add(connection)
+        try:
+            self._check_open()
+        except CannotConnect:
+            connection.abort()
+            raise
+        self._all[connection] = None
         return connection
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise CannotConnect("the object store is closed", CannotConnect.REFUSED)
+
+    def _forget(self, connection: Connection) -> None:
+        self._all.pop(connection, None)

@@ -20,7 +20,7 @@ from tests.unit.objectstore.s3.support import check, connected, run
 from warp.errors import ObjectStoreError
 from warp.objectstore.s3 import pool as pool_module
 from warp.objectstore.s3.connection import ERROR_BODY_BYTES_MAX, HEAD_BYTES_MAX, INTERIM_ANSWERS_MAX
-from warp.objectstore.s3.errors import BadAnswer, Cut
+from warp.objectstore.s3.errors import BadAnswer, CannotConnect, Cut
 from warp.objectstore.s3.store import S3Store
 
 OK = answer(200)
@@ -241,6 +241,36 @@ def test_an_answer_before_the_end_of_the_body_is_taken_and_the_rest_not_sent() -
             await store.close()
 
     run(whole())
+
+
+def test_a_server_that_is_done_before_it_has_all_of_a_body_is_not_believed() -> None:
+    async def hasty(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK)
+        await writer.drain()
+        await reader.read(100)
+        await asyncio.Event().wait()
+
+    async def test() -> None:
+        async with raw_server(hasty, limit=1024) as endpoint:
+            store = await connected(endpoint, attempts=1)
+            with pytest.raises(BadAnswer, match="before all of the request was sent"):
+                await store.put("k", [bytes(32 * 2**20)])
+            await store.close()
+
+    run(test())
+
+
+def test_a_store_that_is_closed_makes_no_use_of_a_connection_that_comes_later() -> None:
+    async def test(store: S3Store, server: FakeServer) -> None:
+        put = asyncio.create_task(store.put("k", [b"x"]))
+        await asyncio.sleep(0)
+        await store.close()
+        with pytest.raises(CannotConnect, match="the object store is closed"):
+            await put
+        assert not server.requests
+
+    check(lambda _: OK, test, attempts=1)
 
 
 def test_a_store_that_is_closed_ends_what_is_under_way() -> None:

@@ -200,6 +200,41 @@ def test_an_object_that_was_replaced_while_it_was_read_is_an_error() -> None:
     check(scripted(Fault(part_of(DATA, 0, 10)[:-3]), error(412, "PreconditionFailed")), test)
 
 
+@pytest.mark.parametrize(
+    "then",
+    [part_of(b"9876543210", 7, 10, etag='"e2"'), Fault(part_of(b"9876543210", 7, 10, etag='"e2"')[:-1])],
+    ids=["whole", "cut"],
+)
+def test_two_objects_are_not_mixed_by_a_server_that_knows_no_if_match(then: bytes | Fault) -> None:
+    async def test(store: S3Store, server: FakeServer) -> None:
+        with pytest.raises(ObjectStoreError, match="replaced while it was read"):
+            await store.get("k", 0, 10)
+
+    check(scripted(Fault(part_of(DATA, 0, 10)[:-3]), then), test)
+
+
+def test_a_get_that_is_cut_behind_its_last_byte_is_continued_with_that_byte() -> None:
+    """There are no empty ranges to ask for."""
+    chunked = part_of(DATA, 0, 10, content_length="absent", transfer_encoding="chunked")
+    chunked = chunked.removesuffix(DATA) + b"a\r\n" + DATA + b"\r\n"
+
+    async def test(store: S3Store, server: FakeServer) -> None:
+        assert await store.get("k", 0, 10) == DATA
+        assert [request.headers["range"] for request in server.requests] == ["bytes=0-9", "bytes=9-9"]
+
+    check(scripted(Fault(chunked), part_of(DATA, 9, 10)), test)
+
+
+def test_a_cut_answer_with_more_than_it_promised_is_refused() -> None:
+    given = answer(206, DATA[:8], content_range="bytes 0-4/10", etag='"e1"')
+
+    async def test(store: S3Store, server: FakeServer) -> None:
+        with pytest.raises(BadAnswer):
+            await store.get("k", 0, 10)
+
+    check(scripted(Fault(given[:-1])), test)
+
+
 def test_a_continued_get_of_a_short_object_hands_over_all_of_it() -> None:
     async def test(store: S3Store, server: FakeServer) -> None:
         with pytest.raises(ShortObject) as caught:
