@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
@@ -11,6 +12,7 @@ from tests.broker.client import Client
 from tests.broker.groups import (
     AT_ONCE,
     commit_request,
+    fetch_group,
     fetched,
     member_of,
     protocols,
@@ -23,6 +25,7 @@ from warp.handlers.group_admin import NAMES_MAX
 from warp.handlers.groups import client_host
 from warp.handlers.operations import GROUP_OPERATIONS
 from warp.protocol import Request
+from warp.protocol.messages.group_offsets import OffsetFetchRequest
 from warp.protocol.messages.groups import (
     DeleteGroupsRequest,
     DescribeGroupsRequest,
@@ -278,3 +281,52 @@ def test_more_names_than_an_agent_has_groups_close_the_connection(
 
     with caplog.at_level(logging.INFO, logger="warp"):
         with_memory_broker(test)
+
+
+@pytest.mark.parametrize(
+    ("method", "request_of"),
+    [
+        ("request", lambda names: (DescribeGroupsRequest(groups=names), 5)),
+        ("request", lambda names: (DeleteGroupsRequest(groups_names=names), 2)),
+        (
+            "fetch_offsets",
+            lambda names: (
+                OffsetFetchRequest(groups=[fetch_group(one, {}) for one in names], require_stable=False),
+                8,
+            ),
+        ),
+    ],
+    ids=["describe", "delete", "fetch"],
+)
+def test_a_request_about_many_groups_leaves_others_their_turn(
+    with_memory_broker: RunWithBroker, monkeypatch: pytest.MonkeyPatch, method: str, request_of: Any
+) -> None:
+    """Else one request of a tool could hold up all members' heartbeats."""
+    names = [str(number) for number in range(4_000)]
+
+    async def test(broker: Broker) -> None:
+        coordinator = broker.agent.groups.coordinator
+        asked, most = 0, 0
+        ask = getattr(coordinator, method)
+
+        def counted(first: Any, *others: Any, **options: Any) -> Any:
+            nonlocal asked
+            asked += 1 if isinstance(first, str) else len(first)
+            return ask(first, *others, **options)
+
+        async def watch() -> None:
+            nonlocal most
+            seen = 0
+            while True:
+                most, seen = max(most, asked - seen), asked
+                await asyncio.sleep(0)
+
+        monkeypatch.setattr(coordinator, method, counted)
+        watcher = asyncio.ensure_future(watch())
+        client = await broker.connect()
+        await client.ask(*request_of(names))
+        watcher.cancel()
+        assert asked == len(names)
+        assert most <= 1_000
+
+    with_memory_broker(test)

@@ -119,7 +119,7 @@ class Later:
     A handler returns it when all that is left of the request is waiting, so that no task has to do it. When the request
     gets no response whatever comes (`is_answered` is False), the answers to later ones don't wait for it. When the
     client is gone and the wait was for its sake alone (`ends_with_client`), the outcome is cancelled. With
-    `needs_request` False the handler has cleared what was large in the request: its memory is free for others meanwhile.
+    `needs_request` False the handler has cleared what was large in the request: its memory is free for others.
     """
 
     __slots__ = ("build", "ends_with_client", "is_answered", "needs_request", "outcome")

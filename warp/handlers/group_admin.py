@@ -14,6 +14,7 @@ that is GROUP_ID_NOT_FOUND with a message (KIP-1043). v3 can ask what the client
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import Any
 
@@ -42,6 +43,8 @@ from warp.protocol.types import AUTHORIZED_OPERATIONS_OMITTED
 NAMES_MAX = 100_000
 """Groups or keys that one request may name; as many as an agent has. More closes the connection."""
 
+_NAMES_PER_TURN = 500
+"""Groups that are described or deleted before others have their turn on the loop."""
 _GROUP_KEY = 0
 _TRANSACTION_KEY = 1
 _SEVERAL_KEYS_SINCE = 4
@@ -169,7 +172,9 @@ async def describe_groups(context: RequestContext, request: DescribeGroupsReques
     """Describe groups with their members."""
     groups: list[DescribedGroup] = []
     with AnswerMemory(context.services.answer_memory) as memory:
-        for group_id in _each_once(request.groups):
+        for place, group_id in enumerate(_each_once(request.groups)):
+            if place % _NAMES_PER_TURN == 0:
+                await asyncio.sleep(0)
             answer = await context.services.groups.request(group_id, Describe())
             if not await memory.take(_size_bytes(answer)):
                 answer = DescribeAnswer(ErrorCode.COORDINATOR_NOT_AVAILABLE)
@@ -243,7 +248,11 @@ def describe_groups_failed(
 
 async def delete_groups(context: RequestContext, request: DeleteGroupsRequest) -> DeleteGroupsResponse:
     """Delete groups that nobody is in, with what they have committed (KIP-229)."""
-    results = await context.services.groups.delete_groups(_each_once(request.groups_names))
+    names = _each_once(request.groups_names)
+    results: dict[str, ErrorCode] = {}
+    for start in range(0, len(names), _NAMES_PER_TURN):
+        await asyncio.sleep(0)
+        results |= await context.services.groups.delete_groups(names[start : start + _NAMES_PER_TURN])
     return _deleted(context, results.items())
 
 
