@@ -201,6 +201,22 @@ def test_a_member_commits_and_leaves_at_ctrl_c(agent: Running) -> None:
     assert (found["state"], found["members"], found["lag"]) == ("Empty", [], 0)
 
 
+def test_a_static_member_stays_between_two_runs_and_holds_its_group(agent: Running) -> None:
+    topic(agent, "static", 2)
+    options = ("-X", "group.instance.id=one", "-X", "session.timeout.ms=6000")
+    command = ("consume", "static", "--group", "statics", "--count", "1", *options)
+    assert warp(agent, *command) == (0, "0\n", "")
+    before = described(agent, "statics")
+    assert (before["state"], before["members"][0]["instance_id"]) == ("Stable", "one")
+    assert "NON_EMPTY_GROUP" in warp(agent, "group", "delete", "statics")[2]
+    assert warp(agent, *command) == (0, "1\n", "")
+    after = described(agent, "statics")
+    assert after["members"][0]["member_id"] != before["members"][0]["member_id"]
+    while described(agent, "statics")["state"] != "Empty":
+        continue
+    assert warp(agent, "group", "delete", "statics")[0] == 0
+
+
 def test_a_member_goes_on_when_its_agent_is_killed_and_started_again(spawn: Spawn) -> None:
     first = spawn.agent()
     topic(first, "t", 3)
