@@ -9,7 +9,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import (
+    ConsumerGroupState,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from tests.clients.members import KINDS, Kind, Member, Seen, java, kinds_named
@@ -197,8 +204,40 @@ def test_kafkas_own_tools_show_the_group_and_its_lag(bootstrap: str, topic: str)
     tool(*groups, "--reset-offsets", "--to-earliest", "--topic", topic, "--group", group, "--execute")
     rows = [line.split() for line in tool(*groups, "--describe", "--group", group).splitlines()]
     assert {row[3] for row in rows if len(row) > 5 and row[0] == group} == {"0"}
+    tool(*groups, "--delete-offsets", "--topic", f"{topic}:0,1", "--group", group)
+    rows = [line.split() for line in tool(*groups, "--describe", "--group", group).splitlines()]
+    assert {row[2] for row in rows if len(row) > 5 and row[0] == group} == {"2", "3"}
     tool(*groups, "--delete", "--group", group)
     assert group not in tool(*groups, "--list").split()
+
+
+def test_librdkafkas_administrator_sees_and_changes_groups(bootstrap: str, topic: str) -> None:
+    make_topic(bootstrap, topic)
+    group = f"g-{topic}"
+    (kind,) = kinds_named("confluent")
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    send(bootstrap, topic, 0, 40)
+    with Member(kind, bootstrap, topic, group) as member:
+        member.wait_for(lambda: committed(member.seen) == 40, "all is committed")
+        stable = admin.list_consumer_groups(states={ConsumerGroupState.STABLE}).result(30)
+        assert group in {one.group_id for one in stable.valid}
+        described = admin.describe_consumer_groups([group])[group].result(30)
+        assert described.state is ConsumerGroupState.STABLE
+        (told,) = described.members
+        assert [part.partition for part in told.assignment.topic_partitions] == [0, 1, 2, 3]
+        assert told.host == "/127.0.0.1"
+        with pytest.raises(KafkaException) as refused:
+            admin.delete_consumer_groups([group])[group].result(30)
+        assert refused.value.args[0].code() == KafkaError.NON_EMPTY_GROUP
+        member.stop()
+    moved = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, 0, 3)])
+    admin.alter_consumer_group_offsets([moved])[group].result(30)
+    found = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])[group].result(30)
+    offsets = {part.partition: part.offset for part in found.topic_partitions or ()}
+    assert offsets == {0: 3, 1: 10, 2: 10, 3: 10}
+    admin.delete_consumer_groups([group])[group].result(30)
+    gone = admin.describe_consumer_groups([group])[group].result(30)
+    assert gone.state is ConsumerGroupState.DEAD
 
 
 def test_kafkas_verifiable_clients_agree(bootstrap: str, topic: str, tmp_path: Path) -> None:
