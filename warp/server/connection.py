@@ -23,7 +23,7 @@ from warp.handlers.context import Client, Held, Later, NoAnswer
 from warp.handlers.table import Order
 from warp.protocol import DecodeError, FrameSplitter
 from warp.server.dispatch import OUTCOME_DROPPED
-from warp.server.exchange import Exchange
+from warp.server.exchange import REQUEST_BYTES, Exchange
 from warp.server.peer import peer_text
 from warp.server.unsent import UnsentMemory
 
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 
 _SMALL_BYTES_MAX = 8_192
 """Parts of answers up to this size are joined for one write; a larger one is written by itself, without a copy."""
-
-REQUEST_BYTES = 2_048
-"""What a request costs beside its frame until it is answered, measured with small Produces that wait for a commit."""
 
 _QUIETLY = ""
 """As the reason for closing: nobody is at fault, nothing is logged."""

@@ -10,7 +10,7 @@ import pytest
 from tests.unit.server.support import Bench, at_once, fetch, frame, produce, run, serial, settle
 from warp.handlers.context import Held
 from warp.protocol.messages.fetch import FetchResponse
-from warp.server.connection import REQUEST_BYTES
+from warp.server.exchange import REQUEST_BYTES
 
 LOGGER = "warp.server"
 
