@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import threading
+from contextlib import suppress
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -34,8 +35,12 @@ def consume_as_member(found: argparse.Namespace, client: Client, output: Output)
         consumer.subscribe([found.topic])
         try:
             _consume(found, client, consumer, output, interrupt)
-        finally:
-            _leave(found.group, client, consumer, interrupt)
+        except BaseException:
+            # What went wrong first is what is told.
+            with suppress(ClientError):
+                _leave(found.group, client, consumer, interrupt)
+            raise
+        _leave(found.group, client, consumer, interrupt)
     return 0
 
 

@@ -61,9 +61,9 @@ def run(words: Sequence[str]) -> int:
 def _watch(load: Load, broker: LocalAgent, seconds: float | None) -> bool:
     """Show the load until the time is over or the user has seen enough, then sum up. True when something broke."""
     view = _LiveView() if sys.stdout.isatty() else _PlainView()
-    until = None if seconds is None else time.monotonic() + seconds
-    load.start()
     try:
+        load.start()
+        until = None if seconds is None else time.monotonic() + seconds
         while until is None or time.monotonic() < until:
             left = INTERVAL_S if until is None else min(INTERVAL_S, max(0.05, until - time.monotonic()))
             time.sleep(left)

@@ -178,12 +178,12 @@ class Load:
         )
 
     def stop(self) -> Summary:
-        """End the producer, let the consumer catch up, close both."""
+        """End the producer, let the consumer catch up, commit and leave its group. Also when `start` has failed."""
         seconds = time.monotonic() - self._began
         self._ended.set()
-        producing, consuming = self._threads
-        producing.join(CATCH_UP_S)
-        consuming.join(2 * CATCH_UP_S)
+        for thread, limit_s in zip(self._threads, (CATCH_UP_S, 2 * CATCH_UP_S), strict=True):
+            if thread.ident is not None:
+                thread.join(limit_s)
         return Summary(seconds, self._copy(), sorted(self._all))
 
     def _wait_for_group(self) -> None:

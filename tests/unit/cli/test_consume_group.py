@@ -177,6 +177,14 @@ def test_trouble_that_stays_ends_it_and_the_group_is_left(run: Run, consumer: Fa
     assert consumer.events[-1] == "close"
 
 
+def test_what_went_wrong_first_is_told(run: Run, consumer: FakeConsumer) -> None:
+    consumer.batches = [[FakeMessage(-1, error=KafkaError.TOPIC_AUTHORIZATION_FAILED)]]
+    consumer.commit_error = KafkaError.ILLEGAL_GENERATION
+    code, _, error = run()
+    assert (code, "TOPIC_AUTHORIZATION_FAILED" in error, error.count("\n")) == (1, True, 1)
+    assert consumer.events[-1] == "close"
+
+
 def test_a_last_commit_that_fails_is_told(run: Run, consumer: FakeConsumer) -> None:
     consumer.batches = [[FakeMessage(7, b"x")]]
     consumer.commit_error = KafkaError.ILLEGAL_GENERATION

@@ -153,6 +153,15 @@ def test_a_committed_offset_beyond_the_end_is_no_negative_lag(run: Run, admin: F
     assert json.loads(run("describe", "idle", "--json")[1])["lag"] == 0
 
 
+def test_names_do_not_move_the_cursor(run: Run, admin: FakeAdmin) -> None:
+    admin.groups = {"a\x1b[2Jb": FakeGroup(members=[member("m\r", client_id="ü\n")])}
+    listed, shown = run("list")[1], run("describe", "a\x1b[2Jb")[1]
+    for out in (listed, shown):
+        assert r"a\x1b[2Jb" in out
+        assert out.replace("\n", "").isprintable()
+    assert r"ü\n" in shown
+
+
 def test_without_execute_nothing_is_reset(run: Run, admin: FakeAdmin) -> None:
     before = dict(admin.groups["idle"].offsets)
     code, out, error = run("reset-offsets", "idle", "--all-topics", "--to-earliest")

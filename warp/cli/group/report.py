@@ -82,11 +82,18 @@ def moves_json(name: str, moves: Sequence[Move], *, is_executed: bool) -> dict[s
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Columns as wide as their widest entry, two blanks between; no blanks at the ends of lines."""
-    lines = [header, *rows]
+    lines = [header, *([printable(text) for text in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     return "\n".join(
         "  ".join(f"{text:<{width}}" for text, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
+    )
+
+
+def printable(text: str) -> str:
+    """Names are the clients' own: what would move a terminal's cursor is written as its number, like `\\x1b`."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text
     )
 
 
@@ -103,9 +110,9 @@ def _head(group: Description, rows: tuple[Progress, ...] | None) -> str:
     lag = "" if rows is None else f", lag {total_lag(rows):,}"
     if unknown := uncommitted_of(rows or ()):
         lag += f" without the {count(unknown, 'partition')} of which nothing is committed"
-    first = f"group {group.name}: {group.state}, {count(len(group.members), 'member')}{lag}"
+    first = f"group {printable(group.name)}: {group.state}, {count(len(group.members), 'member')}{lag}"
     facts = [("coordinator", group.coordinator), ("assignor", group.assignor), ("type", group.kind)]
-    return "\n".join([first, *(f"  {name:<11}  {value}" for name, value in facts if value)])
+    return "\n".join([first, *(f"  {name:<11}  {printable(value)}" for name, value in facts if value)])
 
 
 def _members_text(members: Sequence[Member]) -> str:
