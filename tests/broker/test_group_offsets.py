@@ -384,6 +384,21 @@ def test_offsets_of_topics_in_use_are_not_deleted(with_memory_broker: RunWithBro
     with_memory_broker(test, **AT_ONCE)
 
 
+def test_metadata_that_nobody_can_read_harms_no_other_member(with_memory_broker: RunWithBroker) -> None:
+    async def test(broker: Broker) -> None:
+        topic = await broker.topic()
+        garbage = protocols(("range", b"\0\1\x7f\xff\xff\xff garbage"))
+        members = await stable_group(broker, "g", "a", "b", protocols=garbage)
+        for member in members:
+            assert await member.heartbeat() == ErrorCode.NONE
+            assert await member.commit(topic) == ErrorCode.NONE
+        # All topics count as in use, for nobody can tell.
+        answer = await delete(members[0].client, "g", {topic: [0]})
+        assert answer == (ErrorCode.NONE, [ErrorCode.GROUP_SUBSCRIBED_TO_TOPIC])
+
+    with_memory_broker(test, **AT_ONCE)
+
+
 def test_offsets_of_members_that_are_no_consumers_are_not_deleted(with_memory_broker: RunWithBroker) -> None:
     async def test(broker: Broker) -> None:
         topic = await broker.topic()

@@ -242,6 +242,23 @@ def test_a_leader_gets_large_metadata_and_gives_the_memory_back(with_memory_brok
     with_memory_broker(test, **AT_ONCE)
 
 
+def test_a_silent_member_is_out_and_one_that_lives_stays(with_memory_broker: RunWithBroker) -> None:
+    async def test(broker: Broker) -> None:
+        (alive,) = await stable_group(broker, "g", "a")
+        silent = await member_of(broker, "g", "b")
+        number = silent.send_join(session_timeout_ms=100)
+        await until_state(alive.client, "g", "PreparingRebalance")
+        assert len((await alive.join()).members) == 2
+        assert (await silent.joined(number)).error_code == ErrorCode.NONE
+        await until_state(alive.client, "g", "PreparingRebalance")
+        assert await alive.heartbeat() == ErrorCode.REBALANCE_IN_PROGRESS
+        answer = await alive.join()
+        assert [each.member_id for each in answer.members] == [alive.id]
+        assert await silent.heartbeat() == ErrorCode.UNKNOWN_MEMBER_ID
+
+    with_memory_broker(test, **AT_ONCE, group_session_min_ms="100ms")
+
+
 # Static members.
 
 
@@ -391,7 +408,8 @@ def test_members_that_wait_hold_no_memory_of_requests(with_memory_broker: RunWit
             frame = frame[4:] + bytes(40 * MIB)
             member.client.write(len(frame).to_bytes(4, "big") + frame)
         async with asyncio.timeout(20):
-            while [one.members for one in broker.agent.groups.coordinator.list_groups()] != [3]:
+            coordinator = broker.agent.groups.coordinator
+            while [one.members for one in coordinator.list_groups()] != [3]:  # noqa: ASYNC110  as below
                 await asyncio.sleep(0.001)
         assert memory.used_bytes < MIB
 
