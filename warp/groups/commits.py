@@ -23,6 +23,8 @@ from warp.metadata.group_model import (
     StoredGroup,
 )
 
+UNSURE_MAX = 1_000
+"""Ids of one slot that are remembered while the store is away. What is made beyond that is found by the next start."""
 _UNSURE = (ErrorCode.COORDINATOR_NOT_AVAILABLE, ErrorCode.UNKNOWN_SERVER_ERROR)
 
 
@@ -85,7 +87,7 @@ class GroupOffsets:
             made_ms = max(row.committed_ms for row in rows)
             tenure.stored[group_id] = StoredGroup(group_id, "", 0, None, None, (), made_ms)
             tenure.unsure.discard(group_id)
-        elif any(error in _UNSURE for error in errors):
+        elif any(error in _UNSURE for error in errors) and len(tenure.unsure) < UNSURE_MAX:
             tenure.unsure.add(group_id)
 
     def _end(self, tenure: Tenure, group_id: str, under_way: asyncio.Future[None]) -> None:

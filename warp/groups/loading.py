@@ -133,8 +133,8 @@ class SlotKeeper:
                 failure = error
                 continue
             if self._unloaded.get(tenure.slot) is tenure:
-                del self._unloaded[tenure.slot]
                 self._loaded(tenure, groups)
+                del self._unloaded[tenure.slot]
             await asyncio.sleep(0)
         if failure is not None:
             raise failure

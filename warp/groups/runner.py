@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from warp.clock import Clock
@@ -35,10 +37,14 @@ from warp.groups.rebalance import GENERATION_STARTED, GROUP_EMPTY, MEMBER_REMOVE
 from warp.groups.saving import GroupSaver, Outcome, PendingChange
 from warp.groups.slots import CoordinatorLimits, GroupStore, Tenure
 from warp.groups.state import ClassicGroup
+from warp.groups.transitions import State
 from warp.ids import BrokerId
 from warp.metadata.group_model import SLOTS, Lease, StoredGroup, slot_of
 
 _log = logging.getLogger("warp.groups")
+
+STALLS_APART_MS = 30_000
+"""An agent that stands still again and again has members given up all the same."""
 
 _WORTH_A_LINE = (GENERATION_STARTED, GROUP_EMPTY, MEMBER_REMOVED)
 """What is logged as information; the rest is for debugging."""
@@ -63,6 +69,7 @@ class GroupRunner:
         self._observer = observer
         self._tenures: list[Tenure | None] = [None] * SLOTS
         self._is_closing = False
+        self._restarted_ms = -STALLS_APART_MS
         self.let_go: list[Lease] = []
         """Leases that were held when this was closed."""
         self._alarm = Alarm(
@@ -95,9 +102,8 @@ class GroupRunner:
         try:
             step = group.handle(answer, request, self._now())
         except Exception:  # noqa: BLE001 - a bug: told there
+            answer.set_result(refusal(request, ErrorCode.UNKNOWN_SERVER_ERROR))
             self._broken(tenure, group)
-            if not answer.done():
-                answer.set_result(refusal(request, ErrorCode.UNKNOWN_SERVER_ERROR))
         else:
             self._take(tenure, group, step)
         return answer
@@ -134,6 +140,27 @@ class GroupRunner:
     def held(self) -> Iterator[Tenure]:
         """The tenures there are."""
         return iter([tenure for tenure in self._tenures if tenure is not None])
+
+    def census(self) -> tuple[Counter[str], int]:
+        """How many groups are in each state, and how many members all have."""
+        states: Counter[str] = Counter()
+        members = 0
+        for tenure in self.held():
+            states[State.EMPTY.value] += len(tenure) - len(tenure.live)
+            for group in tenure.live.values():
+                line = group.overview()
+                states[line.state] += 1
+                members += line.members
+        return states, members
+
+    def some_groups(self, count: int) -> tuple[list[str], bool]:
+        """The ids of that many groups, and whether these are all. Those with members come first, by id."""
+        live = sorted(group_id for tenure in self.held() for group_id in tenure.live)
+        resting = (
+            group_id for tenure in self.held() for group_id in tenure.stored if group_id not in tenure.live
+        )
+        found = [*live[: count + 1], *islice(resting, max(0, count + 1 - len(live)))]
+        return found[:count], len(found) <= count
 
     @property
     def has_room(self) -> bool:
@@ -322,8 +349,11 @@ class GroupRunner:
 
     def _stalled(self, late_ms: int) -> None:
         """This process stood still: nobody's silence counts."""
-        _log.warning("the agent stood still for %d ms: sessions of group members start anew", late_ms)
         now = self._now()
+        if now.ticks_ms - self._restarted_ms < STALLS_APART_MS:
+            return
+        self._restarted_ms = now.ticks_ms
+        _log.warning("the agent stood still for %d ms: sessions of group members start anew", late_ms)
         for tenure in self.held():
             for group_id, group in tenure.live.items():
                 group.restart_sessions(now)

@@ -126,17 +126,19 @@ class ClassicGroup(GroupCore):
             raise RuntimeError(f"group {self.group_id} has no change under way")
         waited_ms = now.ticks_ms - self._saving_since_ms
         self._saving_since_ms = self._shown = None
-        self._replies, self._held = self._held, []
         if self._removing:
+            self._replies, self._held = self._held, []
             self._end(ErrorCode.COORDINATOR_NOT_AVAILABLE)
             return self._step(now)
         if waited_ms > SLOW_SAVE_MS:
             self.restart_sessions(now)
             if self.phase_due_ms is not None:
                 self.phase_due_ms += waited_ms
-        ready, self._replies = self._replies, []
         while self._deferred and self._change is None:
-            self._decide(*self._deferred.popleft(), now)
+            # Should this fail, abandon() finds whoever has not been answered.
+            self._decide(*self._deferred[0], now)
+            self._deferred.popleft()
+        ready, self._held = self._held, []
         step = self._step(now)
         return Step((*ready, *step.replies), step.change, step.notes)
 
@@ -150,8 +152,13 @@ class ClassicGroup(GroupCore):
         return self.abandon(error)
 
     def abandon(self, error: ErrorCode) -> Step:
-        """Somebody else coordinates the group from now on, or nobody: all who wait get the error. The group is Dead."""
-        self._replies = [Reply(token, refused(answer, error)) for token, answer in self._held]
+        """Somebody else coordinates the group from now on, or nobody: all who wait get the error. The group is Dead.
+
+        After a step that failed with an exception, too; then somebody may be answered twice.
+        """
+        self._replies = [
+            Reply(token, refused(answer, error)) for token, answer in (*self._held, *self._replies)
+        ]
         self._held = []
         self._removing = False
         self.note(GROUP_LOST, NO_MEMBER_ID, error.name)
