@@ -30,6 +30,8 @@ from warp.protocol.messages.groups import (
     DeleteGroupsRequest,
     DescribeGroupsRequest,
     FindCoordinatorRequest,
+    LeaveGroupMember,
+    LeaveGroupRequest,
     ListGroupsRequest,
 )
 from warp.protocol.types import AUTHORIZED_OPERATIONS_OMITTED
@@ -259,14 +261,19 @@ def test_groups_are_deleted_when_nobody_is_in_them(with_broker: RunWithBroker, v
 # Requests that name too much.
 
 
+def leaver(member_id: str) -> LeaveGroupMember:
+    return LeaveGroupMember(member_id=member_id)
+
+
 @pytest.mark.parametrize(
     "request_of",
     [
         lambda names: (FindCoordinatorRequest(coordinator_keys=names), 6),
         lambda names: (DescribeGroupsRequest(groups=names), 6),
         lambda names: (DeleteGroupsRequest(groups_names=names), 2),
+        lambda names: (LeaveGroupRequest(group_id="g", members=list(map(leaver, names))), 5),
     ],
-    ids=["find", "describe", "delete"],
+    ids=["find", "describe", "delete", "leave"],
 )
 def test_more_names_than_an_agent_has_groups_close_the_connection(
     with_memory_broker: RunWithBroker, caplog: pytest.LogCaptureFixture, request_of: Any

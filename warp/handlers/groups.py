@@ -20,7 +20,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from warp.errors import ErrorCode
+from warp.errors import ErrorCode, ProtocolError
 from warp.groups.model import (
     CodeAnswer,
     Heartbeat,
@@ -51,6 +51,8 @@ _ID_REQUIRED_SINCE = 4
 _NULL_PROTOCOL_SINCE = 7
 _SKIP_ASSIGNMENT_SINCE = 9
 _SEVERAL_LEAVERS_SINCE = 3
+LEAVERS_MAX = 100_000
+"""Members that one LeaveGroup may name. More closes the connection."""
 _MEMBER_BYTES = 300
 """What a member costs in an answer beside its metadata."""
 
@@ -205,7 +207,9 @@ def heartbeat_failed(
 
 
 def leave_group(context: RequestContext, request: LeaveGroupRequest) -> Any:
-    """Let members go: the one that asks, or those that an administrator names."""
+    """Let members go: the one that asks, or those that an administrator names. Raises ProtocolError."""
+    if len(request.members) > LEAVERS_MAX:
+        raise ProtocolError(f"{len(request.members)} names in one request")
     leavers: tuple[Leaver, ...]
     if context.version < _SEVERAL_LEAVERS_SINCE:
         leavers = (Leaver(request.member_id),)
