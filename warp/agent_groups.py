@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
 from warp.agent_metrics import GroupMetrics
@@ -44,7 +43,7 @@ def build_groups(
         upkeep=UpkeepSettings(retention_ms=config.offsets_retention_ms),
         observer=GroupMetrics(metrics),
     )
-    lags = GroupLags(store, clock, coordinator.list_groups, config.group_lag_series_max)
+    lags = GroupLags(store, clock, coordinator.some_groups, config.group_lag_series_max)
     _read_groups(metrics, coordinator, lags)
     return Groups(coordinator, lags)
 
@@ -53,11 +52,11 @@ def _read_groups(metrics: Metrics, coordinator: GroupCoordinator, lags: GroupLag
     """Show what the coordinator knows; counted when somebody asks."""
 
     def states() -> list[tuple[tuple[str], float]]:
-        counts = Counter(group.state for group in coordinator.list_groups())
+        counts, _ = coordinator.census()
         return [((state.value,), counts[state.value]) for state in State if state is not State.DEAD]
 
     metrics.groups.read = states
-    metrics.group_members.read = lambda: sum(group.members for group in coordinator.list_groups())
+    metrics.group_members.read = lambda: coordinator.census()[1]
     metrics.group_lag.read = lambda: [
         ((row.group_id, row.topic, str(row.partition)), row.lag) for row in lags.rows
     ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, TypeVar, overload
 
@@ -171,6 +172,14 @@ class GroupCoordinator:
     def list_groups(self) -> list[GroupOverview]:
         """All groups of this agent's slots, by id; see `is_loading`."""
         return sorted(line for tenure in self._runner.held() for line in tenure.overviews())
+
+    def census(self) -> tuple[Counter[str], int]:
+        """How many groups are in each state, by Kafka's name of it, and how many members all have."""
+        return self._runner.census()
+
+    def some_groups(self, count: int) -> tuple[list[str], bool]:
+        """The ids of that many groups, and whether these are all. Those with members come first, by id."""
+        return self._runner.some_groups(count)
 
     async def delete_groups(self, group_ids: Sequence[str]) -> dict[str, ErrorCode]:
         """Delete groups with their offsets. Per group NONE, GROUP_ID_NOT_FOUND, NON_EMPTY_GROUP or as `request`."""

@@ -1,7 +1,7 @@
 """How far groups are behind the ends of the logs that they read, for whoever asks now and then.
 
 Names of groups and topics are the clients' own, so what is shown is bounded: groups with members come first, then the
-others, each by name, and where the bound is reached the rest is left out.
+others, and where the bound is reached the rest is left out.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 
 from warp.clock import Clock
 from warp.errors import MetadataError
-from warp.groups.model import GroupOverview
 from warp.groups.slots import GroupStore
 from warp.metadata.group_model import OffsetLag
 
@@ -25,14 +24,21 @@ READ_MAX_S = 2.0
 
 
 class GroupLags:
-    """The lags of all groups, at most `rows_max` of them; 0 turns this off. `list_groups` tells the groups."""
+    """The lags of all groups, at most `rows_max` of them; 0 turns this off.
+
+    `some_groups(n)` tells n of the groups, and whether these are all.
+    """
 
     def __init__(
-        self, store: GroupStore, clock: Clock, list_groups: Callable[[], list[GroupOverview]], rows_max: int
+        self,
+        store: GroupStore,
+        clock: Clock,
+        some_groups: Callable[[int], tuple[list[str], bool]],
+        rows_max: int,
     ) -> None:
         self._store = store
         self._clock = clock
-        self._list_groups = list_groups
+        self._some_groups = some_groups
         self._rows_max = rows_max
         self._read_s: float | None = None
         self._is_reading = False
@@ -58,12 +64,11 @@ class GroupLags:
             self._read_s = self._clock.monotonic()
 
     async def _read(self) -> Sequence[OffsetLag]:
-        groups = sorted(self._list_groups(), key=lambda group: (group.members == 0, group.group_id))
-        group_ids = [group.group_id for group in groups[: self._rows_max]]
+        group_ids, are_all = self._some_groups(self._rows_max)
         if not group_ids:
             return ()
         rows = await self._store.offset_lags(group_ids, self._rows_max + 1)
-        is_cut = len(rows) > self._rows_max or len(groups) > len(group_ids)
+        is_cut = len(rows) > self._rows_max or not are_all
         if is_cut and not self._was_cut:
             _log.warning("there are more lags of groups than %d: the rest is not shown", self._rows_max)
         self._was_cut = is_cut

@@ -13,6 +13,7 @@ from tests.unit.groups.coordinator_support import (
     commit,
     heartbeat,
     join,
+    joined,
     leave,
     run,
     stable,
@@ -24,6 +25,7 @@ from warp.errors import (
     MetadataUnavailable,
     OutcomeUnknown,
 )
+from warp.groups.lag import AGE_MAX_S, READ_MAX_S, GroupLags
 from warp.groups.model import (
     CheckCommit,
     CodeAnswer,
@@ -191,5 +193,65 @@ def test_what_is_asked_after_the_end_is_answered() -> None:
         rows = [rig.row("g", 1)]
         assert await coordinator.commit_offsets("g", CheckCommit("", None, -1), rows) == [LOST]
         assert not coordinator.coordinates("g")
+
+    run(test)
+
+
+# What is shown
+
+
+def test_groups_are_counted_by_state() -> None:
+    async def test(rig: Rig) -> None:
+        coordinator = await rig.coordinator()
+        await stable(coordinator, "a", 3)
+        members = await stable(coordinator, "b", 2)
+        await leave(coordinator, "b", *members.ids)
+        assert await commit(coordinator, rig, "simple", 1) is NONE
+        await join(coordinator, "new")
+        await joined(coordinator, "half")
+        states, count = coordinator.census()
+        assert dict(+states) == {"Stable": 1, "Empty": 3, "CompletingRebalance": 1}
+        assert count == 4
+        assert coordinator.some_groups(3) == (["a", "half", "new"], False)
+        assert sorted(coordinator.some_groups(5)[0]) == ["a", "b", "half", "new", "simple"]
+        assert coordinator.some_groups(5)[1]
+        assert not coordinator.some_groups(4)[1]
+        assert {"rebalance", "generation", "assigned", "member added"} <= set(rig.events.events)
+
+    run(test)
+
+
+def test_lags_are_read_when_somebody_asks_and_no_more_of_them_than_allowed() -> None:
+    async def test(rig: Rig) -> None:
+        coordinator = await rig.coordinator()
+        for group_id in ("a", "b", "c"):
+            assert await commit(coordinator, rig, group_id, 5) is NONE
+        lags = GroupLags(rig.store, rig.clock, coordinator.some_groups, 2)
+        await lags.refresh()
+        assert len(lags.rows) == 2
+        assert {(row.topic, row.partition, row.lag) for row in lags.rows} == {("t", 0, 0)}
+        # Whoever asks soon after sees the same.
+        await lags.refresh()
+        assert rig.store.count("offset_lags") == 1
+        await asyncio.sleep(AGE_MAX_S)
+        rig.store.faults["offset_lags"] = [MetadataUnavailable("away")]
+        await lags.refresh()
+        assert not lags.rows
+        await asyncio.sleep(AGE_MAX_S)
+        rig.store.hold("offset_lags")
+        began_s = rig.loop.time()
+        await lags.refresh()
+        assert rig.loop.time() - began_s == pytest.approx(READ_MAX_S)
+        rig.store.release("offset_lags")
+
+    run(test)
+
+
+def test_lags_can_be_turned_off() -> None:
+    async def test(rig: Rig) -> None:
+        coordinator = await rig.coordinator()
+        assert await commit(coordinator, rig, "a", 5) is NONE
+        await GroupLags(rig.store, rig.clock, coordinator.some_groups, 0).refresh()
+        assert rig.store.count("offset_lags") == 0
 
     run(test)
