@@ -237,6 +237,8 @@ class TinyS3:
             self.objects.pop(request.key, None)
             return answer(204)
         if not request.key:
+            if request.method == "HEAD":
+                return answer(200)
             prefix = request.query.get("prefix", "")
             return listing(key for key in sorted(self.objects) if key.startswith(prefix))
         if request.key not in self.objects:

@@ -107,7 +107,8 @@ class Client:
                     self._budget.succeeded(progress.taken_tokens)
                     return Reply(answer, progress.may_have_happened)
                 failure = S3Error(operation.describe(), answer)
-                progress.may_have_happened |= failure.status >= 500 and not failure.is_slow_down
+                # A 503 without S3's own word may come from a proxy that had passed the request on.
+                progress.may_have_happened |= failure.status >= 500 and failure.code != "SlowDown"
                 if await self._has_renewed(failure, credentials, progress):
                     continue
             progress.retries += 1

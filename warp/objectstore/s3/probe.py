@@ -1,7 +1,7 @@
 """What a bucket can do, seen at start by doing it under `probe/<token>/`, which is removed again.
 
 Four round trips: a put, so that what is wrong with the way to the bucket is seen first and once; then everything else
-side by side (conditional puts are two in a row); then the removal.
+side by side (conditional puts are two in a row; the bucket itself is asked for, as readiness will); then the removal.
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ class _Probe:
             self._step("s3:PutObject", self._store.put_damaged(self._damaged, _DATA)),
             self._step("s3:GetObject", self._read()),
             self._step("s3:ListBucket", self._list()),
+            self._check(),
             return_exceptions=True,
         )
         for outcome in outcomes:
@@ -111,6 +112,20 @@ class _Probe:
             raise StartError(
                 f"{self._endpoint.origin} does not list an object that was stored before: it can't be used"
             )
+
+    async def _check(self) -> None:
+        """What readiness will ask for. Other failures than a refusal pass, or are those of every other request."""
+        try:
+            await self._store.check()
+        except ObjectStoreError as error:
+            if isinstance(error, S3Error) and error.status == 403:
+                settings = self._store.settings
+                raise StartError(
+                    f"object store {settings.describe()}: {error}: allow s3:ListBucket on"
+                    f" arn:aws:s3:::{settings.bucket} also for HeadBucket; a condition on s3:prefix has to be"
+                    " StringLikeIfExists"
+                ) from error
+            _log.debug("the bucket could not be asked for at start: %s", error)
 
     async def _step(self, action: str, work: Awaitable[_T]) -> _T:
         try:

@@ -249,15 +249,21 @@ class S3Store:
     # ---- deleting ----
 
     async def delete(self, keys: Sequence[str]) -> None:
-        """Remove objects, a thousand at a time; one by one where the server can't do that."""
+        """Remove objects, a thousand at a time; one by one where the server can't do that, or doesn't allow it."""
         whole_keys = [self._whole_key(key) for key in keys]
         for start in range(0, len(whole_keys), DELETE_KEYS_MAX):
             batch = whole_keys[start : start + DELETE_KEYS_MAX]
-            if len(batch) == 1 or self._deletes_singly or not await self._delete_together(batch):
+            if len(batch) == 1 or self._deletes_singly:
                 await self._delete_singly(batch)
+            elif not await self._delete_together(batch):
+                await self._delete_singly(batch)
+                self._deletes_singly = True
 
     async def _delete_together(self, keys: Sequence[str]) -> bool:
-        """Delete with one request, repeated for those that failed for the moment. False: the server can't."""
+        """Delete with one request, repeated for those that failed for the moment. False: the server won't.
+
+        Ceph's gateway 16.2 holds a policy of objects against the bucket here, and refuses what it allows one by one.
+        """
         for attempt in range(1, self.settings.attempts + 1):
             body = delete_request(keys)
             digest = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode("ascii")
@@ -271,9 +277,13 @@ class S3Store:
                 body_bytes_max=DELETE_ANSWER_BYTES_MAX,
                 expected=frozenset({405, 501}),
             )
-            answer = (await self._client.ask(operation)).answer
+            try:
+                answer = (await self._client.ask(operation)).answer
+            except S3Error as error:
+                if error.status == 403:
+                    return False
+                raise
             if not answer.is_success:
-                self._deletes_singly = True
                 return False
             failures = [each for each in parse_delete_result(answer.body) if each.code != "NoSuchKey"]
             keys = _to_repeat(keys, failures)
@@ -285,23 +295,26 @@ class S3Store:
         )
 
     async def _delete_singly(self, keys: Sequence[str]) -> None:
-        turns = asyncio.Semaphore(SINGLE_DELETES_AT_A_TIME)
+        """Delete a few at a time. Each failure stops one of these: a store that is away is not asked for every key."""
+        left = iter(keys)
 
-        async def delete(key: str) -> None:
-            async with turns:
-                try:
-                    operation = Operation(
-                        "delete", "DeleteObject", "DELETE", key, body_bytes_max=PUT_ANSWER_BYTES_MAX
-                    )
-                    await self._client.ask(operation)
-                except S3Error as error:
-                    if error.code != "NoSuchKey":
-                        raise
+        async def work() -> None:
+            for key in left:
+                await self._delete_one(key)
 
-        outcomes = await asyncio.gather(*(delete(key) for key in keys), return_exceptions=True)
+        workers = (work() for _ in range(min(len(keys), SINGLE_DELETES_AT_A_TIME)))
+        outcomes = await asyncio.gather(*workers, return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
+
+    async def _delete_one(self, key: str) -> None:
+        operation = Operation("delete", "DeleteObject", "DELETE", key, body_bytes_max=PUT_ANSWER_BYTES_MAX)
+        try:
+            await self._client.ask(operation)
+        except S3Error as error:
+            if error.code != "NoSuchKey":
+                raise
 
     def _whole_key(self, key: str) -> str:
         check_key(key)

@@ -58,6 +58,27 @@ def refused(respond: Respond, **options: Any) -> str:
 # ---- the probe ----
 
 
+def test_a_bucket_that_would_never_be_ready_is_not_started_with() -> None:
+    tiny = TinyS3()
+
+    def respond(request: Request) -> bytes | Fault:
+        return answer(403) if request.method == "HEAD" and not request.key else tiny(request)
+
+    text = refused(respond, prefix="p/")
+    assert "allow s3:ListBucket on arn:aws:s3:::bucket also for HeadBucket" in text
+    assert "StringLikeIfExists" in text
+    assert not tiny.objects
+
+
+def test_a_bucket_that_can_not_be_asked_for_at_the_moment_is_started_with() -> None:
+    tiny = TinyS3()
+
+    def respond(request: Request) -> bytes | Fault:
+        return answer(500) if request.method == "HEAD" and not request.key else tiny(request)
+
+    assert opened(respond)[0] == ABLE
+
+
 @pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
 def test_a_bucket_is_seen_to_do_all_that_is_needed_and_left_clean(tls: bool, tmp_path: Path) -> None:
     tiny = TinyS3(objects={"other": b"object"})
@@ -67,7 +88,7 @@ def test_a_bucket_is_seen_to_do_all_that_is_needed_and_left_clean(tls: bool, tmp
     assert abilities == ABLE
     assert tiny.objects == {"other": b"object"}
     assert {request.key[:11] for request in server.requests if request.key} == {"p/probe/t1/"}
-    assert len(server.requests) <= 8
+    assert len(server.requests) <= 9
 
 
 def test_a_bucket_without_conditional_puts_is_taken_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:

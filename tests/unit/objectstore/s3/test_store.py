@@ -27,7 +27,7 @@ from warp.errors import ObjectNotFound, ObjectStoreError, ShortObject
 from warp.objectstore.base import ObjectInfo, SummedParts
 from warp.objectstore.s3.documents import DocumentError
 from warp.objectstore.s3.errors import BadAnswer, Cut, S3Error
-from warp.objectstore.s3.store import DELETE_KEYS_MAX, LISTING_BYTES_MAX, S3Store
+from warp.objectstore.s3.store import DELETE_KEYS_MAX, LISTING_BYTES_MAX, SINGLE_DELETES_AT_A_TIME, S3Store
 
 OK = answer(200)
 DATA = b"0123456789"
@@ -273,7 +273,9 @@ def test_create_asks_that_the_key_be_free() -> None:
 
 
 @pytest.mark.parametrize(
-    "lost", [Fault(), Fault(b"nonsense\r\n\r\n"), error(500, "InternalError")], ids=["cut", "garbled", "500"]
+    "lost",
+    [Fault(), Fault(b"nonsense\r\n\r\n"), error(500, "InternalError"), answer(503, b"<html>busy</html>")],
+    ids=["cut", "garbled", "500", "503 of a proxy"],
 )
 @pytest.mark.parametrize(
     ("there", "expected"), [(b"mine", True), (b"other", False), (b"mine and more", False)]
@@ -482,6 +484,39 @@ def test_a_server_that_can_not_delete_many_is_asked_for_one_at_a_time(refusal: b
         assert [request.method for request in server.requests].count("POST") == 1
 
     check(lambda request: refusal if request.method == "POST" else tiny(request), test)
+
+
+def test_who_may_not_delete_many_at_once_deletes_one_at_a_time() -> None:
+    tiny = TinyS3(objects=dict.fromkeys("abcd", b""))
+
+    async def test(store: S3Store, server: FakeServer) -> None:
+        await store.delete(["a", "b"])
+        await store.delete(["c", "d"])
+        assert not tiny.objects
+        assert [request.method for request in server.requests] == ["POST", *["DELETE"] * 4]
+
+    check(lambda request: error(403, "AccessDenied") if request.method == "POST" else tiny(request), test)
+
+
+def test_who_may_not_delete_at_all_tries_both_ways_again_later() -> None:
+    async def test(store: S3Store, server: FakeServer) -> None:
+        for _ in range(2):
+            server.requests.clear()
+            with pytest.raises(S3Error, match="AccessDenied"):
+                await store.delete(["a", "b"])
+            assert [request.method for request in server.requests] == ["POST", "DELETE", "DELETE"]
+
+    check(lambda _: error(403, "AccessDenied"), test)
+
+
+def test_a_store_that_is_away_is_not_asked_for_every_key() -> None:
+    async def test(store: S3Store, server: FakeServer) -> None:
+        with pytest.raises(S3Error, match="InternalError"):
+            await store.delete([f"k{number}" for number in range(100)])
+        assert len(server.requests) == 1 + SINGLE_DELETES_AT_A_TIME
+
+    refuse = error(500, "InternalError")
+    check(scripted(error(501, "NotImplemented"), then=lambda _: refuse), test, attempts=1)
 
 
 def test_single_deletes_take_what_is_gone_for_deleted_and_tell_of_the_rest() -> None:
