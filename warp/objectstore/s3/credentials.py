@@ -2,18 +2,20 @@
 
 Finding and renewing them may block for seconds (a metadata service, STS), so both happen in a thread, well before the
 old ones run out: botocore renews within 15 minutes of the end, and it is asked every POLL_S. A request takes what is at
-hand. When S3 says that they have run out, or refuses, the chain is asked anew, because files may have changed.
+hand. When S3 says that they have run out, or refuses, the chain is asked anew, because files may have changed: once for
+all requests that were refused meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from botocore.credentials import Credentials as BotocoreCredentials
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, ClientError
 from botocore.session import Session
 
 from warp.clock import Clock
@@ -22,14 +24,17 @@ from warp.errors import ObjectStoreError, StartError
 POLL_S = 30.0
 RENEW_S_MIN = 30.0
 """Between two times that the chain is asked anew because a request was refused for another reason than their age."""
+STALE_RENEW_S_MIN = 1.0
+"""The same when they are too old: each time may take the chain seconds, and there may be hundreds of requests."""
 
 NONE_FOUND = (
     "no credentials for S3: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile= in the object"
     " store's URL, or run where an instance role or web identity gives them"
 )
 
-_FAILURES = (BotoCoreError, OSError, ValueError)
-"""botocore's own errors, and what a credential process that can't be run, or its output, comes out as."""
+_FAILURES = (BotoCoreError, ClientError, OSError, ValueError)
+"""botocore's own errors (two families: what STS refuses is a ClientError), and what a credential process that can't be
+run, or its output, comes out as."""
 
 _log = logging.getLogger(__name__)
 # At DEBUG botocore logs what STS and metadata services answer: secrets.
@@ -101,6 +106,7 @@ class CredentialKeeper:
         self._current: Credentials | None = None
         self._lock = asyncio.Lock()
         self._renewed_at = float("-inf")
+        self._renewal: asyncio.Task[None] | None = None
         self._poller: asyncio.Task[None] | None = None
 
     @property
@@ -121,33 +127,45 @@ class CredentialKeeper:
     async def renew(self, refused: Credentials, *, are_stale: bool) -> bool:
         """Look for other credentials than those that were refused; True if there are any now.
 
-        Unless S3 has said that they are stale, the chain is asked no more often than every RENEW_S_MIN.
+        The chain is asked no more often than every RENEW_S_MIN, or STALE_RENEW_S_MIN when S3 has said that they are
+        stale. Whoever asks while it is being asked waits for the same answer; if he is cancelled, the others wait on.
         """
-        async with self._lock:
-            if self._current != refused:
-                return True
+        if self._current == refused and self._renewal is None:
             now = self._clock.monotonic()
-            if not are_stale and now < self._renewed_at + RENEW_S_MIN:
+            if now < self._renewed_at + (STALE_RENEW_S_MIN if are_stale else RENEW_S_MIN):
                 return False
-            self._renewed_at = now
-            try:
-                self._current = await asyncio.to_thread(self._source.reload)
-            except (ObjectStoreError, StartError) as error:
-                _log.warning("%s", error)
-            return self._current != refused
+            self._renewal = asyncio.create_task(self._renew())
+        if self._current == refused and self._renewal is not None:
+            await asyncio.wait([self._renewal])
+        return self._current != refused
 
     async def close(self) -> None:
         """Stop renewing."""
-        poller, self._poller = self._poller, None
-        if poller is not None:
-            poller.cancel()
-            await asyncio.wait([poller])
+        tasks = [task for task in (self._poller, self._renewal) if task is not None]
+        self._poller = None
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            await asyncio.wait([task])
+
+    async def _renew(self) -> None:
+        try:
+            await self._ask(self._source.reload)
+        finally:
+            self._renewed_at = self._clock.monotonic()
+            self._renewal = None
 
     async def _poll(self) -> None:
         while True:
             await asyncio.sleep(POLL_S)
-            async with self._lock:
-                try:
-                    self._current = await asyncio.to_thread(self._source.load)
-                except (ObjectStoreError, StartError) as error:
-                    _log.warning("%s", error)
+            await self._ask(self._source.load)
+
+    async def _ask(self, look: Callable[[], Credentials]) -> None:
+        """Take what the source has; what there was stays when it fails, in whatever way."""
+        async with self._lock:
+            try:
+                self._current = await asyncio.to_thread(look)
+            except (ObjectStoreError, StartError) as error:
+                _log.warning("%s", error)
+            except Exception:  # noqa: BLE001 - a bug, of ours or of botocore: told of, and tried again
+                _log.exception("looking for credentials failed unexpectedly")

@@ -8,12 +8,19 @@ import threading
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
 
 from tests.unit.objectstore.s3.support import CREDENTIALS, FixedSource, run
 from warp.clock import SystemClock
 from warp.errors import ObjectStoreError, StartError
 from warp.objectstore.s3 import credentials as module
-from warp.objectstore.s3.credentials import RENEW_S_MIN, Chain, CredentialKeeper, Credentials
+from warp.objectstore.s3.credentials import (
+    RENEW_S_MIN,
+    STALE_RENEW_S_MIN,
+    Chain,
+    CredentialKeeper,
+    Credentials,
+)
 
 NEWER = Credentials("AKIDNEWER", "another secret")
 
@@ -148,7 +155,7 @@ class ClockAt(SystemClock):
         return self.now
 
 
-def test_the_chain_is_not_asked_for_every_refusal_but_always_for_stale_credentials() -> None:
+def test_the_chain_is_not_asked_for_every_refusal_and_more_often_for_stale_credentials() -> None:
     clock, source = ClockAt(), FixedSource()
 
     async def whole() -> None:
@@ -160,7 +167,11 @@ def test_the_chain_is_not_asked_for_every_refusal_but_always_for_stale_credentia
         clock.now += RENEW_S_MIN
         assert not await keeper.renew(CREDENTIALS, are_stale=False)
         assert not await keeper.renew(CREDENTIALS, are_stale=True)
+        assert source.reloads == 2
+        clock.now += STALE_RENEW_S_MIN
+        assert not await keeper.renew(CREDENTIALS, are_stale=True)
         assert source.reloads == 3
+        clock.now += STALE_RENEW_S_MIN
         source.credentials.append(NEWER)
         assert await keeper.renew(CREDENTIALS, are_stale=True)
         # Who comes late with the old ones is served at once.
@@ -169,6 +180,64 @@ def test_the_chain_is_not_asked_for_every_refusal_but_always_for_stale_credentia
         await keeper.close()
 
     run(whole())
+
+
+def test_those_who_are_refused_together_share_one_look_at_the_chain() -> None:
+    """Also when the first of them is given up meanwhile."""
+    may_go_on = threading.Event()
+
+    class Slow(FixedSource):
+        def reload(self) -> Credentials:
+            assert may_go_on.wait(timeout=30)
+            return super().reload()
+
+    source = Slow([CREDENTIALS, NEWER])
+
+    async def whole() -> None:
+        keeper = CredentialKeeper(source, SystemClock())
+        await keeper.open()
+        asking = [asyncio.create_task(keeper.renew(CREDENTIALS, are_stale=True)) for _ in range(5)]
+        await asyncio.sleep(0)
+        asking[0].cancel()
+        await asyncio.sleep(0)
+        may_go_on.set()
+        assert await asyncio.gather(*asking[1:]) == [True] * 4
+        assert source.reloads == 1
+        await keeper.close()
+
+    run(whole())
+
+
+@pytest.mark.parametrize("is_bug", [False, True])
+def test_the_poll_goes_on_after_a_refusal_of_sts_and_after_a_bug(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, is_bug: bool
+) -> None:
+    monkeypatch.setattr(module, "POLL_S", 0.005)
+    denied = ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "AssumeRole")
+    loads = threading.Semaphore(0)
+
+    class Refused:
+        """What botocore's own credentials with an end do when STS refuses."""
+
+        def get_frozen_credentials(self) -> None:
+            loads.release()
+            raise KeyError("bug") if is_bug else denied
+
+    class Refusing(Chain):
+        def reload(self) -> Credentials:
+            self._found = Refused()  # type: ignore[assignment]
+            return CREDENTIALS
+
+    async def whole() -> None:
+        keeper = CredentialKeeper(Refusing(""), SystemClock())
+        await keeper.open()
+        for _ in range(3):
+            assert await asyncio.to_thread(loads.acquire, timeout=30)
+        assert keeper.current == CREDENTIALS
+        await keeper.close()
+
+    run(whole())
+    assert ("failed unexpectedly" if is_bug else "AssumeRole") in caplog.text
 
 
 def test_a_failed_renewal_is_logged_and_leaves_what_there_was(caplog: pytest.LogCaptureFixture) -> None:
