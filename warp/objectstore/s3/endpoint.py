@@ -54,7 +54,7 @@ def resolve(settings: S3Settings) -> Endpoint:
 
 
 def _resolve(settings: S3Settings, session: Session) -> Endpoint:
-    server = settings.endpoint or _configured_endpoint(session)
+    server = settings.endpoint or _configured_endpoint(settings, session)
     region = settings.region or session.get_config_variable("region") or os.environ.get("AWS_REGION")
     if not region:
         if not server:
@@ -101,11 +101,27 @@ def _resolve(settings: S3Settings, session: Session) -> Endpoint:
     )
 
 
-def _configured_endpoint(session: Session) -> str:
-    """What the environment or the profile says, as botocore's clients read it."""
+def _configured_endpoint(settings: S3Settings, session: Session) -> str:
+    """What the environment or the profile says, as botocore's clients read it. Raises StartError."""
     found = (
         os.environ.get("AWS_ENDPOINT_URL_S3")
         or os.environ.get("AWS_ENDPOINT_URL")
         or session.get_scoped_config().get("endpoint_url")
     )
-    return str(found or "")
+    text = str(found or "")
+    if text and not _is_server(text):
+        raise StartError(
+            f"object store {settings.describe()}: AWS_ENDPOINT_URL or the profile's endpoint_url is not a server; write"
+            " it like https://s3.example.net:9000, without user name and password"
+        )
+    return text
+
+
+def _is_server(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        return False
+    has_user = parts.username is not None or parts.password is not None
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0 and not has_user

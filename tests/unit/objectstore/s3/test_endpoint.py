@@ -117,3 +117,20 @@ def test_a_bucket_that_the_rules_refuse_is_a_start_error() -> None:
 def test_a_profile_that_is_not_there_is_a_start_error() -> None:
     with pytest.raises(StartError, match="nobody"):
         found(profile="nobody", region="eu-west-1")
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["http://[::1:9", "http://me:secret@host:1", "http://host:99999", "host", ""]
+)
+def test_an_endpoint_of_the_environment_that_is_none_is_a_start_error(
+    monkeypatch: pytest.MonkeyPatch, endpoint: str
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint or "http://")
+    with pytest.raises(StartError, match="AWS_ENDPOINT_URL") as caught:
+        found(region="eu-west-1")
+    assert "secret" not in str(caught.value)
+
+
+def test_an_address_of_ipv6_is_an_endpoint() -> None:
+    endpoint = found(endpoint="http://[::1]:9000")
+    assert (endpoint.host, endpoint.port, endpoint.authority) == ("::1", 9000, "[::1]:9000")
