@@ -24,8 +24,8 @@ from warp.errors import ObjectStoreError, StartError
 POLL_S = 30.0
 RENEW_S_MIN = 30.0
 """Between two times that the chain is asked anew because a request was refused for another reason than their age."""
-STALE_RENEW_S_MIN = 1.0
-"""The same when they are too old: each time may take the chain seconds, and there may be hundreds of requests."""
+STALE_RENEW_S_MIN = 0.1
+"""The same when they are too old: looking takes processor time, and there may be hundreds of requests a second."""
 
 NONE_FOUND = (
     "no credentials for S3: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile= in the object"
