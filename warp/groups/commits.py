@@ -51,7 +51,12 @@ class GroupOffsets:
             return answer
         finally:
             self._note(tenure, group_id, rows, errors)
-            self._end(tenure, group_id, under_way)
+            turn = self._committer.turn
+            if turn is not None and any(error in _UNSURE for error in errors):
+                # Whoever sent it has given up, or was told to; but it may be in the transaction that runs.
+                turn.add_done_callback(lambda _: self._end(tenure, group_id, under_way))
+            else:
+                self._end(tenure, group_id, under_way)
 
     async def read(self, wanted: Sequence[tuple[Tenure, OffsetQuery]]) -> list[list[OffsetRow]]:
         """What is committed, per query, commits that are under way included. Raises MetadataError."""

@@ -98,6 +98,7 @@ class OffsetCommitter:
         self._waiting: deque[_Waiting] = deque()
         self._waiting_bytes = 0
         self._in_flight: Sequence[_Waiting] = ()
+        self._turn: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_closing = False
         self._is_away = False
@@ -110,6 +111,11 @@ class OffsetCommitter:
     def waiting_bytes(self) -> int:
         """About how many bytes wait for a transaction to begin."""
         return self._waiting_bytes
+
+    @property
+    def turn(self) -> asyncio.Future[None] | None:
+        """Done when the transaction that runs now has ended, whoever has given up waiting for it; None: none runs."""
+        return self._turn
 
     async def commit(self, commit: OffsetCommit) -> list[ErrorCode]:
         """Commit offsets of one group; an error per row once it is known.
@@ -189,15 +195,23 @@ class OffsetCommitter:
         try:
             while self._waiting:
                 self._in_flight = self._take()
+                self._turn = asyncio.get_running_loop().create_future()
                 try:
                     await self._flush(self._in_flight)
                 except Exception:  # noqa: BLE001 - a bug: logged and answered
                     _log.exception("a commit of offsets was not followed up as it should")
                     _fail(self._in_flight, ErrorCode.UNKNOWN_SERVER_ERROR)
+                self._end_turn()
                 self._in_flight = ()
                 await asyncio.sleep(0)
         finally:
+            self._end_turn()
             self._task = None
+
+    def _end_turn(self) -> None:
+        turn, self._turn = self._turn, None
+        if turn is not None and not turn.done():
+            turn.set_result(None)
 
     def _take(self) -> list[_Waiting]:
         """The next commits that somebody still waits for, as many as fit into one transaction, one at least."""

@@ -372,6 +372,22 @@ def test_a_reader_waits_for_commits_that_are_under_way() -> None:
     run(test)
 
 
+def test_a_reader_waits_for_a_commit_that_its_sender_has_given_up() -> None:
+    async def test(rig: Rig) -> None:
+        coordinator = await rig.coordinator()
+        rig.store.hold("commit_offsets")
+        assert await commit(coordinator, rig, "g", 7) is ErrorCode.COORDINATOR_NOT_AVAILABLE
+        reading = asyncio.ensure_future(coordinator.fetch_offsets([OffsetQuery("g", None)]))
+        await asyncio.sleep(1)
+        assert not reading.done()
+        rig.store.release("commit_offsets")
+        [rows] = await reading
+        assert isinstance(rows, list)
+        assert [row.offset for row in rows] == [7]
+
+    run(test)
+
+
 def test_a_group_is_removed_after_its_commits_under_way() -> None:
     async def test(rig: Rig) -> None:
         coordinator = await rig.coordinator()
