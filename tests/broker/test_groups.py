@@ -436,6 +436,29 @@ def test_a_follower_that_waits_holds_no_memory_of_its_request(with_memory_broker
     with_memory_broker(test, **AT_ONCE)
 
 
+@pytest.mark.parametrize("rudely", [False, True], ids=["closing", "resetting"])
+def test_a_client_that_leaves_and_hangs_up_while_it_waits_has_left(
+    with_memory_broker: RunWithBroker, rudely: bool
+) -> None:
+    async def test(broker: Broker) -> None:
+        watcher = await broker.connect()
+        member = await member_of(broker, "g")
+        member.id = (await member.joined(member.send_join())).member_id
+        member.send_join()
+        leaver = LeaveGroupMember(member_id=member.id)
+        member.client.send(LeaveGroupRequest(group_id="g", members=[leaver]), 5)
+        if rudely:
+            await member.client.writer.drain()
+            await until_state(watcher, "g", "PreparingRebalance")
+            member.client.writer.transport.abort()
+        else:
+            await member.client.close()
+        await until_connections(broker, 1)
+        assert [each.members for each in broker.agent.groups.coordinator.list_groups()] in ([], [0])
+
+    with_memory_broker(test, **LONG)
+
+
 def test_a_client_that_sends_nothing_more_and_waits_is_hung_up_on(with_memory_broker: RunWithBroker) -> None:
     async def test(broker: Broker) -> None:
         member = await member_of(broker, "g", version=3)

@@ -142,6 +142,8 @@ TABLE: tuple[ApiEntry, ...] = (
         ApiKey.LEAVE_GROUP,
         groups.leave_group,
         groups.leave_group_failed,
+        # So that one that a client has sent before it hung up is heeded, though its JoinGroup may still wait.
+        Order.STAGED,
         unavailable=ErrorCode.COORDINATOR_NOT_AVAILABLE,
     ),
     ApiEntry(
