@@ -28,7 +28,7 @@ ON_S3 = (
         "read-again-what-has-come-of-a-range",
         "P5",
         "warp/objectstore/s3/ranges.py",
-        "        self._position += len(partial.body)\n",
+        "        self._position += len(piece)\n",
         "",
         (f"{ERRORS}::test_a_get_that_is_cut_is_resumed_where_it_ended",),
     ),

@@ -177,12 +177,14 @@ class Client:
             status = "error"
             raise BadAnswer(f"{operation.describe()}: {error}") from error
         finally:
-            self._traffic.count(
-                operation.kind,
-                status,
-                sent_bytes=meter.sent_bytes,
-                received_bytes=meter.received_bytes if has_object else 0,
-            )
+            # What never left, for want of a connection or because it was given up before, is on nobody's bill.
+            if meter.is_begun:
+                self._traffic.count(
+                    operation.kind,
+                    status,
+                    sent_bytes=meter.sent_bytes,
+                    received_bytes=meter.received_bytes if has_object else 0,
+                )
 
     def _request(self, operation: Operation, credentials: Credentials) -> Request:
         target = self._endpoint.target(operation.key)

@@ -53,6 +53,8 @@ class Meter:
 
     sent_bytes: int = 0
     received_bytes: int = 0
+    is_begun: bool = False
+    """At least a byte of the request was handed over to be sent."""
     is_answered: bool = False
     """At least a byte of an answer came."""
     is_reused: bool = False
@@ -150,7 +152,9 @@ class Connection(asyncio.BufferedProtocol):
         """Hand everything to the transport, unless the answer comes before that."""
         request = exchange.request
         assert self._transport is not None
-        self._transport.write(request_head(request.method, request.target, request.headers))
+        head = request_head(request.method, request.target, request.headers)
+        exchange.meter.is_begun = True
+        self._transport.write(head)
         for part in request.parts:
             view = memoryview(part).cast("B")
             for start in range(0, len(view), self._slice_bytes):
