@@ -20,4 +20,5 @@ BREAKAGES = (
     *serving.HOSTILE,
     *serving.BOUNDED,
     *grouping.COMMITTED,
+    *grouping.MEMBERS,
 )

@@ -65,7 +65,8 @@ def test_nobody_hears_of_a_generation_before_it_is_stored() -> None:
         rig.store.hold("save_groups")
         member_id = (await join(coordinator)).member_id
         waiting = join(coordinator, "g", member_id)
-        await turns()
+        await asyncio.sleep(1)
+        assert rig.store.count("save_groups") == 1
         assert not waiting.done()
         assert coordinator.list_groups()[0].state == "PreparingRebalance"
         rig.store.release("save_groups")
@@ -409,6 +410,29 @@ def test_a_group_is_removed_after_its_commits_under_way() -> None:
             "none": ErrorCode.GROUP_ID_NOT_FOUND,
         }
         assert [await rig.offset("g"), await rig.offset("new")] == [None, None]
+        assert coordinator.list_groups() == []
+
+    run(test)
+
+
+def test_a_commit_that_waits_before_the_removal_of_its_group_does_not_bring_it_back() -> None:
+    async def test(rig: Rig) -> None:
+        coordinator = await rig.coordinator()
+        members = await stable(coordinator)
+        rig.store.hold("save_groups")
+
+        async def leave_and_remove() -> None:
+            assert await leave(coordinator, "g", *members.ids) == [NONE]
+            assert (await coordinator.request("g", Delete())).error is NONE
+
+        removing = asyncio.ensure_future(leave_and_remove())
+        await turns()
+        committing = asyncio.ensure_future(commit(coordinator, rig, "g", 1))
+        await turns()
+        rig.store.release("save_groups")
+        await removing
+        assert await committing is ErrorCode.COORDINATOR_NOT_AVAILABLE
+        assert await rig.stored("g") is None
         assert coordinator.list_groups() == []
 
     run(test)

@@ -69,6 +69,22 @@ def test_after_a_restart_members_go_on_with_the_same_generation() -> None:
     run(test)
 
 
+def test_members_that_do_not_come_back_after_a_restart_are_given_up() -> None:
+    async def test(rig: Rig) -> None:
+        first = await rig.coordinator()
+        members = await stable(first, count=2)
+        await first.close()
+        second = await rig.coordinator()
+        await asyncio.sleep(SESSION_S - 1)
+        assert heartbeat(second, "g", members.ids[1], members.generation) is NONE
+        await asyncio.sleep(2)
+        # Now only the other one has to join again.
+        assert second.list_groups()[0].members == 1
+        assert heartbeat(second, "g", members.ids[0], members.generation) is ErrorCode.UNKNOWN_MEMBER_ID
+
+    run(test)
+
+
 def test_a_restart_between_join_and_assignment_calls_the_members_to_join_again() -> None:
     async def test(rig: Rig) -> None:
         first = await rig.coordinator()
@@ -100,6 +116,20 @@ def test_who_has_lost_a_slot_writes_nothing_and_sends_everybody_away() -> None:
         assert await old.delete_groups(["g"]) == {"g": LOST}
         assert not old.coordinates("g")
         assert await commit(new, rig, "g", 9, members) is NONE
+
+    run(test)
+
+
+def test_who_finds_a_lease_lost_when_it_stores_a_group_serves_the_slot_no_more() -> None:
+    async def test(rig: Rig) -> None:
+        old = await rig.coordinator(1)
+        members = await stable(old, count=2)
+        new = await rig.coordinator(2)
+        answers = await asyncio.gather(*(join(old, "g", one) for one in members.ids))
+        assert [answer.error for answer in answers] == [LOST, LOST]
+        for one in members.ids:
+            assert heartbeat(old, "g", one, members.generation) is LOST
+            assert heartbeat(new, "g", one, members.generation) is NONE
 
     run(test)
 
