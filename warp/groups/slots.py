@@ -59,7 +59,7 @@ class CoordinatorLimits:
 
     groups_max: int = 100_000
     """Groups of one agent, empty ones included."""
-    save_members_max: int = 2_000
+    save_members_max: int = 1_000
     """Members that one transaction stores, unless a single group has more: on SQLite the loop stands still for it."""
     unknown_attempts_max: int = 3
     """How often a change is stored whose outcome is unknown, before its slot is taken anew."""
