@@ -18,6 +18,7 @@ from tests.sim import requests
 from tests.sim.client import Connection, Lost
 from tests.sim.facts import Batch, Facts, Partition
 from tests.sim.faults import SimDatabase, SimObjectStore, Sky, Weather, WriteTurn
+from tests.sim.groups import Group, groups_of
 from tests.sim.history import History
 from tests.sim.loop import Process, SimClock, SimLoop
 from tests.sim.network import Network
@@ -117,7 +118,7 @@ class Host:
         world = self._world
         while True:
             self._database = SimDatabase(
-                world.database_path, world.sky, world.clock, world.turn, process, world.check_pair
+                world.database_path, world.sky, world.clock, world.turn, process, world.check_commit
             )
             agent = Agent(
                 world.config,
@@ -158,6 +159,7 @@ class World:
         self.objects = SimObjectStore(self.sky, self.clock, requests_are_free=self.chance.random() < 0.5)
         self.ids = IdSource(self.clock, random.Random(self.chance.random()).randbytes)
         self.config = self._config()
+        self.groups: list[Group] = groups_of(self, [*SHARED, *PAIR])
         self.hosts = [Host(self, number) for number in range(self.chance.choice((1, 1, 2)))]
         self.producer_ids: dict[int, str] = {}
         self.crashes = 0
@@ -176,6 +178,8 @@ class World:
             request_memory_bytes_max=self.chance.choice((400_000, 200_000_000)),
             fetch_memory_bytes_max=self.chance.choice((2_000, 100_000_000)),
             cache_bytes_max=self.chance.choice((4 * 2**20, 64 * 2**20)),
+            group_session_min_ms=1_000,
+            group_rebalance_delay_ms=200,
         )
 
     def any_host(self) -> Host:
@@ -191,8 +195,14 @@ class World:
         if self.chance.random() < 0.2:
             self._doubts.append(self.loop.create_task(doubt(self, batch)))
 
-    def check_pair(self, connection: sqlite3.Connection) -> None:
-        """After each commit: what is written to both of a pair of partitions has made both equally long (P2)."""
+    def check_commit(self, connection: sqlite3.Connection) -> None:
+        """After each commit: what stands in the database now has to be right."""
+        self._check_pair(connection)
+        for group in self.groups:
+            group.facts.check_stored(connection)
+
+    def _check_pair(self, connection: sqlite3.Connection) -> None:
+        """What is written to both of a pair of partitions has made both equally long (P2)."""
         ends = [end for (end,) in connection.execute(PAIR_ENDS)]
         if len(ends) == len(PAIR) and ends[0] != ends[1]:
             self.history.violate("P2", f"a commit left the pair of partitions ending at {ends}")
@@ -209,9 +219,12 @@ class World:
         others = [PairProducer(self, f"pairs-{number}", *PAIR) for number in range(2)]
         consumers = [Consumer(self, f"consumer-{number}", [*SHARED, *PAIR]) for number in range(2)]
         clients: list[IdempotentProducer | PairProducer | Consumer] = [*producers, *others, *consumers]
-        tasks = [self._spawn(client.run()) for client in clients]
+        tasks = [self.spawn(client.run()) for client in clients]
+        beside = [task for group in self.groups for task in group.start()]
         await self._storm()
         self.history.add("world", "all is well again")
+        for group in self.groups:
+            group.calm()
         for client in clients:
             client.is_stopping = True
         _, late = await asyncio.wait(tasks, timeout=self._settle_s)
@@ -223,13 +236,20 @@ class World:
             )
         if self._doubts:
             await asyncio.wait(self._doubts)
-        for task in (*tasks, *self._doubts):
+        for group in self.groups:
+            await group.settle(self._settle_s)
+        if beside:
+            await asyncio.wait(beside)
+        for task in (*tasks, *beside, *self._doubts):
             if task.done() and task.exception() is not None:
                 self.history.violate("P7", f"a client failed: {task.exception()!r}")
         for host in self.hosts:
             assert host.booting is not None
             await host.booting
-        self.facts.check({p: await read_log(self, p) for p in (*SHARED, *PAIR)})
+        logs = {partition: await read_log(self, partition) for partition in (*SHARED, *PAIR)}
+        self.facts.check(logs)
+        for group in self.groups:
+            group.facts.check(logs)
         for host in self.hosts:
             assert host.agent is not None
             if host.agent.server.handler_bugs:
@@ -267,7 +287,7 @@ class World:
             if size_bytes:
                 self.history.violate("P8", f"{host.life} still holds {size_bytes} bytes of {name}")
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """A client, in a context of its own."""
         return self.loop.create_task(coroutine, context=contextvars.Context())
 
