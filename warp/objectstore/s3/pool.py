@@ -38,7 +38,10 @@ class Pool:
         self, server: Server, *, connections_max: int, connect_timeout_s: float, read_timeout_s: float
     ) -> None:
         self._server = server
+        self._connections_max = connections_max
         self._turns = asyncio.Semaphore(connections_max)
+        self._busy = 0
+        """Turns that are taken, each with a connection or about to have one."""
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
         self._loop = asyncio.get_running_loop()
@@ -54,17 +57,11 @@ class Pool:
         Raises CannotConnect, Cut, BadAnswer.
         """
         async with self._turns:
-            connection = None if on_new else self._take_idle()
-            meter.is_reused = connection is not None
-            if connection is None:
-                connection = await self._connect()
-            answer = await connection.ask(request, meter)
-            if self._is_closed:
-                connection.abort()
-            elif connection.is_usable:
-                self._idle.append((self._loop.time(), connection))
-                self._sweep_later()
-            return answer
+            self._busy += 1
+            try:
+                return await self._ask(request, meter, on_new)
+            finally:
+                self._busy -= 1
 
     def close(self) -> None:
         """Close every connection at once, also those that are in use."""
@@ -74,6 +71,22 @@ class Pool:
         self._idle.clear()
         for connection in list(self._all):
             connection.abort()
+
+    async def _ask(self, request: Request, meter: Meter, on_new: bool) -> Answer:
+        connection = None if on_new else self._take_idle()
+        meter.is_reused = connection is not None
+        if connection is None:
+            # One that is wanted anew must not come on top of as many idle ones as there may be.
+            while self._idle and len(self._idle) + self._busy > self._connections_max:
+                self._idle.popleft()[1].abort()
+            connection = await self._connect()
+        answer = await connection.ask(request, meter)
+        if self._is_closed:
+            connection.abort()
+        elif connection.is_usable:
+            self._idle.append((self._loop.time(), connection))
+            self._sweep_later()
+        return answer
 
     def _take_idle(self) -> Connection | None:
         self._sweep()

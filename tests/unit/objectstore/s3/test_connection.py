@@ -115,6 +115,17 @@ def test_there_are_no_more_connections_than_are_allowed() -> None:
     assert most <= 3
 
 
+def test_a_new_connection_for_another_attempt_does_not_come_on_top_of_an_idle_one() -> None:
+    async def test(store: S3Store, server: FakeServer) -> None:
+        # While the one that was cut pauses, the other one is answered over a connection that is idle then.
+        await asyncio.gather(store.put("cut", [b"x"]), store.put("other", [b"x"]))
+        assert [request.key for request in server.requests] == ["cut", "other", "cut"]
+        assert [request.connection for request in server.requests] == [1, 2, 3]
+        await server.until(lambda: server.open_connections == 1)
+
+    check(scripted(Fault(), OK, OK), test, connections=1, random=lambda: 1.0)
+
+
 def test_idle_connections_are_closed_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_module, "IDLE_S_MAX", 0.05)
 
