@@ -273,6 +273,22 @@ MEMBERS = (
         (f"{MEMBERSHIP}::test_members_that_wait_hold_no_memory_of_requests",),
     ),
     Breakage(
+        "let-members-in-until-they-hold-too-much",
+        "P8",
+        "warp/groups/weight.py",
+        "        if growth <= 0 or self.total_bytes + growth <= self._bytes_max:\n",
+        "        if growth <= 0 or self.total_bytes <= self._bytes_max:\n",
+        (f"{BOUNDS}::test_members_of_all_groups_hold_no_more_memory_than_they_may",),
+    ),
+    Breakage(
+        "forget-to-count-requests-that-wait",
+        "P8",
+        "warp/groups/state.py",
+        "            self._deferred_bytes += request_weight(request)\n",
+        "            self._deferred_bytes += 0\n",
+        (f"{BOUNDS}::test_requests_that_wait_for_a_change_count_as_what_members_hold",),
+    ),
+    Breakage(
         "remember-every-name-while-the-store-is-away",
         "P8",
         "warp/groups/commits.py",

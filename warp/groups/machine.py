@@ -42,6 +42,9 @@ class GroupMachine(Protocol[RequestT_contra]):
     def is_settled(self) -> bool: ...
 
     @property
+    def weight_bytes(self) -> int: ...
+
+    @property
     def is_idle(self) -> bool: ...
 
     @property

@@ -19,6 +19,17 @@ def metadata_bytes(protocols: Protocols) -> int:
     return sum(len(metadata) for _, metadata in protocols)
 
 
+MEMBER_BYTES = 2_000
+"""About what a member takes in memory beside its protocols and its assignment, or an id that was given out."""
+PROTOCOL_BYTES = 100
+"""What a protocol takes beside its name and metadata."""
+
+
+def protocols_weight(protocols: Protocols) -> int:
+    """About what a member's protocols take in memory."""
+    return sum(PROTOCOL_BYTES + len(name) + len(metadata) for name, metadata in protocols)
+
+
 class Member:
     """A member of a group. `joining` and `syncing` are the tokens of its parked requests, or None."""
 
@@ -74,6 +85,9 @@ class Roster:
         self.parked = 0
         """How many members wait for the join phase to end."""
         self.metadata_bytes = 0
+        self.protocols_weight = 0
+        self.assignment_bytes = 0
+        """Of all members. Who changes their assignments sets it."""
 
     def __len__(self) -> int:
         return len(self._members)
@@ -111,6 +125,7 @@ class Roster:
         self._members[member.member_id] = member
         if member.instance_id is not None:
             self._by_instance[member.instance_id] = member
+        self.assignment_bytes += len(member.assignment)
         self._count(member, 1)
 
     def remove(self, member: Member) -> None:
@@ -120,6 +135,7 @@ class Roster:
         del self._members[member.member_id]
         if member.instance_id is not None:
             del self._by_instance[member.instance_id]
+        self.assignment_bytes -= len(member.assignment)
         self._count(member, -1)
 
     def update(self, member: Member, join: Join) -> None:
@@ -150,6 +166,7 @@ class Roster:
 
     def _count(self, member: Member, by: int) -> None:
         self.metadata_bytes += by * metadata_bytes(member.protocols)
+        self.protocols_weight += by * protocols_weight(member.protocols)
         for name, _ in member.protocols:
             count = self._supported.get(name, 0) + by
             if count:
@@ -158,6 +175,12 @@ class Roster:
                 del self._supported[name]
 
     # What can be told of them.
+
+    @property
+    def weight_bytes(self) -> int:
+        """About what the members take in memory."""
+        members = len(self._members) + len(self.pending)
+        return members * MEMBER_BYTES + self.protocols_weight + self.assignment_bytes
 
     @property
     def all_joined(self) -> bool:

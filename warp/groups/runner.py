@@ -38,6 +38,7 @@ from warp.groups.saving import GroupSaver, Outcome, PendingChange
 from warp.groups.slots import CoordinatorLimits, GroupStore, Tenure
 from warp.groups.state import ClassicGroup
 from warp.groups.transitions import State
+from warp.groups.weight import MembersWeight
 from warp.ids import BrokerId
 from warp.metadata.group_model import SLOTS, Lease, StoredGroup, slot_of
 
@@ -68,6 +69,7 @@ class GroupRunner:
         self._limits = limits
         self._observer = observer
         self._tenures: list[Tenure | None] = [None] * SLOTS
+        self._weight = MembersWeight(limits.members_bytes_max)
         self._is_closing = False
         self._restarted_ms = -STALLS_APART_MS
         self.let_go: list[Lease] = []
@@ -99,6 +101,11 @@ class GroupRunner:
                 answer.set_result(met)
                 return answer
             tenure, group = met
+        else:
+            refused = self._weight.refusal(group, request)
+            if refused is not None:
+                answer.set_result(refused)
+                return answer
         try:
             step = group.handle(answer, request, self._now())
         except Exception:  # noqa: BLE001 - a bug: told there
@@ -178,6 +185,7 @@ class GroupRunner:
         live, tenure.live = tenure.live, {}
         for group_id, group in live.items():
             self._alarm.set(group_id, None)
+            self._weight.set(group_id, 0)
             if not group.is_dead:
                 step = group.abandon(error)
                 self._reply(step.replies)
@@ -208,6 +216,9 @@ class GroupRunner:
                 answer = refusal(request, ErrorCode.GROUP_MAX_SIZE_REACHED)
             if answer is not None:
                 return answer
+        refused = self._weight.refusal(None, request)
+        if refused is not None:
+            return refused
         return tenure, self._enliven(tenure, group_id)
 
     def _enliven(self, tenure: Tenure, group_id: str) -> ClassicGroup:
@@ -218,12 +229,14 @@ class GroupRunner:
         else:
             group = ClassicGroup.restore(stored, self._settings, self._now())
         tenure.live[group_id] = group
+        self._weight.set(group_id, group.weight_bytes)
         self._alarm.set(group_id, group.wake_ms)
         return group
 
     def _drop(self, tenure: Tenure, group_id: str) -> None:
         """Keep no more of a group than what is stored."""
         tenure.live.pop(group_id, None)
+        self._weight.set(group_id, 0)
         self._alarm.set(group_id, None)
 
     def _restart(self, tenure: Tenure, group_id: str) -> None:
@@ -252,6 +265,7 @@ class GroupRunner:
         self._reply(step.replies)
         self._note(group, step)
         group_id = group.group_id
+        self._weight.set(group_id, group.weight_bytes)
         if step.change is not None:
             self._alarm.set(group_id, None)
             if isinstance(step.change, Remove) and group_id in tenure.committing:

@@ -59,6 +59,8 @@ class CoordinatorLimits:
 
     groups_max: int = 100_000
     """Groups of one agent, empty ones included."""
+    members_bytes_max: int = 512 * 1024 * 1024
+    """What the members of all groups make one agent keep; what is found in the store is taken in any case."""
     save_members_max: int = 1_000
     """Members that one transaction stores, unless a single group has more: on SQLite the loop stands still for it."""
     unknown_attempts_max: int = 3

@@ -48,6 +48,7 @@ from warp.groups.stored import fill
 from warp.groups.sync import sync
 from warp.groups.transitions import HEARTBEATS, REACTIONS, Ask, Event, State
 from warp.groups.views import commit_error, describe, offset_delete_answer, subscribed_topics
+from warp.groups.weight import request_weight
 from warp.metadata.group_model import StoredGroup
 
 SLOW_SAVE_MS = 1_000
@@ -61,6 +62,7 @@ class ClassicGroup(GroupCore):
         super().__init__(group_id, settings)
         self._held: list[Reply] = []
         self._deferred: deque[tuple[object, Request]] = deque()
+        self._deferred_bytes = 0
         self._saving_since_ms: int | None = None
 
     @classmethod
@@ -80,6 +82,7 @@ class ClassicGroup(GroupCore):
             if len(self._deferred) >= self.settings.deferred_requests_max:
                 return Step((Reply(token, refusal(request, ErrorCode.COORDINATOR_LOAD_IN_PROGRESS)),))
             self._deferred.append((token, request))
+            self._deferred_bytes += request_weight(request)
             return NOTHING
         self._decide(token, request, now)
         return self._step(now)
@@ -136,8 +139,10 @@ class ClassicGroup(GroupCore):
                 self.phase_due_ms += waited_ms
         while self._deferred and self._change is None:
             # Should this fail, abandon() finds whoever has not been answered.
-            self._decide(*self._deferred[0], now)
+            token, request = self._deferred[0]
+            self._decide(token, request, now)
             self._deferred.popleft()
+            self._deferred_bytes -= request_weight(request)
         ready, self._held = self._held, []
         step = self._step(now)
         return Step((*ready, *step.replies), step.change, step.notes)
@@ -183,6 +188,11 @@ class ClassicGroup(GroupCore):
     def is_settled(self) -> bool:
         """No change is being stored, and the group is not Dead."""
         return self._saving_since_ms is None and self.state is not State.DEAD
+
+    @property
+    def weight_bytes(self) -> int:
+        """About what clients make it keep in memory; 0 when it is Dead."""
+        return 0 if self.state is State.DEAD else self.roster.weight_bytes + self._deferred_bytes
 
     @property
     def is_idle(self) -> bool:
@@ -263,6 +273,7 @@ class ClassicGroup(GroupCore):
         for token, request in self._deferred:
             self.reply(token, refusal(request, error))
         self._deferred.clear()
+        self._deferred_bytes = 0
         self.sessions.clear()
         self.roster.pending.clear()
         self.phase_due_ms = self._change = self._saving_since_ms = self._shown = None

@@ -65,6 +65,7 @@ def _assign(group: GroupCore, token: object, leader: Member, request: Sync, now:
         member.assignment = assignments.get(member.member_id, b"")
         group.answer_sync(member, assignment_answer(group, member))
         group.renew(member, now)
+    group.roster.assignment_bytes = sum(sizes)
     group.note(ASSIGNMENT_STORED, NO_MEMBER_ID, f"by {leader.member_id}")
     group.store(now, State.COMPLETING)
 

@@ -5,9 +5,21 @@ from __future__ import annotations
 import asyncio
 import itertools
 
-from tests.unit.groups.coordinator_support import Rig, commit, run
+from tests.unit.groups.coordinator_support import (
+    NONE,
+    Rig,
+    commit,
+    heartbeat,
+    join,
+    joined,
+    leave,
+    run,
+    stable,
+    sync,
+)
 from warp.errors import ErrorCode, MetadataUnavailable
 from warp.groups.commits import UNSURE_MAX
+from warp.groups.slots import CoordinatorLimits
 from warp.metadata.group_model import slot_of
 
 
@@ -21,5 +33,78 @@ def test_commits_under_ever_new_names_are_not_all_remembered_while_the_store_is_
         assert set(errors) == {ErrorCode.COORDINATOR_NOT_AVAILABLE}
         (tenure,) = (one for one in coordinator._runner.held() if one.slot == 7)
         assert len(tenure.unsure) == UNSURE_MAX
+
+    run(test)
+
+
+SMALL = CoordinatorLimits(members_bytes_max=100_000)
+FULL = ErrorCode.GROUP_MAX_SIZE_REACHED
+LARGE = (("range", bytes(40_000)),)
+
+
+def test_members_of_all_groups_hold_no_more_memory_than_they_may() -> None:
+    async def test(rig: Rig) -> None:
+        coordinator = await rig.coordinator(limits=SMALL)
+        first = await stable(coordinator, "a", protocols=LARGE)
+        second = await stable(coordinator, "b", protocols=LARGE)
+        assert (await join(coordinator, "c", protocols=LARGE)).error is FULL
+        assert [group.group_id for group in coordinator.list_groups()] == ["a", "b"]
+        # Who is in goes on, and may join again with as much as it has.
+        assert heartbeat(coordinator, "a", first.ids[0], first.generation) is NONE
+        assert (await join(coordinator, "a", first.ids[0], protocols=LARGE)).error is NONE
+        larger = (("range", bytes(80_000)),)
+        assert (await join(coordinator, "b", second.ids[0], protocols=larger)).error is FULL
+        # Small ones have room, and large ones when others have left.
+        await stable(coordinator, "c")
+        assert await leave(coordinator, "b", *second.ids) == [NONE]
+        await stable(coordinator, "d", protocols=LARGE)
+
+    run(test)
+
+
+def test_assignments_count_as_what_members_hold() -> None:
+    async def test(rig: Rig) -> None:
+        coordinator = await rig.coordinator(limits=SMALL)
+        await stable(coordinator, "a", protocols=LARGE)
+        members = await joined(coordinator, "b")
+        leader = members.ids[0]
+        answer = await sync(coordinator, "b", leader, members.generation, [(leader, bytes(60_000))])
+        assert answer.error is ErrorCode.MESSAGE_TOO_LARGE
+        answer = await sync(coordinator, "b", leader, members.generation, [(leader, bytes(20_000))])
+        assert answer.error is NONE
+
+    run(test)
+
+
+def test_requests_that_wait_for_a_change_count_as_what_members_hold() -> None:
+    async def test(rig: Rig) -> None:
+        coordinator = await rig.coordinator(limits=SMALL)
+        members = await stable(coordinator, "a", count=2)
+        rig.store.hold("save_groups")
+        leaving = asyncio.ensure_future(leave(coordinator, "a", *members.ids))
+        await asyncio.sleep(1)
+        joining = [join(coordinator, "a", id_required=False, protocols=LARGE) for _ in range(10)]
+        assert [one.result().error for one in joining if one.done()] == [FULL] * 8
+        rig.store.release("save_groups")
+        assert await leaving == [NONE, NONE]
+        answers = await asyncio.gather(*joining)
+        assert [answer.error for answer in answers] == [NONE] * 2 + [FULL] * 8
+
+    run(test)
+
+
+def test_what_members_hold_is_known_after_a_restart_and_forgotten_with_their_slots() -> None:
+    async def test(rig: Rig) -> None:
+        first = await rig.coordinator(limits=SMALL)
+        await stable(first, "a", protocols=LARGE)
+        await stable(first, "b", protocols=LARGE)
+        held = first._runner._weight.total_bytes
+        second = await rig.coordinator(limits=SMALL)
+        assert second._runner._weight.total_bytes == held > 80_000
+        first.stop_waiting()
+        assert first._runner._weight.total_bytes == 0
+        # Nobody comes: all are given up.
+        await asyncio.sleep(3600)
+        assert second._runner._weight.total_bytes == 0
 
     run(test)

@@ -231,7 +231,10 @@ def shown(name: str, value: int) -> str:
 
 def test_docs_name_every_limit_of_a_group() -> None:
     rows = [line for line in DOCS.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
-    limits = {"groups of an agent": shown("", CoordinatorLimits().groups_max)} | {
+    limits = {
+        "groups of an agent": shown("", CoordinatorLimits().groups_max),
+        "what the members of all groups hold": shown("bytes", CoordinatorLimits().members_bytes_max),
+    } | {
         words: shown(name, getattr(GroupSettings(), name))
         for name, words in {
             "members_max": "members of a group",
