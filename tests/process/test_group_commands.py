@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,8 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from tests.process.conftest import Running, Spawn, environment, run_warp
+from warp.protocol import encode_request_frame
+from warp.protocol.messages.groups import JoinGroupRequest, JoinGroupRequestProtocol
 
 POLLS_MAX = 600
 POLL_S = 0.1
@@ -238,6 +241,36 @@ def test_a_member_goes_on_when_its_agent_is_killed_and_started_again(spawn: Spaw
     assert (process.returncode, out, error) == (0, b"", b"")
     assert offsets(second, "g") == {0: 4}
     assert second.stop() == 0
+
+
+def join_as_worker(agent: Running, group: str) -> socket.socket:
+    """A connection whose JoinGroup, of another protocol type than consumers', has been answered."""
+    request = JoinGroupRequest(
+        group_id=group,
+        session_timeout_ms=60_000,
+        member_id="",
+        protocol_type="connect",
+        protocols=[JoinGroupRequestProtocol(name="default", metadata=b"\x00\x01")],
+    )
+    host, _, port = agent.bootstrap.rpartition(":")
+    connection = socket.create_connection((host, int(port)), timeout=30)
+    connection.sendall(b"".join(encode_request_frame(1, "worker", request, 0)))
+    assert connection.recv(1)
+    return connection
+
+
+def test_groups_that_are_not_of_consumers_are_left_out_and_named_as_such(agent: Running) -> None:
+    with join_as_worker(agent, "workers"):
+        assert "workers" not in warp(agent, "group", "list")[1]
+        for words in (
+            ["describe", "workers"],
+            ["reset-offsets", "workers", "--topic", "none", "--to-latest", "--execute"],
+        ):
+            code, out, error = warp(agent, "group", *words)
+            assert (code, out, error.count("\n")) == (1, "", 1)
+            assert "workers is not a consumer group (connect)" in error
+        code, _, error = warp(agent, "group", "delete", "workers")
+        assert (code, "NON_EMPTY_GROUP" in error) == (1, True)
 
 
 def test_no_broker_is_one_line() -> None:
