@@ -15,6 +15,9 @@ from xml.sax.saxutils import escape
 from warp.errors import ObjectStoreError
 from warp.objectstore.base import Buffer
 
+TAGS_MAX = 100_000
+"""Of a document; a full page of a listing has some 30,000. 8 MiB of nothing else would take seconds and a gigabyte."""
+
 _ERROR_FIELDS = ("Code", "Message", "Region", "RequestId")
 
 
@@ -110,9 +113,12 @@ def _text(element: Element, name: str, default: str | None = None) -> str:
 
 
 def _parse(body: Buffer, name: str) -> Element:
+    data = bytes(body)
+    if data.count(b"<") > TAGS_MAX:
+        raise DocumentError(f"the server's answer has more than {TAGS_MAX} tags")
     parser = XMLParser(target=_Builder())
     try:
-        parser.feed(bytes(body))
+        parser.feed(data)
         root: Element = parser.close()
     except (ParseError, ValueError, LookupError) as error:
         raise DocumentError(f"the server's answer is no XML: {error}") from error

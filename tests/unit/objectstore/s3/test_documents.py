@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given, strategies as st
 
 from tests.support.s3_scripted import MODIFIED, MODIFIED_MS
 from warp.objectstore.s3.documents import (
+    TAGS_MAX,
     DocumentError,
     ListedObject,
     ListingPage,
@@ -97,3 +100,18 @@ def test_deep_documents_do_not_break_the_parser() -> None:
 
 def test_keys_to_delete_are_escaped() -> None:
     assert b"<Key>a&lt;b&amp;c</Key>" in delete_request(["a<b&c"])
+
+
+@pytest.mark.parametrize("parse", PARSERS)
+def test_a_document_of_tags_and_nothing_else_is_refused_before_it_is_built(
+    parse: Callable[[bytes], object],
+) -> None:
+    with pytest.raises(DocumentError, match="more than 100000 tags"):
+        parse(b"<Error>" + b"<a/>" * TAGS_MAX + b"</Error>")
+
+
+def test_a_full_page_with_all_that_s3_says_of_objects_is_read() -> None:
+    details = "".join(f"<Field{number}>x</Field{number}>" for number in range(15))
+    contents = ONE.replace("</Contents>", f"{details}</Contents>") * 1000
+    page = parse_listing(f"<ListBucketResult>{contents}</ListBucketResult>".encode())
+    assert len(page.objects) == 1000
