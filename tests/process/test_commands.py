@@ -237,8 +237,15 @@ def test_the_demo_shows_the_system_at_work_and_leaves_nothing_behind() -> None:
     assert (code, error) == (0, "")
     assert "\x1b" not in out
     assert re.search(r"(kcat -b|warp consume demo --bootstrap) 127\.0\.0\.1:\d+", out)
-    assert len(re.findall(r"produced [\d,]+/s .* consumed [\d,]+/s .* latency .* lag \d+", out)) >= 2
+    assert (
+        len(
+            re.findall(r"produced [\d,]+/s .* consumed [\d,]+/s .* latency .* lag \d+  committed [\d,]+", out)
+        )
+        >= 2
+    )
+    assert re.search(r"\n  warp group describe warp-demo --bootstrap 127\.0\.0\.1:\d+\n", out)
     assert re.search(r"[\d,]{4,} records \(.*\) were stored durably; each came back once, in order", out)
+    assert "in order, and group 'warp-demo' has committed them." in out
     assert out.endswith("Nothing is left behind.\n")
     assert demo_directories() <= before
 
