@@ -1,6 +1,6 @@
 """Runs the macro benchmarks: `python -m benchmarks.macro [--quick] [--only NAME ...]`.
 
-Prints Markdown tables, and after a full run stores benchmarks/results/macro.json. About nine minutes; `--only s3` runs
+Prints Markdown tables, and after a full run stores benchmarks/results/macro.json. About ten minutes; `--only s3` runs
 all those on S3 in four. What others took of the processors meanwhile is told and stored with the figures.
 """
 
@@ -10,7 +10,7 @@ import argparse
 import time
 from collections.abc import Callable
 
-from benchmarks.macro import bench_s3, bench_s3_client, bench_s3_reads, harness
+from benchmarks.macro import bench_groups, bench_s3, bench_s3_client, bench_s3_reads, harness
 from benchmarks.macro.bench_agent import latency, start_and_memory, throughput
 from benchmarks.macro.bench_yardsticks import beside_stub, flood, partitions
 from benchmarks.macro.harness import Others, Table
@@ -33,6 +33,9 @@ def main() -> None:
         "flood": lambda: flood(rounds, seconds * 2 / 5),
         "stub": lambda: beside_stub(count, rounds),
         "throughput": lambda: throughput(count, rounds),
+        "groups-large": lambda: bench_groups.large_groups((count // 300,)),
+        "groups-living": lambda: bench_groups.living_members((count // 300,), 2 * seconds),
+        "groups-commits": lambda: bench_groups.many_commits((100,), seconds),
         "s3-start": lambda: bench_s3.start(2 * rounds - 1),
         "s3-latency": lambda: bench_s3.latency(seconds),
         "s3-window": lambda: bench_s3.window(count * 2 // 3, min(rounds, 2)),

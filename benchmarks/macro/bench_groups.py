@@ -292,46 +292,49 @@ def _commit_of(group: str, offset: int) -> OffsetCommitRequest:
 def with_agent(measure: Callable[[AgentProcess], Coroutine[Any, Any, list[Any]]]) -> list[Any]:
     """Measure with an agent of its own, on the other processor."""
     folder = os.environ.get("TMPDIR", "/var/tmp")
-    with tempfile.TemporaryDirectory(prefix="warp-bench-", dir=folder) as data:
-        options = ("--group-rebalance-delay", f"{DELAY_S * 1000:.0f}ms", "--connections-max", "20000")
-        with AgentProcess(Path(data) / "data", *options) as agent:
-            if (os.cpu_count() or 1) > 1:
-                os.sched_setaffinity(agent.pid, {0})
-                os.sched_setaffinity(0, {1})
+    options = ("--group-rebalance-delay", f"{DELAY_S * 1000:.0f}ms", "--connections-max", "20000")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    processors = os.sched_getaffinity(0)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="warp-bench-", dir=folder) as data,
+            AgentProcess(Path(data) / "data", *options) as agent,
+        ):
+            if len(processors) > 1:
+                os.sched_setaffinity(agent.pid, {min(processors)})
+                os.sched_setaffinity(0, processors - {min(processors)})
             harness.create_topic(agent.bootstrap, "committed", COMMIT_PARTITIONS)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 return runner.run(measure(agent))
+    finally:
+        os.sched_setaffinity(0, processors)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def run(quick: bool) -> list[Table]:
-    """All measurements."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    seconds = 3.0 if quick else 30.0
-    tables = []
-    others = Others()
-    rows = [with_agent(partial(large_group, count=n)) for n in ((100,) if quick else (100, 1000))]
+def large_groups(counts: Sequence[int]) -> Table:
+    """Groups of so many members."""
+    rows = [with_agent(partial(large_group, count=count)) for count in counts]
     columns = ["members", "first settling s", "CPU s", "after one left s", "CPU s"]
     title = "One group: join to stable, beyond the rebalance delay, and again after a member has left"
-    tables.append(Table("large_group", title, columns, rows, others.describe()))
-    others = Others()
-    groups = (100,) if quick else (100, 1000)
-    rows = [with_agent(partial(living, groups=n, each=10, seconds=seconds)) for n in groups]
+    return Table("groups_large", title, columns, rows)
+
+
+def living_members(counts: Sequence[int], seconds: float) -> Table:
+    """So many groups of ten members."""
+    rows = [with_agent(partial(living, groups=count, each=10, seconds=seconds)) for count in counts]
     columns = [
         "members", "groups", "settling s", "heartbeats/s", "cores", "CPU µs per heartbeat", "p50 ms", "p99 ms",
         "resident MiB",
     ]  # fmt: skip
-    tables.append(
-        Table("living", "Members that send a heartbeat every 3 s", columns, rows, others.describe())
-    )
-    others = Others()
-    rows = [with_agent(partial(commits, count=n, seconds=seconds / 3)) for n in (1, 10, 100)]
+    return Table("groups_living", "Members that send a heartbeat every 3 s", columns, rows)
+
+
+def many_commits(counts: Sequence[int], seconds: float) -> Table:
+    """So many consumers that commit all the time."""
+    rows = [with_agent(partial(commits, count=count, seconds=seconds)) for count in counts]
     columns = ["consumers", "commits/s", "p50 ms", "p99 ms", "CPU µs per commit"]
-    tables.append(
-        Table("commits", "OffsetCommits of 10 partitions, synced", columns, rows, others.describe())
-    )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return tables
+    return Table("groups_commits", "OffsetCommits of 10 partitions, synced", columns, rows)
 
 
 def main() -> None:
@@ -339,11 +342,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few members and seconds: a smoke test")
     arguments = parser.parse_args()
-    tables = run(arguments.quick)
-    for table in tables:
-        table.print()
-        print(f"\n{table.beside}")
-    if not arguments.quick:
+    quick = arguments.quick
+    suites: list[Callable[[], Table]] = [
+        lambda: large_groups((100,) if quick else (100, 1000)),
+        lambda: living_members((100,) if quick else (100, 1000), 3.0 if quick else 30.0),
+        lambda: many_commits((1, 10, 100), 1.0 if quick else 10.0),
+    ]
+    tables = []
+    for suite in suites:
+        others = Others()
+        tables.append(suite())
+        tables[-1].beside = others.describe()
+        tables[-1].print()
+        print(f"\n{tables[-1].beside}", flush=True)
+    if not quick:
         print(f"\nstored in {harness.store('groups', tables)}")
 
 
