@@ -9,6 +9,7 @@ import asyncio
 import socket
 import ssl
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from warp.objectstore.s3.connection import Connection, Meter, Request
@@ -45,6 +46,8 @@ class Pool:
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
         self._loop = asyncio.get_running_loop()
+        self._failed_at: dict[str, float] = {}
+        """When a connection to an address failed last, of those that have not taken one since."""
         self._idle: deque[tuple[float, Connection]] = deque()
         """With the time since when; the oldest first."""
         self._all: dict[Connection, None] = {}
@@ -116,12 +119,7 @@ class Pool:
         server = self._server
         try:
             async with asyncio.timeout(self._connect_timeout_s):
-                _, connection = await self._loop.create_connection(
-                    lambda: Connection(self._read_timeout_s, self._forget),
-                    server.host,
-                    server.port,
-                    ssl=server.tls,
-                )
+                connection = await self._connect_to_any(await self._addresses())
         except TimeoutError as error:
             message = f"{server.describe()}: no connection within {self._connect_timeout_s:g} s"
             raise CannotConnect(message, CannotConnect.TIMEOUT) from error
@@ -146,6 +144,46 @@ class Pool:
             raise
         self._all[connection] = None
         return connection
+
+    async def _addresses(self) -> list[str]:
+        """Of the server; those last to which no connection could be made lately."""
+        addresses = await self._resolve()
+        self._failed_at = {each: at for each, at in self._failed_at.items() if each in addresses}
+        return sorted(addresses, key=lambda address: self._failed_at.get(address, 0.0))
+
+    async def _resolve(self) -> list[str]:
+        found = await self._loop.getaddrinfo(self._server.host, self._server.port, type=socket.SOCK_STREAM)
+        return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+    async def _connect_to_any(self, addresses: Sequence[str]) -> Connection:
+        """A connection to the first address that takes one.
+
+        A silent one takes all the time that there is; but the next attempt begins with another.
+        """
+        server = self._server
+        for place, address in enumerate(addresses, 1):
+            is_reached = False
+            try:
+                _, connection = await self._loop.create_connection(
+                    lambda: Connection(self._read_timeout_s, self._forget),
+                    address,
+                    server.port,
+                    ssl=server.tls,
+                    server_hostname=server.host if server.tls else None,
+                )
+                is_reached = True
+                return connection
+            except ssl.SSLError:
+                raise
+            except OSError:
+                if place == len(addresses):
+                    raise
+            finally:
+                if is_reached:
+                    self._failed_at.pop(address, None)
+                else:
+                    self._failed_at[address] = self._loop.time()
+        raise OSError(f"{server.host} has no address")
 
     def _check_open(self) -> None:
         if self._is_closed:

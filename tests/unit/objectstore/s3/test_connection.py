@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
@@ -308,3 +309,31 @@ def test_ranges_are_received_into_memory_of_their_own() -> None:
         return part_of(data, first, last + 1)
 
     check(respond, test, connections=5)
+
+
+def test_of_several_addresses_those_that_answer_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One is silent, one refuses, one is the server's."""
+
+    async def test(store: S3Store, server: FakeServer) -> None:
+        port = int(server.endpoint.rpartition(":")[2])
+        with socket.socket() as silent:
+            silent.bind(("127.0.0.2", port))
+            silent.listen(0)
+            fillers = [socket.socket() for _ in range(3)]
+            for filler in fillers:
+                filler.setblocking(False)
+                filler.connect_ex(("127.0.0.2", port))
+            monkeypatch.setattr(store._pool, "_resolve", resolve)
+            await asyncio.gather(*(store.put("k", [b"x"]) for _ in range(4)))
+            assert len(server.requests) == 4
+            server.requests.clear()
+            # Now it is known who answers: no attempt fails any more.
+            await asyncio.gather(*(store.put("k", [b"x"]) for _ in range(8)))
+            assert store.traffic.requests == {("put", "ok"): 12}
+            for filler in fillers:
+                filler.close()
+
+    async def resolve() -> list[str]:
+        return ["127.0.0.2", "127.0.0.3", "127.0.0.1"]
+
+    check(lambda _: OK, test, attempts=2, connect_timeout_s=0.2)
