@@ -133,7 +133,8 @@ OPTIONS: Final = (
     ),
     Option(
         "object-store", "object_store", kinds.URL, None,
-        "Where record data lives: file:///DIR, or mem:// for nothing that should outlive the process.",
+        "Where record data lives: file:///DIR, s3://BUCKET/PREFIX?region=…&endpoint=…, or mem:// for nothing that "
+        "should outlive the process.",
         unset_help="objects/ in the data directory",
     ),
     Option(
