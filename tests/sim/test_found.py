@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from tests.sim import requests
+from tests.sim import group_requests, requests
 from tests.sim.client import Connection
 from tests.sim.facts import Batch, Partition
 from tests.sim.world import World, play
@@ -164,6 +164,29 @@ def test_memory_of_an_answer_is_held_until_its_last_byte_has_left() -> None:
         await asyncio.sleep(5.0)
         assert requests.records_of(requests.fetched(answer.result())[place]) == [(0, b"v" * 150_000)]
         assert agent.log.cache.held_bytes + agent.log.fetch_memory.used_bytes == 0
+        assert await agent.stop(5.0)
+
+    assert play(0, story).violations == []
+
+
+def test_members_learn_where_to_begin_while_readers_hold_all_the_memory() -> None:
+    """Small answers waited for memory behind every Fetch, then failed: members were given up, and began anew."""
+
+    async def story(world: World) -> None:
+        host = world.hosts[0]
+        agent = await host.serves()
+        memory = agent.log.fetch_memory
+        await memory.reserve(memory.bytes_max)
+        waiting = asyncio.ensure_future(memory.reserve(1))
+        member = await Connection.open(world.network, host.address, "member")
+        request = group_requests.fetch_offsets("group", [Partition("apples", 0), Partition("apples", 1)])
+        response = await member.ask(request, group_requests.OFFSET_FETCH_VERSION, timeout_s=5.0)
+        assert response.error_code == ErrorCode.NONE
+        assert list(group_requests.fetched_offsets(response).values()) == [-1, -1]
+        assert not waiting.done()
+        memory.release(memory.bytes_max)
+        await waiting
+        memory.release(1)
         assert await agent.stop(5.0)
 
     assert play(0, story).violations == []

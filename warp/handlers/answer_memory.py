@@ -3,6 +3,9 @@
 An answer about groups is as large as its members have made it: metadata for a leader, offsets for a tool. Such an
 answer is charged from before it is built until it has been written. Only one that holds nothing yet waits for its
 share, for two that hold a part each could wait for each other; what comes after has its share at once or not at all.
+
+Small answers are not counted, and so never wait: readers who hold all the memory there is must not keep a group's
+members from learning where to begin.
 """
 
 from __future__ import annotations
@@ -26,11 +29,17 @@ class AnswerMemory:
 
     def __init__(self, budget: MemoryBudget) -> None:
         self._budget = budget
+        self._uncounted_bytes = 0
         self.size_bytes = 0
-        """What it holds."""
+        """What it holds; nothing while it is small."""
 
     async def take(self, size_bytes: int) -> bool:
         """Set memory aside for (a part of) the answer. False: there is none to be had in time."""
+        if not self.size_bytes:
+            if self._uncounted_bytes + size_bytes <= SMALL_BYTES:
+                self._uncounted_bytes += size_bytes
+                return True
+            size_bytes += self._uncounted_bytes
         if not self._budget.try_reserve(size_bytes):
             if self.size_bytes:
                 return False
