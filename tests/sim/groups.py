@@ -18,7 +18,7 @@ from warp.protocol.schema import Request
 if TYPE_CHECKING:
     from tests.sim.world import World
 
-SEEDS_PER_GROUPS = 3
+SEEDS_PER_GROUPS = 4
 """One seed in so many has groups."""
 CALM_AFTER_S = 10.0
 """When the weather is fine: until those who stood still go on, and what had piled up is done."""
@@ -35,7 +35,7 @@ class Group:
         self.partitions = partitions
         self.topics = sorted({partition.topic for partition in partitions})
         self.session_ms = self.chance.choice((1_500, 3_000, 6_000))
-        self.rebalance_ms = self.chance.choice((1_000, 3_000))
+        self.rebalance_ms = self.chance.choice((2_000, 6_000))
         self.facts = GroupFacts(world.history, group_id)
         self.members: list[Member] = []
         """Of every life that was begun."""
@@ -218,7 +218,7 @@ class Group:
 
 def groups_of(world: World, partitions: Sequence[Partition]) -> list[Group]:
     """The groups that a seed has. They have chances of their own, so that other seeds' stories are as they were."""
-    if world.seed % SEEDS_PER_GROUPS != 1:
+    if world.seed % SEEDS_PER_GROUPS:
         return []
     count = 1 + (world.seed // SEEDS_PER_GROUPS) % 2
     return [Group(world, f"group-{number}", partitions) for number in range(count)]

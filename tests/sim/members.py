@@ -74,6 +74,7 @@ class Member:
         """Of the partitions that it was given; None while it is in no generation."""
         self._plans = 0
         self._reader: Connection | None = None
+        self._fetching: asyncio.Future[Any] | None = None
         self._coordinator: Connection | None = None
         self.task = group.world.loop.start(self.process, self.run())
 
@@ -103,6 +104,8 @@ class Member:
                 except JoinAgain as again:
                     self._tell(f"joins again: {again}")
                     self._positions = None
+                    if self._fetching is not None:
+                        self._drop_reader()
                 except Lost as lost:
                     self._tell(f"starts over: {lost}")
                     self._hang_up()
@@ -117,10 +120,10 @@ class Member:
         self._world.history.add(self.name, text)
 
     def _hang_up(self) -> None:
-        for connection in (self._coordinator, self._reader):
-            if connection is not None:
-                connection.close()
-        self._coordinator = self._reader = None
+        self._drop_reader()
+        if self._coordinator is not None:
+            self._coordinator.close()
+        self._coordinator = None
 
     # Requests to the coordinator.
 
@@ -174,16 +177,15 @@ class Member:
         beating = asyncio.create_task(self._beat())
         try:
             while not (self.is_stopping or beating.done()):
-                await self._consume_a_while(self._positions)
+                await self._consume_a_while(self._positions, beating)
         finally:
             beating.cancel()
-        if beating.done() and not beating.cancelled():
-            try:
-                beating.result()
-            except JoinAgain as again:
-                if "REBALANCE" in str(again) and self._chance.random() < 0.7:
-                    await self._commit(self._positions)
-                raise
+            await asyncio.wait([beating])
+        failure = None if beating.cancelled() else beating.exception()
+        if isinstance(failure, JoinAgain) and "REBALANCE" in str(failure) and self._chance.random() < 0.7:
+            await self._commit(self._positions)
+        if failure is not None:
+            raise failure
 
     async def _join(self) -> Any:
         while True:
@@ -299,30 +301,48 @@ class Member:
         self._tell(f"begins at {' '.join(f'{p}:{offset}' for p, offset in offsets.items())}")
         return {partition: max(0, offset) for partition, offset in offsets.items()}
 
-    async def _consume_a_while(self, positions: dict[Partition, int]) -> None:
+    async def _consume_a_while(self, positions: dict[Partition, int], beating: asyncio.Task[None]) -> None:
         """Poll some times, then commit."""
         for _ in range(self._chance.randint(1, 4)):
-            await self._poll(positions)
-            await asyncio.sleep(self._chance.choice((0.0, 0.02, 0.3)))
+            if not beating.done():
+                await self._poll(positions)
+                await asyncio.sleep(self._chance.choice((0.0, 0.02, 0.3)))
         await self._commit(positions)
 
     async def _poll(self, positions: dict[Partition, int]) -> None:
+        """Take records, should some have come: whoever waits for a slow Fetch has other things to do meanwhile."""
         if not positions:
+            await asyncio.sleep(0.1)
             return
-        request = requests.fetch(
-            positions.items(), max_wait_ms=100, min_bytes=1, max_bytes=100_000, partition_bytes=50_000
-        )
         try:
             if self._reader is None or self._reader.is_lost:
                 self._reader = await Connection.open(
                     self._world.network, self._world.any_address(), self.name
                 )
-            response = await self._reader.ask(request, requests.FETCH_VERSION, 4.0)
+                self._fetching = None
+            if self._fetching is None:
+                self._fetching = self._fetch(self._reader, positions)
+            await asyncio.wait([self._fetching], timeout=0.3)
+            if not self._fetching.done():
+                return
+            response = self._fetching.result()
         except Lost:
-            self._reader = None
+            self._drop_reader()
             return
+        self._fetching = None
         for partition, part in requests.fetched(response).items():
             await self._process(positions, partition, part)
+
+    def _fetch(self, reader: Connection, positions: dict[Partition, int]) -> asyncio.Future[Any]:
+        request = requests.fetch(
+            positions.items(), max_wait_ms=100, min_bytes=1, max_bytes=100_000, partition_bytes=50_000
+        )
+        return reader.send(request, requests.FETCH_VERSION)
+
+    def _drop_reader(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+        self._reader = self._fetching = None
 
     async def _process(self, positions: dict[Partition, int], partition: Partition, part: Any) -> None:
         code = ErrorCode(part.error_code)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.sim.__main__ import report
+from tests.sim.groups import SEEDS_PER_GROUPS
 from tests.sim.world import simulate
 
 SEEDS = range(50)
@@ -24,6 +25,7 @@ def test_promises_hold(seed: int) -> None:
     assert not problems, report(outcome, problems, 100)
     assert outcome.acknowledged
     assert outcome.records_read
+    assert bool(outcome.groups) == bool(outcome.group_commits) == (seed % SEEDS_PER_GROUPS == 0)
 
 
 def test_slow_requests_are_sent_a_second_time_in_some_of_these_lives() -> None:

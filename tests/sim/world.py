@@ -66,6 +66,9 @@ class Outcome:
     hedges: int
     """PUTs and GETs that were sent a second time."""
     hedges_won: int
+    groups: int
+    group_commits: int
+    """OffsetCommits of members that were answered without an error."""
     steps: int
     virtual_s: float
 
@@ -418,6 +421,8 @@ def play(
         world.sky.faults,
         world.hedges,
         world.hedges_won,
+        len(world.groups),
+        sum(group.facts.commits for group in world.groups),
         world.loop.steps,
         virtual_s,
     )
