@@ -26,6 +26,8 @@ RENEW_S_MIN = 30.0
 """Between two times that the chain is asked anew because a request was refused for another reason than their age."""
 STALE_RENEW_S_MIN = 0.1
 """The same when they are too old: looking takes processor time, and there may be hundreds of requests a second."""
+RENEW_WAIT_S_MAX = 10.0
+"""How long a request waits for the chain, which may hang, before it fails as it was refused."""
 
 NONE_FOUND = (
     "no credentials for S3: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile= in the object"
@@ -136,7 +138,7 @@ class CredentialKeeper:
                 return False
             self._renewal = asyncio.create_task(self._renew())
         if self._current == refused and self._renewal is not None:
-            await asyncio.wait([self._renewal])
+            await asyncio.wait([self._renewal], timeout=RENEW_WAIT_S_MAX)
         return self._current != refused
 
     async def close(self) -> None:

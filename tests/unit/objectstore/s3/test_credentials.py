@@ -208,6 +208,30 @@ def test_those_who_are_refused_together_share_one_look_at_the_chain() -> None:
     run(whole())
 
 
+def test_a_chain_that_hangs_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RENEW_WAIT_S_MAX", 0.01)
+    may_go_on = threading.Event()
+
+    class Hanging(FixedSource):
+        def reload(self) -> Credentials:
+            assert may_go_on.wait(timeout=30)
+            return NEWER
+
+    async def whole() -> None:
+        keeper = CredentialKeeper(Hanging(), SystemClock())
+        await keeper.open()
+        for _ in range(2):
+            assert not await keeper.renew(CREDENTIALS, are_stale=True)
+        may_go_on.set()
+        async with asyncio.timeout(30):
+            while not await keeper.renew(CREDENTIALS, are_stale=True):
+                pass
+        assert keeper.current == NEWER
+        await keeper.close()
+
+    run(whole())
+
+
 @pytest.mark.parametrize("is_bug", [False, True])
 def test_the_poll_goes_on_after_a_refusal_of_sts_and_after_a_bug(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, is_bug: bool
