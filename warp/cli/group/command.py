@@ -74,7 +74,7 @@ def _describe(found: argparse.Namespace, admin: GroupAdmin) -> None:
         if is_all or found.offsets:
             committed = admin.committed(name)
             read = {place for member in group.members for place in member.places}
-            rows = progress_of(group, committed, admin.ends(sorted({*committed, *read})))
+            rows = progress_of(group, committed, admin.ends(sorted(read.union(committed))))
         has_members = is_all or found.members
         if found.json:
             print(json.dumps(description_json(group, rows, has_members=has_members)))
