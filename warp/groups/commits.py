@@ -90,7 +90,7 @@ class GroupOffsets:
             return
         if ErrorCode.NONE in errors:
             made_ms = max(row.committed_ms for row in rows)
-            tenure.stored[group_id] = StoredGroup(group_id, "", 0, None, None, (), made_ms)
+            tenure.keep(StoredGroup(group_id, "", 0, None, None, (), made_ms))
             tenure.unsure.discard(group_id)
         elif any(error in _UNSURE for error in errors) and len(tenure.unsure) < UNSURE_MAX:
             tenure.unsure.add(group_id)

@@ -172,9 +172,7 @@ class GroupRunner:
     @property
     def has_room(self) -> bool:
         """May there be another group?"""
-        groups_max = self._limits.groups_max
-        at_most = sum(len(tenure.stored) + len(tenure.live) for tenure in self.held())
-        return at_most < groups_max or sum(map(len, self.held())) < groups_max
+        return sum(map(len, self.held())) < self._limits.groups_max
 
     def end(self, tenure: Tenure, error: ErrorCode) -> None:
         """Give a slot up: all who wait for its groups get the error. It is taken anew, unless somebody else has it."""
@@ -228,14 +226,14 @@ class GroupRunner:
             group = ClassicGroup(group_id, self._settings)
         else:
             group = ClassicGroup.restore(stored, self._settings, self._now())
-        tenure.live[group_id] = group
+        tenure.enliven(group)
         self._weight.set(group_id, group.weight_bytes)
         self._alarm.set(group_id, group.wake_ms)
         return group
 
     def _drop(self, tenure: Tenure, group_id: str) -> None:
         """Keep no more of a group than what is stored."""
-        tenure.live.pop(group_id, None)
+        tenure.drop(group_id)
         self._weight.set(group_id, 0)
         self._alarm.set(group_id, None)
 
@@ -253,7 +251,7 @@ class GroupRunner:
 
     def _loaded(self, tenure: Tenure, groups: Sequence[StoredGroup]) -> None:
         for stored in groups:
-            tenure.stored[stored.group_id] = stored
+            tenure.keep(stored)
             if stored.members:
                 self._enliven(tenure, stored.group_id)
         tenure.is_loaded = True
@@ -306,9 +304,9 @@ class GroupRunner:
         match outcome:
             case Outcome.DONE:
                 if isinstance(change, Save):
-                    tenure.stored[group_id] = change.group
+                    tenure.keep(change.group)
                 else:
-                    tenure.stored.pop(group_id, None)
+                    tenure.forget(group_id)
                 try:
                     step = group.saved(self._now())
                 except Exception:  # noqa: BLE001 - a bug: told there

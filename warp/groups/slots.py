@@ -82,7 +82,8 @@ class Tenure:
     """One slot, from the taking of its lease to its loss."""
 
     __slots__ = (
-        "committing", "is_loaded", "is_over", "lease", "live", "reaping", "removals", "slot", "stored", "unsure",
+        "_unstored", "committing", "is_loaded", "is_over", "lease", "live", "reaping", "removals", "slot", "stored",
+        "unsure",
     )  # fmt: skip
 
     def __init__(self, slot: int, lease: Lease) -> None:
@@ -91,9 +92,10 @@ class Tenure:
         self.is_loaded = False
         self.is_over = False
         self.stored: dict[str, StoredGroup] = {}
-        """What the store holds, of every group."""
+        """What the store holds, of every group. `keep` and `forget` change it."""
         self.live: dict[str, ClassicGroup] = {}
-        """The groups that have members, or are about to. The others rest: all that there is of them is stored."""
+        """The groups that have members, or are about to. The others rest: all that there is of them is stored.
+        `enliven` and `drop` change it."""
         self.committing: dict[str, dict[asyncio.Future[None], None]] = {}
         """Per group one future for each commit of offsets that is under way."""
         self.removals: dict[str, ClassicGroup] = {}
@@ -102,9 +104,33 @@ class Tenure:
         """Groups that are being removed if they have no offsets."""
         self.unsure: set[str] = set()
         """Ids under which a commit may have made a group, without an answer that says so."""
+        self._unstored: set[str] = set()
+        """Live groups that are not stored: counted here, so that to count groups takes no time."""
 
     def __len__(self) -> int:
-        return len(self.stored) + sum(group_id not in self.stored for group_id in self.live)
+        return len(self.stored) + len(self._unstored)
+
+    def keep(self, stored: StoredGroup) -> None:
+        """The store holds this of a group."""
+        self.stored[stored.group_id] = stored
+        self._unstored.discard(stored.group_id)
+
+    def forget(self, group_id: str) -> None:
+        """The store holds nothing of the group."""
+        self.stored.pop(group_id, None)
+        if group_id in self.live:
+            self._unstored.add(group_id)
+
+    def enliven(self, group: ClassicGroup) -> None:
+        """The group has members, or is about to."""
+        self.live[group.group_id] = group
+        if group.group_id not in self.stored:
+            self._unstored.add(group.group_id)
+
+    def drop(self, group_id: str) -> None:
+        """Nobody is in the group."""
+        self.live.pop(group_id, None)
+        self._unstored.discard(group_id)
 
     def knows(self, group_id: str) -> bool:
         """Is there such a group?"""

@@ -91,7 +91,7 @@ class GroupUpkeep:
         if not tenure.is_over:
             for stored in found:
                 if stored.group_id in unsure and not tenure.knows(stored.group_id):
-                    tenure.stored[stored.group_id] = stored
+                    tenure.keep(stored)
             tenure.unsure -= unsure
 
     def _holders(self) -> Iterator[OffsetHolder]:
@@ -145,7 +145,7 @@ class GroupUpkeep:
                 tenure.reaping.difference_update(group_ids)
         for tenure, group_ids in wanted.items():
             for group_id in removed.intersection(group_ids):
-                tenure.stored.pop(group_id, None)
+                tenure.forget(group_id)
         return len(removed)
 
     def _lost(self, lost: LeaseLost) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Iterator
+
+import pytest
 
 from tests.unit.groups.coordinator_support import (
     NONE,
@@ -20,6 +23,7 @@ from tests.unit.groups.coordinator_support import (
 from warp.errors import ErrorCode, MetadataUnavailable
 from warp.groups.commits import UNSURE_MAX
 from warp.groups.slots import CoordinatorLimits
+from warp.groups.state import ClassicGroup
 from warp.metadata.group_model import slot_of
 
 
@@ -106,5 +110,49 @@ def test_what_members_hold_is_known_after_a_restart_and_forgotten_with_their_slo
         # Nobody comes: all are given up.
         await asyncio.sleep(3600)
         assert second._runner._weight.total_bytes == 0
+
+    run(test)
+
+
+class NotGoneThrough(dict[str, ClassicGroup]):
+    """Groups of which only single ones may be looked at, until `may` is set."""
+
+    may = False
+
+    def __iter__(self) -> Iterator[str]:
+        assert self.may
+        return super().__iter__()
+
+
+def test_groups_are_counted_without_looking_at_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else whoever asks for one more than there may be would take the agent's time, by the number of groups."""
+
+    async def test(rig: Rig) -> None:
+        coordinator = await rig.coordinator(limits=CoordinatorLimits(groups_max=10))
+        for number in range(4):
+            assert await commit(coordinator, rig, f"simple-{number}", 1) is NONE
+            await stable(coordinator, f"stored-{number}")
+        await joined(coordinator, "new")
+        pending = await join(coordinator, "pending")
+        for tenure in coordinator._runner.held():
+            tenure.live = NotGoneThrough(tenure.live)
+        assert (await join(coordinator, "refused")).error is FULL
+        monkeypatch.setattr(NotGoneThrough, "may", True)
+        for tenure in coordinator._runner.held():
+            assert len(tenure) == len({*tenure.stored, *tenure.live})
+        assert sum(map(len, coordinator._runner.held())) == 10
+        assert await leave(coordinator, "pending", pending.member_id) == [NONE]
+        assert (await join(coordinator, "refused")).error is ErrorCode.MEMBER_ID_REQUIRED
+        assert await coordinator.delete_groups(["simple-0", "simple-1"]) == {
+            "simple-0": NONE,
+            "simple-1": NONE,
+        }
+        assert (await join(coordinator, "let in")).error is ErrorCode.MEMBER_ID_REQUIRED
+        # Members are given up, and groups without offsets removed.
+        await asyncio.sleep(3600)
+        await coordinator.upkeep.run_once()
+        assert sum(map(len, coordinator._runner.held())) == 2
+        for tenure in coordinator._runner.held():
+            assert len(tenure) == len({*tenure.stored, *tenure.live})
 
     run(test)
