@@ -98,10 +98,6 @@ class S3Error(ObjectStoreError):
         return self.status in _TRANSIENT_STATUSES or self.code in _TRANSIENT_CODES
 
     @property
-    def is_slow_down(self) -> bool:
-        return self.status in SLOW_DOWN_STATUSES or self.code == "SlowDown"
-
-    @property
     def is_full(self) -> bool:
         return self.status == 507 or self.code in _FULL_CODES
 
