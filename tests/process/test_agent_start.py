@@ -61,7 +61,12 @@ def test_every_documented_metric_is_shown_once_there_is_something_to_show(spawn:
     }
     errors = {"warp_flush_failures_total", "warp_object_store_errors_total", "warp_metadata_errors_total"}
     of_groups = {"warp_group_lag"}
-    expected = {instrument.name for instrument in Metrics().instruments()} - errors - of_groups
+    of_paid_stores = {
+        f"warp_{kind}_hedges{of}_total" for kind in ("put", "get") for of in ("", "_won", "_denied")
+    }
+    expected = (
+        {instrument.name for instrument in Metrics().instruments()} - errors - of_groups - of_paid_stores
+    )
     assert expected <= shown, sorted(expected - shown)
     numbers = {
         line.split()[0]: float(line.split()[1])
@@ -178,7 +183,8 @@ def test_another_cluster_id_is_refused(spawn: Spawn) -> None:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["--object-store", "s3://bucket/prefix"], "can't store on S3 yet"),
+        (["--object-store", "s3:///prefix"], "bucket"),
+        (["--object-store", "s3://bucket/prefix?regon=eu-west-1"], "did you mean 'region'"),
         (["--object-store", "ftp://host/dir"], "unknown kind 'ftp'"),
         (["--object-store", "file://relative/dir"], "absolute path"),
         (["--metadata", "postgresql://warp:hunter2@db/warp"], "unknown kind 'postgresql'"),
