@@ -23,6 +23,8 @@ from warp.metadata.group_model import (
     StoredGroup,
 )
 
+PARTITIONS_AT_ONCE = 5_000
+"""Partitions that one statement looks up: on SQLite the event loop stands still for it."""
 UNSURE_MAX = 1_000
 """Ids of one slot that are remembered while the store is away. What is made beyond that is found by the next start."""
 _UNSURE = (ErrorCode.COORDINATOR_NOT_AVAILABLE, ErrorCode.UNKNOWN_SERVER_ERROR)
@@ -61,16 +63,35 @@ class GroupOffsets:
     async def read(self, wanted: Sequence[tuple[Tenure, OffsetQuery]]) -> list[list[OffsetRow]]:
         """What is committed, per query, commits that are under way included. Raises MetadataError."""
         await self._wait_for_commits(wanted)
-        return await self._store.fetch_offsets([query for _, query in wanted])
+        queries = [query for _, query in wanted]
+        if sum(len(query.partitions or ()) for query in queries) <= PARTITIONS_AT_ONCE:
+            return await self._store.fetch_offsets(queries)
+        return [await self._read_in_parts(query) for query in queries]
+
+    async def _read_in_parts(self, query: OffsetQuery) -> list[OffsetRow]:
+        """What is committed of many partitions: not all as of one moment, which nobody asks for."""
+        if query.partitions is None:
+            return (await self._store.fetch_offsets([query]))[0]
+        rows: list[OffsetRow] = []
+        for start in range(0, len(query.partitions), PARTITIONS_AT_ONCE):
+            some = query.partitions[start : start + PARTITIONS_AT_ONCE]
+            rows += (await self._store.fetch_offsets([query._replace(partitions=some)]))[0]
+            await asyncio.sleep(0)
+        return rows
 
     async def delete(
         self, tenure: Tenure, group_id: str, partitions: Sequence[tuple[str, int]]
     ) -> list[ErrorCode]:
         """Delete committed offsets, those of commits that are under way included; an error per partition.
 
-        Raises LeaseLost or another MetadataError.
+        Raises LeaseLost or another MetadataError; then some of many may be gone.
         """
-        return (await self._store.delete_offsets([OffsetDeletion(tenure.lease, group_id, partitions)]))[0]
+        errors: list[ErrorCode] = []
+        for start in range(0, len(partitions), PARTITIONS_AT_ONCE):
+            some = OffsetDeletion(tenure.lease, group_id, partitions[start : start + PARTITIONS_AT_ONCE])
+            errors += (await self._store.delete_offsets([some]))[0]
+            await asyncio.sleep(0)
+        return errors
 
     async def wait_for_commits(self, tenure: Tenure, group_id: str) -> None:
         """Wait until the commits of a group that are under way now have been answered."""

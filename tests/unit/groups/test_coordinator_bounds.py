@@ -21,10 +21,10 @@ from tests.unit.groups.coordinator_support import (
     sync,
 )
 from warp.errors import ErrorCode, MetadataUnavailable
-from warp.groups.commits import UNSURE_MAX
+from warp.groups.commits import PARTITIONS_AT_ONCE, UNSURE_MAX
 from warp.groups.slots import CoordinatorLimits
 from warp.groups.state import ClassicGroup
-from warp.metadata.group_model import slot_of
+from warp.metadata.group_model import OffsetQuery, slot_of
 
 
 def test_commits_under_ever_new_names_are_not_all_remembered_while_the_store_is_away() -> None:
@@ -154,5 +154,27 @@ def test_groups_are_counted_without_looking_at_each(monkeypatch: pytest.MonkeyPa
         assert sum(map(len, coordinator._runner.held())) == 2
         for tenure in coordinator._runner.held():
             assert len(tenure) == len({*tenure.stored, *tenure.live})
+
+    run(test)
+
+
+def test_many_partitions_are_looked_up_a_few_at_a_time() -> None:
+    """Else one request could keep the event loop from everybody else for a second."""
+
+    async def test(rig: Rig) -> None:
+        coordinator = await rig.coordinator()
+        assert await commit(coordinator, rig, "g", 7) is NONE
+        assert await commit(coordinator, rig, "h", 8) is NONE
+        many = [("t", number) for number in reversed(range(2 * PARTITIONS_AT_ONCE + 1))]
+        queries = [OffsetQuery("g", many), OffsetQuery("h", None), OffsetQuery("h", many)]
+        answers = await coordinator.fetch_offsets(queries)
+        assert [[row.offset for row in rows] for rows in answers if isinstance(rows, list)] == [[7], [8], [8]]
+        assert rig.store.count("fetch_offsets") == 3 + 1 + 3
+        errors = await coordinator.delete_offsets("g", many)
+        assert isinstance(errors, list)
+        assert errors == [ErrorCode.UNKNOWN_TOPIC_OR_PARTITION] * (len(many) - 8) + [NONE] * 8
+        assert rig.store.count("delete_offsets") == 3
+        assert await rig.offset("g") is None
+        assert await rig.offset("h") == 8
 
     run(test)
