@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tests.sim import group_requests, requests
 from tests.sim.client import Connection, Lost
 from tests.sim.facts import Partition
+from tests.sim.faults import Weather
 from tests.sim.group_facts import GroupFacts
 from tests.sim.members import Member
 from warp.errors import ErrorCode
@@ -22,7 +23,7 @@ SEEDS_PER_GROUPS = 4
 """One seed in so many has groups."""
 CALM_AFTER_S = 10.0
 """When the weather is fine: until those who stood still go on, and what had piled up is done."""
-MISFORTUNES = ("die", "die", "freeze", "freeze", "stop", "replace", "come")
+MISFORTUNES = ("die", "die", "freeze", "freeze", "stop", "replace", "come", "outage", "doubt", "retire")
 
 
 class Group:
@@ -120,12 +121,29 @@ class Group:
                 self._misfortune()
 
     def _misfortune(self) -> None:
+        misfortune = self.chance.choice(MISFORTUNES)
+        match misfortune:
+            case "outage":
+                self._set_weather(Weather(begin_fails=1.0))
+            case "doubt":
+                self._set_weather(Weather(stall_s=0.02, commit_answer_is_lost=1.0))
+            case "retire":
+                self.world.retire(self.chance.choice(self.world.hosts))
+            case _:
+                self._misfortune_of_member(misfortune)
+
+    def _set_weather(self, weather: Weather) -> None:
+        """Until the next change of the weather, which the world makes every few seconds."""
+        self.world.history.add("world", f"weather {weather}")
+        self.world.sky.weather = weather
+
+    def _misfortune_of_member(self, misfortune: str) -> None:
         place = self.chance.randrange(len(self._running))
         member = self._running[place]
         if member is None or not member.is_living:
             self._boot(place)
             return
-        match self.chance.choice(MISFORTUNES):
+        match misfortune:
             case "die":
                 member.die(loudly=self.chance.random() < 0.7)
             case "freeze":

@@ -20,7 +20,7 @@ from tests.sim.facts import Batch, Facts, Partition
 from tests.sim.faults import SimDatabase, SimObjectStore, Sky, Weather, WriteTurn
 from tests.sim.groups import Group, groups_of
 from tests.sim.history import History
-from tests.sim.loop import Process, SimClock, SimLoop
+from tests.sim.loop import OUTSIDE, Process, SimClock, SimLoop
 from tests.sim.network import Network
 from tests.sim.producers import IdempotentProducer, PairProducer
 from tests.sim.readers import Consumer, doubt, read_log
@@ -170,6 +170,8 @@ class World:
         self.hedges_won = 0
         self._is_stormy = False
         self._doubts: list[asyncio.Task[None]] = []
+        self._retired: list[Process] = []
+        self._retiring: list[asyncio.Task[None]] = []
 
     def _config(self) -> AgentConfig:
         """Small bounds, below what users may set, so that they are reached."""
@@ -239,11 +241,12 @@ class World:
             )
         if self._doubts:
             await asyncio.wait(self._doubts)
+        await self._see_retired_go()
         for group in self.groups:
             await group.settle(self._settle_s)
         if beside:
             await asyncio.wait(beside)
-        for task in (*tasks, *beside, *self._doubts):
+        for task in (*tasks, *beside, *self._doubts, *self._retiring):
             if task.done() and task.exception() is not None:
                 self.history.violate("P7", f"a client failed: {task.exception()!r}")
         for host in self.hosts:
@@ -358,6 +361,33 @@ class World:
             self.crashes += 1
             host.crash()
             self.loop.call_later(self.chance.uniform(0.05, 1.5), self._boot_again, host, host.lives)
+
+    def retire(self, host: Host) -> None:
+        """Stop an agent as an operator does, and start it again."""
+        process, agent = host.process, host.agent
+        if process is None or not process.is_alive or agent is None or process in self._retired:
+            return
+        self.history.add(host.life, "is told to stop")
+        self._retired.append(process)
+        self._retiring.append(self.loop.start(process, self._retire(host, agent, host.lives)))
+
+    async def _retire(self, host: Host, agent: Agent, lives: int) -> None:
+        is_done = await agent.stop(self.chance.choice((0.2, 3.0)))
+        self.history.add(host.life, f"has stopped, drained: {is_done}")
+        # Not from within, or the end of the process would be the end of this.
+        self.loop.call_soon(self._ended, host, lives, context=OUTSIDE)
+
+    async def _see_retired_go(self) -> None:
+        for _ in range(200):
+            if not any(process.is_alive for process in self._retired):
+                return
+            await asyncio.sleep(0.1)
+        self.history.violate("P6", "an agent did not stop when it was told to")
+
+    def _ended(self, host: Host, lives: int) -> None:
+        if host.lives == lives:
+            host.crash()
+            host.boot()
 
     def _boot_again(self, host: Host, lives: int) -> None:
         if host.lives == lives:
