@@ -13,6 +13,7 @@ FAULTS = "tests/unit/groups/test_coordinator_faults.py"
 GROUPS = "tests/unit/metadata/test_groups.py"
 HISTORIES = "tests/unit/groups/test_offsets_histories.py"
 LEASES = "tests/unit/metadata/test_leases.py"
+LIMITS = "tests/unit/server/test_limits.py"
 MEMBERSHIP = "tests/broker/test_group_connections.py"
 OFFSETS = "tests/unit/metadata/test_group_offsets.py"
 STATIC = "tests/unit/groups/test_static.py"
@@ -271,6 +272,14 @@ MEMBERS = (
         "    return Later(future, build, ends_with_client=True, needs_request=False)\n",
         "    return Later(future, build, ends_with_client=True, needs_request=True)\n",
         (f"{MEMBERSHIP}::test_members_that_wait_hold_no_memory_of_requests",),
+    ),
+    Breakage(
+        "let-frames-behind-a-join-hold-memory",
+        "P8",
+        "warp/server/connection.py",
+        "            if self._limits.is_hoard(behind_bytes, now_s - self._parked_since_s):\n",
+        "            if self._limits.is_hoard(self.reserved_bytes, now_s - self._parked_since_s):\n",
+        (f"{LIMITS}::test_frames_behind_a_member_that_waits_keep_nobody_from_memory_for_long",),
     ),
     Breakage(
         "let-members-in-until-they-hold-too-much",

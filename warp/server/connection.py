@@ -64,20 +64,16 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
         self._holder: Exchange | None = None
         self._fetches_running = 0
         self._hold = 0
-        self._is_ending = False
-        """No more frames are taken; the connection closes when those that were are answered."""
-        self._is_closed = False
-        """Nothing more is written."""
-        self._is_lost = False
-        """The transport is gone."""
-        self._peer_waits = True
-        """Whether somebody is there to wait for data that may come."""
+        self._is_ending = False  # no more frames are taken; it closes when those that were are answered
+        self._is_closed = False  # nothing more is written
+        self._is_lost = False  # the transport is gone
+        self._peer_waits = True  # somebody is there to wait for data that may come
         self._reservation: asyncio.Task[None] | None = None
         self._heard_s = 0.0
         self._partial_since_s: float | None = None
+        self._parked_since_s: float | None = None  # since when a request waits that others have to end
         self._is_flush_due = False
-        self._ready_bytes = 0
-        """Bytes of answers that may be written and have not been."""
+        self._ready_bytes = 0  # of answers that may be written and have not been
         self._unsent_memory = UnsentMemory()
         self._unsent_bytes = 0
         self._unsent_since_s = 0.0
@@ -148,6 +144,10 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
         self._written()
         if self._is_lost:
             return
+        if self._parked_since_s is not None and self._pool.memory.waiting:
+            behind_bytes = sum(map(len, self._frames)) + self.reserved_bytes
+            if self._limits.is_hoard(behind_bytes, now_s - self._parked_since_s):
+                self._close("it holds memory behind a request that waits for others, who need it")
         silent_ms = (now_s - self._heard_s) * 1000
         if self._is_closed or self._hold & HOLD_ANSWERS:
             self._check_unsent(now_s)
@@ -299,6 +299,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
         if not later.needs_request:
             self._pool.memory.release(exchange.size_bytes - REQUEST_BYTES)
             exchange.size_bytes = REQUEST_BYTES
+            self._parked_since_s = self._clock.monotonic()
         if not later.is_answered:
             # Nothing was started behind it: until now it held back the others.
             self._exchanges.pop()
@@ -310,7 +311,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
     def _concluded(self, exchange: Exchange, later: Later) -> None:
         """What an answer waited for has happened."""
         if self._holder is exchange:
-            self._holder = None
+            self._holder = self._parked_since_s = None
         result: Any
         if later.outcome.cancelled():
             is_given_up = later.ends_with_client and self._is_ending

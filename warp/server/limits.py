@@ -30,6 +30,10 @@ class ServerLimits:
     """A connection that stops in the middle of a frame holds memory, and is closed after so long a silence."""
     frame_ms_max: int = 300_000
     """A frame that is not complete after so long will not be waited for, though bytes of it still come."""
+    parked_ms_max: int = 10_000
+    """How long frames may wait for memory while a connection whose request waits for other members holds much."""
+    parked_bytes_max: int = 65_536
+    """What such a connection may hold behind that request in any case."""
     write_stall_ms_max: int = 30_000
     """A connection that takes no byte of its answers for so long is dropped."""
     write_buffer_bytes: int = 65_536
@@ -38,6 +42,10 @@ class ServerLimits:
     """The buffer that all connections share to receive into."""
     sweep_ms: int = 1_000
     """How often the limits in time are looked at."""
+
+    def is_hoard(self, behind_bytes: int, parked_s: float) -> bool:
+        """Is that too much, for too long, to be held behind a request that waits for other members of a group?"""
+        return behind_bytes > self.parked_bytes_max and parked_s * 1000 >= self.parked_ms_max
 
 
 class LogLimit:

@@ -213,9 +213,10 @@ class Bench:
         }
         self.observed: list[tuple[str, str]] = []
         self.stage_waits = False
+        self.serial_parks = False
         table = (
             ApiEntry(ApiKey.API_VERSIONS, self._at_once, self._failed),
-            ApiEntry(ApiKey.METADATA, self._serial, self._failed_metadata),
+            ApiEntry(ApiKey.METADATA, self._serial_or_parked, self._failed_metadata),
             ApiEntry(ApiKey.FETCH, self._fetch, self._failed, Order.CONCURRENT),
             ApiEntry(ApiKey.PRODUCE, self._produce, self._failed, Order.STAGED),
         )
@@ -245,6 +246,12 @@ class Bench:
     def _at_once(self, context: RequestContext, request: Request) -> Response:
         self.begun.append("at once")
         return ApiVersionsResponse(error_code=0, api_keys=[])
+
+    def _serial_or_parked(self, context: RequestContext, request: Request) -> Any:
+        if not self.serial_parks:
+            return self._serial(context, request)
+        response = MetadataResponse(brokers=[], topics=[])
+        return Later(self._wait("serial"), lambda _: response, ends_with_client=True, needs_request=False)
 
     async def _serial(self, context: RequestContext, request: Request) -> Response:
         result = await self._wait("serial")

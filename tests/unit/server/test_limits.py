@@ -118,6 +118,39 @@ def test_a_connection_that_goes_away_gives_back_what_it_holds_and_waits_for() ->
     run(test)
 
 
+@pytest.mark.parametrize("is_whole", [True, False], ids=["whole frame", "part of a frame"])
+def test_frames_behind_a_member_that_waits_keep_nobody_from_memory_for_long(is_whole: bool) -> None:
+    async def test() -> None:
+        bench = Bench(memory_bytes=20_000, parked_ms_max=10_000, parked_bytes_max=5_000)
+        bench.serial_parks = True
+        modest, greedy = bench.connect(), bench.connect()
+        modest.feed(frame(1, serial()) + struct.pack(">i", 4_000) + bytes(8))
+        size = 12_000 if is_whole else 12_100
+        greedy.feed(frame(1, serial()) + struct.pack(">i", size) + bytes(12_000))
+        for _ in range(20):
+            bench.clock.now_s += 1
+            for peer in (modest, greedy):
+                if peer is modest or not is_whole:
+                    peer.feed(b"\0")  # The rest comes, slowly.
+                peer.connection.check(bench.clock.now_s)
+        # As long as nobody needs it they may hold it.
+        assert [modest.ended(), greedy.ended()] == [None, None]
+        other = bench.connect()
+        other.feed(struct.pack(">i", 15_000) + bytes(8))
+        await settle()
+        assert bench.memory.waiting == 1
+        for peer in (modest, greedy):
+            peer.connection.check(bench.clock.now_s)
+        await settle()
+        assert [modest.ended(), greedy.ended()] == [None, "close"]
+        assert bench.memory.waiting == 1
+        modest.transport.lose()
+        await settle()
+        assert bench.memory.waiting == 0
+
+    run(test)
+
+
 @pytest.mark.parametrize("size", [-1, 0, 7, 2**31 - 1, 2001])
 def test_a_size_that_can_not_be_is_refused_without_memory(
     size: int, caplog: pytest.LogCaptureFixture
