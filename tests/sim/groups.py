@@ -23,7 +23,10 @@ SEEDS_PER_GROUPS = 4
 """One seed in so many has groups."""
 CALM_AFTER_S = 10.0
 """When the weather is fine: until those who stood still go on, and what had piled up is done."""
-MISFORTUNES = ("die", "die", "freeze", "freeze", "stop", "replace", "come", "outage", "doubt", "retire")
+MISFORTUNES = (
+    *("die", "restart", "restart", "freeze", "freeze", "stop", "replace", "come"),
+    *("outage", "doubt", "slow", "retire"),
+)
 
 
 class Group:
@@ -127,6 +130,8 @@ class Group:
                 self._set_weather(Weather(begin_fails=1.0))
             case "doubt":
                 self._set_weather(Weather(stall_s=0.02, commit_answer_is_lost=1.0))
+            case "slow":
+                self._set_weather(Weather(stall_s=1.0))
             case "retire":
                 self.world.retire(self.chance.choice(self.world.hosts))
             case _:
@@ -146,6 +151,10 @@ class Group:
         match misfortune:
             case "die":
                 member.die(loudly=self.chance.random() < 0.7)
+            case "restart":
+                # At once: whatever it had sent last may be under way yet when it asks where to begin.
+                member.die(loudly=True)
+                self._boot(place)
             case "freeze":
                 self._freeze(member)
             case "stop":

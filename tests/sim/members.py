@@ -8,7 +8,7 @@ again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tests.sim import group_requests, requests
@@ -142,13 +142,20 @@ class Member:
         connection = self._coordinator
         if connection is None:
             raise Lost("not connected")
+        return await self._wait(
+            connection, connection.send(request, version), type(request).__name__, timeout_s
+        )
+
+    async def _wait(
+        self, connection: Connection, answer: asyncio.Future[Any], what: str, timeout_s: float
+    ) -> Any:
         is_calm = self._group.is_calm
         timeout_s = PATIENCE_S if self._is_patient else timeout_s
         try:
-            return await asyncio.wait_for(connection.send(request, version), timeout_s)
+            return await asyncio.wait_for(answer, timeout_s)
         except TimeoutError:
             if is_calm or self._is_patient:
-                self._facts.violate(f"{self.name} had no answer to {type(request).__name__} in {timeout_s} s")
+                self._facts.violate(f"{self.name} had no answer to {what} in {timeout_s} s")
             connection.close()
             raise Lost("no answer in time") from None
 
@@ -332,6 +339,8 @@ class Member:
         self._fetching = None
         for partition, part in requests.fetched(response).items():
             await self._process(positions, partition, part)
+            if self._chance.random() < 0.1:
+                self._commit_in_passing(positions)
 
     def _fetch(self, reader: Connection, positions: dict[Partition, int]) -> asyncio.Future[Any]:
         request = requests.fetch(
@@ -360,19 +369,38 @@ class Member:
             elif offset > positions[partition]:
                 self._facts.violate(f"{self.name}: {partition} went from {positions[partition]} to {offset}")
 
-    async def _commit(self, positions: dict[Partition, int]) -> None:
+    def _send_commit(self, connection: Connection, offsets: Mapping[Partition, int]) -> asyncio.Future[Any]:
+        """Commit; what is acknowledged is held against what is true when the answer comes, whoever waits for it."""
+        key, generation, before = self.key, self._generation, self._facts.generation
+        request = group_requests.commit(
+            self._group.group_id, self.member_id, self.instance_id, generation, offsets
+        )
+
+        def answered(answer: asyncio.Future[Any]) -> None:
+            if answer.cancelled() or answer.exception() is not None:
+                return
+            codes = group_requests.committed(answer.result())
+            self._tell(f"commits {' '.join(f'{p}:{o}:{codes[p]}' for p, o in offsets.items())}")
+            done = {partition: offset for partition, offset in offsets.items() if not codes[partition]}
+            if done:
+                self._facts.accepted(key, "OffsetCommit", generation, before)
+                self._facts.commit_acknowledged(key, done)
+
+        answer = connection.send(request, group_requests.COMMIT_VERSION)
+        answer.add_done_callback(answered)
+        return answer
+
+    def _commit_in_passing(self, positions: Mapping[Partition, int]) -> None:
+        """Commit without waiting; the next one may be sent before this one is answered."""
+        if self._coordinator is not None:
+            _ = self._send_commit(self._coordinator, dict(positions))
+
+    async def _commit(self, positions: Mapping[Partition, int]) -> None:
+        """Commit and wait."""
         if not positions:
             return
-        offsets, before = dict(positions), self._facts.generation
-        request = group_requests.commit(
-            self._group.group_id, self.member_id, self.instance_id, self._generation, offsets
-        )
-        response = await self._ask(request, group_requests.COMMIT_VERSION, 4.0)
-        codes = group_requests.committed(response)
-        done = {partition: offset for partition, offset in offsets.items() if not codes[partition]}
-        self._tell(f"commits {' '.join(f'{p}:{o}:{codes[p]}' for p, o in offsets.items())}")
-        if done:
-            self._facts.accepted(self.key, "OffsetCommit", self._generation, before)
-            self._facts.commit_acknowledged(self.key, done)
-        for partition in offsets:
-            self._judge("OffsetCommit", codes[partition])
+        connection = await self._connect()
+        answer = self._send_commit(connection, dict(positions))
+        response = await self._wait(connection, answer, "OffsetCommit", 4.0)
+        for code in group_requests.committed(response).values():
+            self._judge("OffsetCommit", code)
