@@ -24,9 +24,14 @@ def test_readme_lists_every_api_with_the_versions_that_are_served() -> None:
     assert listed == served
 
 
-def test_only_produce_and_fetch_run_beside_others() -> None:
+def test_only_what_must_runs_beside_others() -> None:
+    """LeaveGroup too: sent behind a JoinGroup that waits, it is heeded though its client hangs up at once."""
     orders = {entry.key: entry.order for entry in TABLE if entry.order is not Order.SERIAL}
-    assert orders == {ApiKey.PRODUCE: Order.STAGED, ApiKey.FETCH: Order.CONCURRENT}
+    assert orders == {
+        ApiKey.PRODUCE: Order.STAGED,
+        ApiKey.LEAVE_GROUP: Order.STAGED,
+        ApiKey.FETCH: Order.CONCURRENT,
+    }
 
 
 def test_nothing_is_served_that_is_not_advertised() -> None:

@@ -11,6 +11,7 @@ from warp.cli.doctor.facts import MachineFacts
 from warp.cli.doctor.finding import Finding, note, ok, problem, warning
 from warp.cli.system import DESCRIPTORS_RESERVED
 from warp.config import AgentConfig
+from warp.groups.slots import CoordinatorLimits
 from warp.metadata.sqlite import OLDEST_SQLITE
 from warp.units import approximate_size
 
@@ -43,6 +44,7 @@ def memory_bounds(config: AgentConfig) -> dict[str, int]:
         "large buffers that wait to be used again": min(FREE_BLOCK_BYTES_MAX, requests // 8),
         "record data for consumers, in memory or being sent from there": config.cache_bytes_max,
         "answers that had to be copied": config.fetch_memory_bytes_max,
+        "what members of groups make the agent keep": CoordinatorLimits().members_bytes_max,
         "buffers of the local store's writers": 8 * MIB,
         "checking large compressed batches, only where clients compress": 3 * 64 * MIB,
         "batches that change their codec": 64 * MIB,
