@@ -15,7 +15,7 @@ Placeholders are `$1`, `$2`, …; times are passed in; a row comes back as a seq
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from importlib import resources
@@ -51,6 +51,19 @@ class Statement:
     text: str
     row_sets: tuple[RowSet, ...]
 
+    @property
+    def writes_rows(self) -> bool:
+        """Does it write one batch of rows, and answer nothing?"""
+        is_write = self.text.startswith(("insert ", "update ", "delete "))
+        return is_write and len(self.row_sets) == 1 and "returning" not in self.text
+
+
+class Call(NamedTuple):
+    """A statement with its arguments."""
+
+    statement: Statement
+    arguments: tuple[Argument, ...]
+
 
 class Session(Protocol):
     """A connection, or a transaction on one.
@@ -70,9 +83,43 @@ class Session(Protocol):
     async def execute_rows(self, statement: Statement, rows: Rows) -> None:
         """Run a statement that writes a whole batch, its only argument `$1`. No rows, no statement."""
 
+    async def together(self, calls: Sequence[Call]) -> list[list[Row]]:
+        """Run statements that have nothing to do with each other, in one round trip where the database can.
+
+        Whether one sees what another one writes is left open. The rows of each, none for those that answer none.
+        """
+
+
+class Notices(Protocol):
+    """Short texts from agent to agent through their database: hints, which may be lost and may come twice.
+
+    A notice never rides in the transaction that it tells of: that would make commits wait for each other.
+    """
+
+    bytes_max: int
+    """Length of the longest notice, in UTF-8."""
+
+    def listen(self, heard: Callable[[str], None], interrupted: Callable[[], None]) -> None:
+        """Call `heard` with each notice, one's own too, and `interrupted` when some may have been lost."""
+
+    @property
+    def is_connected(self) -> bool:
+        """Would a notice be heard at present?"""
+
+    async def publish(self, text: str) -> None:
+        """Tell all who listen. Raises MetadataError."""
+
 
 class Database(Session, Protocol):
     """A session that can begin transactions. Its own statements run each in a transaction of their own."""
+
+    is_shared: bool
+    """Do several agents use it side by side?"""
+    notices: Notices | None
+    """None: nobody else is there to be told."""
+
+    async def time_ms(self) -> int:
+        """The database's own wall time, milliseconds since 1970. Raises MetadataError."""
 
     async def open(self) -> None:
         """Connect, and bring the schema up to this release. Raises StartError, in one line that says what to do."""

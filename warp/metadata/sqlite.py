@@ -34,7 +34,9 @@ from warp.metadata.session import (
     LOCK_PATTERN,
     ROWS_PATTERN,
     Argument,
+    Call,
     Column,
+    Notices,
     Row,
     Rows,
     Session,
@@ -95,7 +97,8 @@ class SqliteDatabase:
     """A database file (or IN_MEMORY), used by one process.
 
     `sync` makes an open file's data durable. None leaves that to the operating system, for tests in which processes
-    fail and machines do not. `Database` in session.py says what the methods mean. Only one coroutine at a time is
+    fail and machines do not. `is_shared` and `notices` are for simulations of several agents in the one process.
+    `Database` in session.py says what the methods mean. Only one coroutine at a time is
     inside a transaction or a statement; the others wait in order.
     """
 
@@ -105,7 +108,11 @@ class SqliteDatabase:
         *,
         now_ms: Callable[[], int],
         sync: Callable[[int], None] | None = os.fdatasync,
+        is_shared: bool = False,
+        notices: Notices | None = None,
     ) -> None:
+        self.is_shared = is_shared
+        self.notices = notices
         self._path = str(path)
         self._now_ms = now_ms
         self._sync_file = sync
@@ -172,6 +179,15 @@ class SqliteDatabase:
         """See Session."""
         async with self.transaction() as transaction:
             await transaction.execute_rows(statement, rows)
+
+    async def together(self, calls: Sequence[Call]) -> list[list[Row]]:
+        """See Session."""
+        async with self.transaction() as transaction:
+            return await transaction.together(calls)
+
+    async def time_ms(self) -> int:
+        """See Database. It runs on this machine, by its clock."""
+        return self._now_ms()
 
     def transaction(self) -> AbstractAsyncContextManager[Session]:
         """See Database."""
@@ -351,6 +367,16 @@ class _Statements:
             self._connection.executemany(text, cast("Sequence[Sequence[Any]]", rows))
         except sqlite3.Error as error:
             raise map_error(error) from error
+
+    async def together(self, calls: Sequence[Call]) -> list[list[Row]]:
+        answers: list[list[Row]] = []
+        for statement, arguments in calls:
+            if statement.writes_rows:
+                await self.execute_rows(statement, cast("Rows", arguments[0]))
+                answers.append([])
+            else:
+                answers.append(await self.all(statement, *arguments))
+        return answers
 
     def begin(self, sql: str) -> None:
         try:
