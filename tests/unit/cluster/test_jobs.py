@@ -1,0 +1,230 @@
+"""A job has one holder, whoever else would like to run it, and goes on elsewhere when its holder is gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+
+import pytest
+
+from tests.unit.metadata.support import Store, sqlite_store
+from warp.cluster.jobs import Job, JobLimits, JobRunner, job_lease
+from warp.errors import MetadataUnavailable
+from warp.ids import BrokerId
+from warp.metadata.cluster_model import ROLES, AgentFacts, ClusterView, LiveAgent
+from warp.metadata.group_model import Lease, LeaseLost, LeaseState
+from warp.metadata.sqlite import IN_MEMORY
+from warp.metadata.store import MetadataStore
+
+LEASE = job_lease("sweep")
+LIMITS = JobLimits(look_s=0.001, first_pass_s=0.0, failure_pause_s=0.0)
+
+
+@pytest.fixture
+def store() -> Iterator[Store]:
+    opened = sqlite_store(IN_MEMORY)
+    yield opened
+    opened.close()
+
+
+class Cluster:
+    """Agents that live, as each sees it; leases as the store has them, when they are looked at."""
+
+    def __init__(self, store: Store, *live: int) -> None:
+        self.metadata: MetadataStore = store.metadata
+        self.clock = store.clock
+        self.live = list(live)
+        self.roles: dict[int, tuple[str, ...]] = {}
+        self.leaving: list[int] = []
+        self.leases: dict[str, LeaseState] = {}
+        self.passes: list[tuple[int, Lease]] = []
+
+    def view(self, own: int) -> ClusterView:
+        agents = {
+            BrokerId(broker_id): LiveAgent(
+                BrokerId(broker_id),
+                "first",
+                AgentFacts(roles=self.roles.get(broker_id, ROLES)),
+                broker_id in self.leaving,
+            )
+            for broker_id in sorted({own, *self.live})
+        }
+        return ClusterView(1, BrokerId(own), agents, dict(self.leases))
+
+    def runner(
+        self,
+        own: int,
+        run: Callable[[Lease], Awaitable[None]] | None = None,
+        *,
+        may_run: Callable[[], bool] = lambda: True,
+        interval_s: float = 0.0,
+    ) -> JobRunner:
+        async def note(lease: Lease) -> None:
+            self.passes.append((own, lease))
+
+        return JobRunner(
+            self.metadata,
+            self.clock,
+            [Job("sweep", interval_s, run or note)],
+            view=lambda: self.view(own),
+            may_run=may_run,
+            limits=LIMITS,
+        )
+
+    async def look(self) -> None:
+        self.leases = await self.metadata.read_leases([LEASE])
+
+
+async def until(met: Callable[[], bool]) -> None:
+    while not met():  # noqa: ASYNC110 - what it waits for has no event
+        await asyncio.sleep(0.001)
+
+
+async def close_all(runners: Sequence[JobRunner]) -> None:
+    for runner in runners:
+        await runner.close()
+
+
+def test_of_three_agents_one_runs_the_job(store: Store) -> None:
+    async def run() -> list[tuple[int, Lease]]:
+        cluster = Cluster(store, 1, 2, 3)
+        runners = [cluster.runner(own) for own in (1, 2, 3)]
+        for runner in runners:
+            runner.start()
+        await until(lambda: len(cluster.passes) >= 10)
+        await close_all(runners)
+        return cluster.passes
+
+    passes = store.run(run())
+    assert len({own for own, _ in passes}) == 1
+    assert {lease.epoch for _, lease in passes} == {1}
+
+
+def test_another_takes_it_under_a_new_epoch_when_the_holder_is_gone(store: Store) -> None:
+    async def run() -> list[tuple[int, Lease]]:
+        cluster = Cluster(store, 1)
+        first = cluster.runner(1)
+        first.start()
+        await until(lambda: bool(cluster.passes))
+        await cluster.look()
+        second = cluster.runner(2)
+        second.start()
+        await asyncio.sleep(0.02)
+        assert {own for own, _ in cluster.passes} == {1}, "its holder lives"
+        cluster.live = [2]
+        await until(lambda: any(own == 2 for own, _ in cluster.passes))
+        await close_all([first, second])
+        return cluster.passes
+
+    by_agent = dict(store.run(run()))
+    assert by_agent[2].epoch == by_agent[1].epoch + 1
+
+
+def test_one_who_has_lost_the_lease_unawares_stops_when_a_write_says_so(store: Store) -> None:
+    async def run() -> int:
+        cluster = Cluster(store, 1)
+        runs = 0
+
+        async def write(lease: Lease) -> None:
+            nonlocal runs
+            runs += 1
+            await store.metadata.take_leases([LEASE], BrokerId(2))
+            await cluster.look()
+            cluster.live = [1, 2]
+            raise LeaseLost([lease])
+
+        runner = cluster.runner(1, write)
+        runner.start()
+        await until(lambda: runs == 1 and not runner.held)
+        await asyncio.sleep(0.02)
+        await runner.close()
+        assert runner.counters["sweep"].failures == 0
+        return runs
+
+    assert store.run(run()) == 1
+    state = store.run(store.metadata.read_leases([LEASE]))[LEASE]
+    assert (state.holder, state.epoch) == (2, 2)
+
+
+def test_an_agent_without_the_role_or_that_leaves_takes_no_job(store: Store) -> None:
+    async def run() -> list[tuple[int, Lease]]:
+        cluster = Cluster(store, 1, 2, 3)
+        cluster.roles = {1: ("produce", "fetch")}
+        cluster.leaving = [2]
+        runners = [cluster.runner(own) for own in (1, 2, 3)]
+        for runner in runners:
+            runner.start()
+        await until(lambda: len(cluster.passes) >= 3)
+        await close_all(runners)
+        return cluster.passes
+
+    assert {own for own, _ in store.run(run())} == {3}
+
+
+def test_what_takes_the_right_to_run_gives_the_lease_up(store: Store) -> None:
+    async def run() -> LeaseState:
+        cluster = Cluster(store, 1)
+        is_allowed = True
+        runner = cluster.runner(1, may_run=lambda: is_allowed)
+        runner.start()
+        await until(lambda: bool(cluster.passes))
+        is_allowed = False
+        await until(lambda: not runner.held)
+        await asyncio.sleep(0.01)
+        await runner.close()
+        return (await store.metadata.read_leases([LEASE]))[LEASE]
+
+    assert store.run(run()).holder is None
+
+
+def test_a_job_that_fails_is_counted_and_goes_on(store: Store) -> None:
+    errors: list[Exception] = [MetadataUnavailable("away"), RuntimeError("a bug")]
+
+    async def run() -> JobRunner:
+        cluster = Cluster(store, 1)
+
+        async def fail(lease: Lease) -> None:
+            if errors:
+                raise errors.pop(0)
+            cluster.passes.append((1, lease))
+
+        runner = cluster.runner(1, fail)
+        runner.start()
+        await until(lambda: bool(cluster.passes))
+        await runner.close()
+        return runner
+
+    counters = store.run(run()).counters["sweep"]
+    assert counters.failures == 2
+    assert counters.passes >= 1
+
+
+def test_close_in_the_middle_of_a_pass_releases_the_lease(store: Store) -> None:
+    async def run() -> LeaseState:
+        cluster = Cluster(store, 1)
+        begun = asyncio.Event()
+
+        async def hang(_: Lease) -> None:
+            begun.set()
+            await asyncio.Event().wait()
+
+        runner = cluster.runner(1, hang)
+        runner.start()
+        await begun.wait()
+        await runner.close()
+        return (await store.metadata.read_leases([LEASE]))[LEASE]
+
+    assert store.run(run()).holder is None
+
+
+def test_a_restarted_agent_alone_takes_its_job_again(store: Store) -> None:
+    async def run() -> list[tuple[int, Lease]]:
+        cluster = Cluster(store)
+        await store.metadata.take_leases([LEASE], BrokerId(1))
+        runner = cluster.runner(1)
+        runner.start()
+        await until(lambda: bool(cluster.passes))
+        await runner.close()
+        return cluster.passes
+
+    assert store.run(run())[0][1].epoch == 2

@@ -1,0 +1,202 @@
+"""Background jobs: each is run by one agent of the cluster, under a lease, from time to time.
+
+The lease of a job saves work; it makes nothing right by itself. What a job writes comes under its lease
+(`warp.metadata.leases.share_leases`), so that a holder who has lost it without knowing changes nothing any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from warp import rendezvous
+from warp.clock import Clock
+from warp.errors import MetadataError
+from warp.ids import BrokerId
+from warp.metadata.cluster_model import JOBS, ClusterView
+from warp.metadata.group_model import Lease, LeaseLost, LeaseState
+
+_log = logging.getLogger("warp.jobs")
+
+JOB_LEASE_PREFIX = "job/"
+
+
+def job_lease(name: str) -> str:
+    """The name of a job's lease."""
+    return JOB_LEASE_PREFIX + name
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """`run` does one pass under a lease; what it writes, it writes under that lease. It may raise MetadataError.
+
+    `interval_s` lies between the end of a pass and the next.
+    """
+
+    name: str
+    interval_s: float
+    run: Callable[[Lease], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class JobLimits:
+    """Times of the runner."""
+
+    look_s: float = 1.0
+    """How often an agent looks whether a job is to be taken, or due."""
+    first_pass_s: float = 60.0
+    """From taking a job to its first pass, unless its interval is shorter: agents that come and go begin no passes."""
+    failure_pause_s: float = 10.0
+    """After a pass that failed."""
+
+
+@dataclass(slots=True)
+class JobCounters:
+    """What a job has done in this agent."""
+
+    passes: int = 0
+    failures: int = 0
+
+
+class LeaseStore(Protocol):
+    """The part of the metadata store that holds leases."""
+
+    async def read_leases(self, names: Iterable[str]) -> dict[str, LeaseState]: ...
+
+    async def take_leases(self, names: Iterable[str], holder: BrokerId) -> list[Lease]: ...
+
+    async def release_leases(self, held: Sequence[Lease]) -> list[Lease]: ...
+
+
+@dataclass(slots=True)
+class _Seat:
+    """One job at this agent."""
+
+    job: Job
+    lease: Lease | None = None
+    due_s: float = 0.0
+    counters: JobCounters = field(default_factory=JobCounters)
+
+
+class JobRunner:
+    """Runs the jobs that fall to this agent, each in a task of its own.
+
+    `may_run` says whether this agent may hold jobs at all: it has the role, its session lives, its clock is right.
+    """
+
+    def __init__(
+        self,
+        store: LeaseStore,
+        clock: Clock,
+        jobs: Sequence[Job],
+        *,
+        view: Callable[[], ClusterView],
+        may_run: Callable[[], bool],
+        limits: JobLimits | None = None,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._view = view
+        self._may_run = may_run
+        self._limits = limits or JobLimits()
+        self._seats = [_Seat(job) for job in jobs]
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def counters(self) -> dict[str, JobCounters]:
+        """Per job what it has done here."""
+        return {seat.job.name: seat.counters for seat in self._seats}
+
+    @property
+    def held(self) -> list[Lease]:
+        """The leases of the jobs that this agent holds."""
+        return [seat.lease for seat in self._seats if seat.lease is not None]
+
+    def start(self) -> None:
+        """Begin to look for jobs."""
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._attend(seat)) for seat in self._seats]
+
+    async def close(self) -> None:
+        """Stop, also in the middle of a pass, and give the leases up where the store can be told."""
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        held = self.held
+        for seat in self._seats:
+            seat.lease = None
+        try:
+            await self._store.release_leases(held)
+        except MetadataError as error:
+            _log.warning("the leases of jobs were not released: %s", error)
+
+    async def _attend(self, seat: _Seat) -> None:
+        while True:
+            try:
+                await self._look(seat)
+            except LeaseLost:
+                _log.info("job %s is another agent's now", seat.job.name)
+                seat.lease = None
+            except MetadataError as error:
+                self._failed(seat)
+                _log.warning("job %s was cut short: %s: %s", seat.job.name, type(error).__name__, error)
+            except Exception:  # noqa: BLE001 - a bug: logged, and tried again
+                self._failed(seat)
+                _log.exception("job %s failed", seat.job.name)
+            await asyncio.sleep(self._limits.look_s)
+
+    async def _look(self, seat: _Seat) -> None:
+        """Take the job if it falls to this agent, and do a pass if one is due."""
+        if not self._may_run():
+            await self._give_up(seat)
+            return
+        if seat.lease is None:
+            if not self._is_free(seat.job):
+                return
+            await self._take(seat)
+        if seat.lease is None or self._clock.monotonic() < seat.due_s:
+            return
+        await seat.job.run(seat.lease)
+        seat.counters.passes += 1
+        seat.due_s = self._clock.monotonic() + seat.job.interval_s
+
+    def _is_free(self, job: Job) -> bool:
+        """Nobody who lives holds the job, and it falls to this agent."""
+        view = self._view()
+        holder = view.holder(job_lease(job.name))
+        if holder is not None and holder.broker_id != view.own:
+            return False
+        able = [
+            agent.broker_id
+            for agent in view.agents.values()
+            if JOBS in agent.facts.roles and not agent.is_leaving
+        ]
+        return rendezvous.first(job_lease(job.name), able) == view.own
+
+    async def _take(self, seat: _Seat) -> None:
+        name = job_lease(seat.job.name)
+        view = self._view()
+        seen = view.leases.get(name)
+        now = (await self._store.read_leases([name])).get(name)
+        is_as_seen = now is None or now.epoch == (0 if seen is None else seen.epoch)
+        if not is_as_seen and now is not None and now.holder not in (None, view.own):
+            return  # Somebody has been faster; the next view will show whom.
+        [seat.lease] = await self._store.take_leases([name], view.own)
+        wait_s = min(self._limits.first_pass_s, seat.job.interval_s)
+        seat.due_s = self._clock.monotonic() + wait_s
+        _log.debug("job %s is this agent's, epoch %d", seat.job.name, seat.lease.epoch)
+
+    async def _give_up(self, seat: _Seat) -> None:
+        """Let another agent have the job. A session that has lapsed lets go of it by itself."""
+        if seat.lease is not None:
+            lease, seat.lease = seat.lease, None
+            await self._store.release_leases([lease])
+
+    def _failed(self, seat: _Seat) -> None:
+        seat.counters.failures += 1
+        seat.due_s = self._clock.monotonic() + self._limits.failure_pause_s
