@@ -1,9 +1,11 @@
-"""An agent's settings by Kafka's names: defaults of topics, and what DescribeConfigs shows of the broker."""
+"""What a configuration comes to: an agent's settings by Kafka's names, and what its server listens on."""
 
 from __future__ import annotations
 
 from warp.config import AgentConfig
+from warp.handlers.context import Endpoint
 from warp.ids import BrokerId
+from warp.server.listener import ListenerConfig
 
 MINUTE_MS = 60_000
 
@@ -32,3 +34,13 @@ def broker_settings(config: AgentConfig, broker_id: BrokerId) -> dict[str, str]:
     if config.zone is not None:
         settings["broker.rack"] = config.zone
     return settings
+
+
+def listener_configs(config: AgentConfig) -> list[ListenerConfig]:
+    """What the server listens on, and what it tells clients of each listener."""
+    advertised = config.advertise or (None,) * len(config.listen)
+    listeners = []
+    for bind, told in zip(config.listen, advertised, strict=True):
+        advertise = None if told is None else Endpoint(told.host, told.port or bind.port)
+        listeners.append(ListenerConfig(Endpoint(bind.host, bind.port), advertise))
+    return listeners

@@ -12,7 +12,8 @@ from typing import Any
 
 from tests.broker.client import Client
 from warp._records import build_batch
-from warp.agent import Agent, build_agent
+from warp.agent import Agent
+from warp.agent_build import build_agent
 from warp.clock import SystemClock
 from warp.config import config_of
 from warp.ids import IdSource, TopicId

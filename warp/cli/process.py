@@ -14,7 +14,8 @@ from typing import Any, Final
 import uvloop
 
 from warp import __version__
-from warp.agent import Agent, build_agent
+from warp.agent import Agent
+from warp.agent_build import build_agent
 from warp.cli.pauses import GcWatch, watch_loop_lag
 from warp.cli.signals import SignalThread, block_signals
 from warp.cli.system import connection_limit, raise_descriptor_limit, set_allocator

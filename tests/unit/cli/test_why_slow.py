@@ -15,7 +15,7 @@ import pytest
 from tests.sim.loop import SimLoop
 from tests.support.log import Bench, append, run_sim
 from tests.support.process import free_port
-from warp.agent import flush_settings_json
+from warp.agent_log import flush_settings_json
 from warp.cli.diagnosis import diagnose_fetch, diagnose_produce, seconds
 from warp.cli.main import main
 from warp.cli.why_slow import report

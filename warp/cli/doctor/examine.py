@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from warp.agent import directories_in_use, listener_configs, object_store_url, open_database
+from warp.agent_build import directories_in_use, object_store_url, open_database
+from warp.agent_settings import listener_configs
 from warp.cli.doctor.detached import detached
 from warp.cli.doctor.facts import (
     BindState,

@@ -6,7 +6,7 @@ import platform
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from warp.agent import FREE_BLOCK_BYTES_MAX, SEALED_BYTES_MAX
+from warp.agent_log import FREE_BLOCK_BYTES_MAX, SEALED_BYTES_MAX
 from warp.cli.doctor.facts import MachineFacts
 from warp.cli.doctor.finding import Finding, note, ok, problem, warning
 from warp.cli.system import DESCRIPTORS_RESERVED

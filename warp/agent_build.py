@@ -1,0 +1,78 @@
+"""Builds the agent that a configuration describes, on the stores that it names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from warp.agent import Agent
+from warp.agent_metrics import MeasuredMetadataStore, MeasuredObjectStore
+from warp.clock import Clock
+from warp.config import AgentConfig, is_in_memory
+from warp.errors import UsageError
+from warp.ids import IdSource
+from warp.metadata.session import Database
+from warp.metadata.sqlite import SqliteDatabase
+from warp.metrics import Metrics
+from warp.objectstore.urls import open_object_store
+
+
+def build_agent(config: AgentConfig, *, clock: Clock, ids: IdSource, metrics: Metrics) -> Agent:
+    """The agent that a configuration describes, on its own stores; its data directory is locked.
+
+    Raises UsageError for stores that can't be, StartError when the directory is held by another agent.
+    """
+    object_store = open_object_store(object_store_url(config), clock=clock, ids=ids)
+    database = open_database(config.metadata, clock)
+    agent = Agent(
+        config,
+        clock=clock,
+        ids=ids,
+        object_store=MeasuredObjectStore(object_store, metrics),
+        metadata=MeasuredMetadataStore(database, clock, ids, metrics),
+        metrics=metrics,
+    )
+    agent.lock_directories(directories_in_use(config))
+    return agent
+
+
+def directories_in_use(config: AgentConfig) -> list[Path]:
+    """The directories that must be this agent's alone: that of the database, and the data directory if it holds more.
+
+    A directory of objects is none of them: keys are unique, so agents may share it.
+    """
+    data_directory = config.data_dir.resolve()
+    paths = [
+        Path(unquote(urlsplit(url).path)).resolve()
+        for url in (config.object_store, config.metadata)
+        if not is_in_memory(url)
+    ]
+    found = [data_directory] if any(path.is_relative_to(data_directory) for path in paths) else []
+    if urlsplit(config.metadata).scheme == "sqlite" and paths[-1].parent not in found:
+        found.append(paths[-1].parent)
+    return found
+
+
+def object_store_url(config: AgentConfig) -> str:
+    """The URL with the reserve of --free-space-reserve, unless it names one itself."""
+    parts = urlsplit(config.object_store)
+    if parts.scheme != "file" or "reserve=" in parts.query:
+        return config.object_store
+    reserve = f"reserve={config.free_space_reserve_bytes}B"
+    return parts._replace(query=f"{parts.query}&{reserve}" if parts.query else reserve).geturl()
+
+
+def open_database(url: str, clock: Clock) -> Database:
+    """The database that a metadata URL names. Raises UsageError."""
+    parts = urlsplit(url)
+    if parts.scheme == "mem":
+        return SqliteDatabase(":memory:", now_ms=clock.time_ms)
+    if parts.scheme == "sqlite":
+        if parts.netloc or not parts.path.startswith("/") or parts.query or parts.fragment:
+            raise UsageError(
+                f"metadata {url!r}: give an absolute path after three slashes, as in sqlite:///dir/file"
+            )
+        return SqliteDatabase(Path(unquote(parts.path)), now_ms=clock.time_ms)
+    raise UsageError(
+        f"metadata: unknown kind {parts.scheme!r}; this release knows sqlite:///dir/file.sqlite, and mem://"
+    )
