@@ -12,6 +12,8 @@ from collections.abc import Generator, Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support import postgres
+from tests.support.postgres import PostgresServer
 from tests.support.rgw import RgwServer, missing_programs
 from tests.support.s3 import NO_OTHER_CREDENTIALS, S3Server
 
@@ -35,6 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "toolchain: needs a program that pip does not install, such as kcat or node"
     )
     config.addinivalue_line("markers", "rgw: needs Ceph's S3 gateway (Debian: ceph-mon ceph-osd radosgw)")
+    config.addinivalue_line("markers", "postgres: needs PostgreSQL's server (Debian: postgresql)")
     config.addinivalue_line("markers", "may_skip: may be skipped everywhere, as on another kind of processor")
 
 
@@ -78,4 +81,16 @@ def rgw_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RgwServer]:
             f"{', '.join(missing)}: not installed (Debian: apt-get install ceph-mon ceph-osd radosgw)"
         )
     with RgwServer(tmp_path_factory.mktemp("rgw")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """One PostgreSQL for all tests that are marked `postgres`; they are skipped where it is not installed.
+
+    Each makes databases of its own. A test that stops, freezes or restarts it leaves it running.
+    """
+    if (reason := postgres.missing()) is not None:
+        pytest.skip(reason)
+    with PostgresServer() as server:
         yield server
