@@ -1,4 +1,4 @@
-"""The agent's options: one table that drives flags, environment, file, `warp config show` and the documentation.
+"""An agent's configuration, put together out of its sources and checked.
 
 An option's value is the first that is found of: its flag, its `WARP_…` variable, its key in the TOML file, its default.
 A name that the table does not know is refused with the nearest one that it does: a setting that is silently ignored is
@@ -15,22 +15,20 @@ from pathlib import Path
 from typing import Any, Final
 
 from warp import config_values as kinds
-from warp.config_values import Address, Kind
+from warp.config_options import ENVIRONMENT_PREFIX, OPTIONS, ROLES, Option
+from warp.config_values import Address
 from warp.errors import UsageError
 
-ENVIRONMENT_PREFIX: Final = "WARP_"
 CONFIG_FILE_VARIABLE: Final = "WARP_CONFIG"
 FOREIGN_VARIABLES: Final = ("WARP_DEBUG_BUILD", "WARP_TEST_")
 """Variables of the build, and the prefix of those of the tests: the agent leaves them alone."""
 
 CONFIG_FILE_BYTES_MAX: Final = 1024 * 1024
 
-GIB: Final = 2**30
-
 
 @dataclass(frozen=True, slots=True)
 class AgentConfig:
-    """Every setting of one agent, read and checked. The table `OPTIONS` says what each means."""
+    """Every setting of one agent, read and checked. The table in `warp.config_options` says what each means."""
 
     listen: tuple[Address, ...]
     advertise: tuple[Address, ...]
@@ -38,8 +36,14 @@ class AgentConfig:
     data_dir: Path
     object_store: str
     metadata: str
+    metadata_connections_max: int
+    metadata_timeout_ms: int
     zone: str | None
     cluster_id: str | None
+    roles: tuple[str, ...]
+    agent_group: str | None
+    advertise_http: Address | None
+    agent_timeout_ms: int
     flush_interval_ms: int
     flush_bytes_max: int
     flush_uploads_max: int
@@ -63,202 +67,6 @@ class AgentConfig:
     log_format: str
     shutdown_timeout_ms: int
 
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """One option: its name on the command line, its field in AgentConfig, and what values it takes.
-
-    `default` is text, as a user would write it; None means unset, which `unset_help` explains. `minimum` and `maximum`
-    are in the unit of the field and inclusive. A `repeated` option is a tuple, and a comma-separated list in its
-    environment variable.
-    """
-
-    name: str
-    field: str
-    kind: Kind
-    default: str | None
-    help: str
-    minimum: int | None = None
-    maximum: int | None = None
-    repeated: bool = False
-    unset_help: str = "none"
-
-    @property
-    def flag(self) -> str:
-        return f"--{self.name}"
-
-    @property
-    def variable(self) -> str:
-        return ENVIRONMENT_PREFIX + self.name.upper().replace("-", "_")
-
-    @property
-    def default_text(self) -> str:
-        return self.unset_help if self.default is None else self.default
-
-    def parse(self, text: str) -> Any:
-        """The value of `text`. Raises ValueError when it is not one, or out of range."""
-        value = self.kind.parse(text)
-        if self.minimum is not None and value < self.minimum:
-            raise ValueError(f"{text!r} is below the minimum of {self.kind.show(self.minimum)}")
-        if self.maximum is not None and value > self.maximum:
-            raise ValueError(f"{text!r} is above the maximum of {self.kind.show(self.maximum)}")
-        return value
-
-    def show(self, value: Any) -> str:
-        """The value as `warp config show` prints it: reads back as itself, secrets masked."""
-        if value is None and self.kind is not kinds.HTTP_ADDRESS:
-            return ""
-        return ", ".join(map(self.kind.show, value)) if self.repeated else self.kind.show(value)
-
-
-OPTIONS: Final = (
-    Option(
-        "listen", "listen", kinds.ADDRESS, "127.0.0.1:9092",
-        "Address to serve the Kafka protocol on; port 0 takes any free port. May be repeated.",
-        repeated=True,
-    ),
-    Option(
-        "advertise", "advertise", kinds.ADVERTISED_ADDRESS, None,
-        "Address that clients are told to connect to; without a port, the port of the listener. One for each "
-        "--listen, in the same order; needed when --listen is a wildcard such as 0.0.0.0.",
-        repeated=True, unset_help="the --listen addresses",
-    ),
-    Option(
-        "http", "http", kinds.HTTP_ADDRESS, "127.0.0.1:8080",
-        "Address for health checks and metrics over HTTP, or off.",
-    ),
-    Option(
-        "data-dir", "data_dir", kinds.PATH, "warp-data",
-        "Directory for what the agent keeps on this machine. It belongs to one agent at a time.",
-    ),
-    Option(
-        "object-store", "object_store", kinds.URL, None,
-        "Where record data lives: file:///DIR, s3://BUCKET/PREFIX?region=…&endpoint=…, or mem:// for nothing that "
-        "should outlive the process.",
-        unset_help="objects/ in the data directory",
-    ),
-    Option(
-        "metadata", "metadata", kinds.URL, None,
-        "Where the facts about the data live: sqlite:///FILE, or mem:// together with --object-store mem://.",
-        unset_help="metadata.sqlite in the data directory",
-    ),
-    Option(
-        "zone", "zone", kinds.NAME, None,
-        "Availability zone of this agent; clients see it as the broker's rack.",
-    ),
-    Option(
-        "cluster-id", "cluster_id", kinds.NAME, None,
-        "Id that the cluster gets when it is new; refused later when the cluster has another one.",
-        unset_help="a new random id",
-    ),
-    Option(
-        "flush-interval", "flush_interval_ms", kinds.DURATION, "250ms",
-        "Average time between writes to an object store whose requests cost money, while the agent is not busy.",
-        minimum=1, maximum=60_000,
-    ),
-    Option(
-        "flush-bytes", "flush_bytes_max", kinds.SIZE, "8MiB",
-        "Bytes waiting that start a write before --flush-interval has passed.",
-        minimum=64 * 1024, maximum=GIB,
-    ),
-    Option(
-        "flush-uploads-max", "flush_uploads_max", kinds.COUNT, "8",
-        "Segments that are uploaded at once.",
-        minimum=1, maximum=64,
-    ),
-    Option(
-        "request-bytes-max", "request_bytes_max", kinds.SIZE, "100MiB",
-        "Largest request that is read; a connection that announces a larger one is closed.",
-        minimum=64 * 1024, maximum=2**31 - 1,
-    ),
-    Option(
-        "request-memory", "request_memory_bytes_max", kinds.SIZE, "256MiB",
-        "Memory for all requests and for records that wait to be written; connections wait when it is used up.",
-        minimum=1024 * 1024, maximum=1024 * GIB,
-    ),
-    Option(
-        "fetch-memory", "fetch_memory_bytes_max", kinds.SIZE, "128MiB",
-        "Memory for answers to consumers that are being put together or sent.",
-        minimum=16 * 1024 * 1024, maximum=1024 * GIB,
-    ),
-    Option(
-        "cache-bytes", "cache_bytes_max", kinds.SIZE, "128MiB",
-        "Memory for record data that consumers read.",
-        minimum=16 * 1024 * 1024, maximum=1024 * GIB,
-    ),
-    Option(
-        "connections-max", "connections_max", kinds.COUNT, "10000",
-        "Kafka connections open at once, lowered to what the limit on file descriptors allows.",
-        minimum=1, maximum=1_000_000,
-    ),
-    Option(
-        "connection-idle", "connection_idle_ms", kinds.DURATION, "10m",
-        "Time without a request after which a connection is closed.",
-        minimum=1_000, maximum=7 * 86_400_000,
-    ),
-    Option(
-        "auto-create-topics", "auto_create_topics", kinds.BOOLEAN, "true",
-        "Whether a topic that a client asks for comes into being when it does not exist.",
-    ),
-    Option(
-        "num-partitions", "num_partitions", kinds.COUNT, "1",
-        "Partitions of a new topic whose creator does not say how many.",
-        minimum=1, maximum=10_000,
-    ),
-    Option(
-        "message-bytes-max", "message_bytes_max", kinds.SIZE, "1048588B",
-        "Largest record batch that is accepted, for topics that do not set max.message.bytes.",
-        minimum=1024, maximum=2**31 - 1,
-    ),
-    Option(
-        "group-session-min", "group_session_min_ms", kinds.DURATION, "6s",
-        "Shortest session timeout that a member of a consumer group may ask for.",
-        minimum=1, maximum=3_600_000,
-    ),
-    Option(
-        "group-session-max", "group_session_max_ms", kinds.DURATION, "30m",
-        "Longest session timeout that a member of a consumer group may ask for.",
-        minimum=1, maximum=86_400_000,
-    ),
-    Option(
-        "group-rebalance-delay", "group_rebalance_delay_ms", kinds.DURATION, "3s",
-        "How long the first member of an empty consumer group waits for others before it is given its partitions.",
-        minimum=0, maximum=300_000,
-    ),
-    Option(
-        "group-members-max", "group_members_max", kinds.COUNT, "10000",
-        "Members of one consumer group.",
-        minimum=1, maximum=100_000,
-    ),
-    Option(
-        "group-lag-series", "group_lag_series_max", kinds.COUNT, "1000",
-        "Lags of consumer groups, one for each partition of each group, that /metrics shows; 0 for none.",
-        minimum=0, maximum=1_000_000,
-    ),
-    Option(
-        "offsets-retention", "offsets_retention_ms", kinds.DURATION, "7d",
-        "How long committed offsets are kept after their consumer group has become empty.",
-        minimum=60_000, maximum=3650 * 86_400_000,
-    ),
-    Option(
-        "free-space-reserve", "free_space_reserve_bytes", kinds.SIZE, "256MiB",
-        "Free space of a file:// object store's disk below which records are refused, so that deleting still works.",
-        maximum=1024 * GIB,
-    ),
-    Option(
-        "log-level", "log_level", kinds.one_of("debug", "info", "warning", "error"), "info",
-        "Least level of the lines that are logged.",
-    ),
-    Option(
-        "log-format", "log_format", kinds.one_of("auto", "human", "json"), "auto",
-        "How log lines look; auto means human on a terminal and json elsewhere.",
-    ),
-    Option(
-        "shutdown-timeout", "shutdown_timeout_ms", kinds.DURATION, "30s",
-        "Time for finishing what is in progress after SIGTERM; then the agent exits, whatever still hangs.",
-        minimum=1_000, maximum=3_600_000,
-    ),
-)  # fmt: skip
 
 _BY_NAME: Final = {option.name: option for option in OPTIONS}
 
@@ -298,6 +106,7 @@ def resolve(
         texts, sources[option.name] = _first_found(option, flags, environment, from_file, config_file)
         values[option.field] = _parse_all(option, texts, sources[option.name])
     _fill_in_stores(values)
+    values["roles"] = tuple(role for role in ROLES if role in values["roles"])
     config = AgentConfig(**values)
     _check_together(config)
     return Resolved(config, sources)
@@ -339,8 +148,7 @@ def _first_found(
     if option.name in flags:
         return flags[option.name], option.flag
     if option.variable in environment:
-        text = environment[option.variable]
-        return text.split(",") if option.repeated else [text], option.variable
+        return [environment[option.variable]], option.variable
     if option.name in from_file:
         return from_file[option.name], f"{config_file}"
     return [] if option.default is None else [option.default], "default"
@@ -348,6 +156,8 @@ def _first_found(
 
 def _parse_all(option: Option, texts: Sequence[str], source: str) -> Any:
     where = source if source in (option.flag, option.variable) else f"{source}: {option.name}"
+    if option.repeated:
+        texts = [piece for text in texts for piece in text.split(",")]
     try:
         values = tuple(option.parse(text) for text in texts)
     except ValueError as error:
@@ -388,9 +198,17 @@ def _texts(path: Path, option: Option, value: Any) -> list[str]:
 
 
 def _fill_in_stores(values: dict[str, Any]) -> None:
-    """Stores that are not named live in the data directory; in memory, when the other one does."""
+    """Stores that are not named live in the data directory; in memory, when the other one does.
+
+    Raises UsageError for metadata of many agents without an object store that they share.
+    """
     directory = Path(values["data_dir"]).absolute()
     stores = (values["object_store"], values["metadata"])
+    if values["object_store"] is None and values["metadata"] is not None and is_shared(values["metadata"]):
+        raise UsageError(
+            "--metadata names a database that agents share; name the object store that they share as well, as in "
+            "--object-store s3://BUCKET/PREFIX"
+        )
     in_memory = any(is_in_memory(url) for url in stores if url)
     if values["object_store"] is None:
         values["object_store"] = "mem://" if in_memory else (directory / "objects").as_uri()
@@ -404,26 +222,16 @@ def is_in_memory(url: str) -> bool:
     return url.partition(":")[0].lower() == "mem"
 
 
+def is_shared(metadata_url: str) -> bool:
+    """True for a metadata store on which several agents can work side by side, as a cluster."""
+    return metadata_url.partition(":")[0].lower() in ("postgresql", "postgres")
+
+
 def _check_together(config: AgentConfig) -> None:
     """Checks that need more than one value. Raises UsageError."""
-    listeners = [str(address) for address in config.listen]
-    if not listeners:
-        raise UsageError("--listen: at least one address is needed")
-    if config.advertise and len(config.advertise) != len(listeners):
-        raise UsageError(
-            f"--advertise was given {len(config.advertise)} times and --listen {len(listeners)} times; "
-            "each listener needs its own, in the same order"
-        )
-    for address in config.listen:
-        if address.is_wildcard and not config.advertise:
-            raise UsageError(
-                f"--listen {address} takes connections on every interface, but clients have to be told one address "
-                "to connect to; add --advertise HOST:PORT with a name that they can reach"
-            )
-    fixed = [*(address for address in config.listen if address.port), *filter(None, [config.http])]
-    for index, address in enumerate(fixed):
-        if address.port and address in fixed[:index]:
-            raise UsageError(f"two listeners share the address {address}")
+    _check_addresses(config)
+    if not config.roles:
+        raise UsageError(f"--roles: at least one of {', '.join(ROLES)} is needed")
     if is_in_memory(config.object_store) != is_in_memory(config.metadata):
         raise UsageError(
             "--object-store and --metadata have to be both in memory or both lasting: "
@@ -442,6 +250,30 @@ def _check_together(config: AgentConfig) -> None:
         "--request-bytes-max", config.request_bytes_max, "--request-memory", config.request_memory_bytes_max
     )
     _check_order("--flush-bytes", config.flush_bytes_max, "--request-memory", config.request_memory_bytes_max)
+
+
+def _check_addresses(config: AgentConfig) -> None:
+    """Raises UsageError for listeners that can't be, or that nobody could reach."""
+    listeners = [str(address) for address in config.listen]
+    if not listeners:
+        raise UsageError("--listen: at least one address is needed")
+    if config.advertise and len(config.advertise) != len(listeners):
+        raise UsageError(
+            f"--advertise was given {len(config.advertise)} times and --listen {len(listeners)} times; "
+            "each listener needs its own, in the same order"
+        )
+    for address in config.listen:
+        if address.is_wildcard and not config.advertise:
+            raise UsageError(
+                f"--listen {address} takes connections on every interface, but clients have to be told one address "
+                "to connect to; add --advertise HOST:PORT with a name that they can reach"
+            )
+    fixed = [*(address for address in config.listen if address.port), *filter(None, [config.http])]
+    for index, address in enumerate(fixed):
+        if address.port and address in fixed[:index]:
+            raise UsageError(f"two listeners share the address {address}")
+    if config.advertise_http is not None and config.http is None:
+        raise UsageError("--advertise-http names an address of what --http off turns off")
 
 
 def _check_order(low_flag: str, low: int, high_flag: str, high: int) -> None:

@@ -33,6 +33,11 @@ class Address:
         """True for an address that stands for every interface, which a client can't connect to."""
         return self.host in _WILDCARDS
 
+    @property
+    def is_loopback(self) -> bool:
+        """True for an address that only this machine can reach."""
+        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"

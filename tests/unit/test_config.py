@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from warp.config import OPTIONS, AgentConfig, config_of, did_you_mean, resolve
+from warp.config import AgentConfig, config_of, did_you_mean, is_shared, resolve
+from warp.config_options import OPTIONS, ROLES
 from warp.config_values import Address, mask_url, parse_address
 from warp.errors import UsageError
+from warp.metadata import cluster_model
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
 
@@ -56,6 +58,18 @@ def test_repeated_values_come_from_every_source(tmp_path: Path) -> None:
     file = tmp_path / "warp.toml"
     file.write_text('listen = ["127.0.0.1:1", "[::1]:2"]\n')
     assert resolve({}, {}, file).config.listen == expected
+
+
+def test_roles_are_a_list_however_they_are_written(tmp_path: Path) -> None:
+    expected = ("produce", "jobs")
+    assert resolve({"roles": ["jobs", "produce"]}, {}).config.roles == expected
+    assert resolve({"roles": ["jobs, produce,jobs"]}, {}).config.roles == expected
+    assert resolve({}, {"WARP_ROLES": "jobs,produce"}).config.roles == expected
+    file = tmp_path / "warp.toml"
+    for text in ('roles = "jobs,produce"', 'roles = ["jobs", "produce"]'):
+        file.write_text(text)
+        assert resolve({}, {}, file).config.roles == expected
+    assert config_of().roles == ROLES == cluster_model.ROLES
 
 
 def test_toml_numbers_and_booleans_are_taken(tmp_path: Path) -> None:
@@ -109,6 +123,7 @@ def test_a_bad_variable_is_refused_with_its_name_and_the_reason(
         ('flush-bytes = ["1MiB"]', "flush-bytes is list, not text"),
         ("flush-bytes", "is not TOML"),
         ("listen = []", "--listen: at least one address is needed"),
+        ("roles = []", "--roles: at least one of produce, fetch, jobs is needed"),
     ],
 )
 def test_a_bad_file_is_refused_with_its_name_and_the_reason(tmp_path: Path, text: str, message: str) -> None:
@@ -152,6 +167,16 @@ def test_a_wildcard_is_not_advertised() -> None:
         ({"listen": ["a:1", "a:1"]}, "two listeners share the address a:1"),
         ({"listen": ["127.0.0.1:8080"]}, "two listeners share the address 127.0.0.1:8080"),
         ({"object-store": ["mem://"], "metadata": ["sqlite:///x"]}, "both in memory or both lasting"),
+        ({"roles": ["write"]}, "--roles: 'write' is none of produce, fetch, jobs"),
+        ({"http": ["off"], "advertise-http": ["a"]}, "--advertise-http names an address of what --http off"),
+        (
+            {"metadata": ["postgresql://warp@db/warp"]},
+            "name the object store that they share as well, as in --object-store s3://BUCKET/PREFIX",
+        ),
+        (
+            {"metadata": ["postgresql://warp@db/warp"], "object-store": ["mem://"]},
+            "both in memory or both lasting",
+        ),
         ({"zone": ["a", "b"]}, "--zone was given 2 times; it takes one value"),
         (
             {"message-bytes-max": ["200MiB"]},
@@ -170,6 +195,14 @@ def test_values_that_contradict_each_other_are_refused(flags: dict[str, list[str
 def test_one_store_in_memory_puts_the_other_there() -> None:
     assert config_of(object_store="mem://").metadata == "mem://"
     assert config_of(metadata="mem://").object_store == "mem://"
+
+
+def test_agents_that_share_their_metadata_may_share_a_directory_and_listen_on_loopback() -> None:
+    config = config_of(metadata="postgresql://warp@db/warp", object_store="file:///srv/objects")
+    assert config.object_store == "file:///srv/objects"
+    assert is_shared(config.metadata)
+    assert is_shared("postgres://db/warp")
+    assert not is_shared("sqlite:///x")
 
 
 def test_several_listeners_on_free_ports_are_no_conflict() -> None:
@@ -230,14 +263,16 @@ def test_every_default_is_valid_and_has_the_type_of_its_field() -> None:
     for name, annotation in typing.get_type_hints(AgentConfig).items():
         value = getattr(config, name)
         if typing.get_origin(annotation) is tuple:
-            assert all(isinstance(element, Address) for element in value)
+            kind = typing.get_args(annotation)[0]
+            assert all(isinstance(element, kind) for element in value), name
         else:
             assert isinstance(value, annotation), name
 
 
 def test_numbers_have_limits_and_a_unit_in_their_name() -> None:
     counts = (
-        "connections_max", "flush_uploads_max", "group_lag_series_max", "group_members_max", "num_partitions",
+        "connections_max", "flush_uploads_max", "group_lag_series_max", "group_members_max",
+        "metadata_connections_max", "num_partitions",
     )  # fmt: skip
     for option in OPTIONS:
         if isinstance(getattr(config_of(), option.field), int) and option.field != "auto_create_topics":

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from warp.config import CONFIG_FILE_VARIABLE, OPTIONS, did_you_mean
+from warp.config import CONFIG_FILE_VARIABLE, did_you_mean
+from warp.config_options import OPTIONS
 from warp.errors import UsageError
 
 DEFAULT_BOOTSTRAP = "127.0.0.1:9092"

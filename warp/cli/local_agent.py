@@ -12,7 +12,7 @@ from collections import deque
 from pathlib import Path
 from typing import Final
 
-from warp.config import ENVIRONMENT_PREFIX
+from warp.config_options import ENVIRONMENT_PREFIX
 from warp.errors import StartError
 
 START_TIMEOUT_S: Final = 60.0
