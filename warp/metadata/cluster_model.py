@@ -61,10 +61,17 @@ class AgentFacts:
         if not isinstance(stored, dict):
             raise ValueError("the facts of an agent are not a JSON object")
         known: dict[str, Any] = {f.name: stored[f.name] for f in fields(cls) if f.name in stored}
-        for name in ("endpoints", "roles"):
-            if name in known:
-                known[name] = tuple(known[name])
+        for name, value in known.items():
+            if name in _TUPLES and isinstance(value, list) and all(isinstance(item, str) for item in value):
+                known[name] = tuple(value)
+            elif name in _TUPLES or not isinstance(value, _KINDS.get(name, int)) or isinstance(value, bool):
+                raise ValueError(f"the facts of an agent hold {value!r} as its {name}")
         return cls(**known)
+
+
+_TUPLES = frozenset(("endpoints", "roles"))
+_KINDS: Mapping[str, Any] = {"peer": str | None, "zone": str | None, "group": str | None, "version": str}
+"""Of the facts that are no tuples; the others are whole numbers."""
 
 
 class AgentRow(NamedTuple):

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from warp.clock import Clock
 from warp.errors import ErrorCode, StartError
 from warp.ids import BrokerId, IdSource, LogId, ProducerId, TopicId
-from warp.metadata import commits, extents, group_offsets, groups, leases, records, topics
+from warp.metadata import agents, commits, extents, group_offsets, groups, leases, records, topics
+from warp.metadata.cluster_model import AgentFacts, AgentRow, AgentState, ClusterRows
 from warp.metadata.commit import GapMemory
 from warp.metadata.group_model import (
     Lease,
@@ -123,6 +124,37 @@ class MetadataStore:
         row = await self._database.one(ALLOCATE_PRODUCER_IDS, count)
         assert row is not None, "the first migration inserts the row"
         return ProducerId(row[0] - count)
+
+    # The agents of a cluster
+
+    async def find_agent(self, name: str) -> AgentRow | None:
+        """The registration under a name, None where there is none."""
+        return await agents.find_agent(self._database, name)
+
+    async def join_agent(
+        self, name: str, incarnation: str, facts: AgentFacts, seen: AgentRow | None
+    ) -> BrokerId | None:
+        """Register a process, in the place of the registration that was seen, if any: its broker id.
+
+        None, and nothing is changed, when the registration is no longer as seen. What was held under the broker id is
+        released. The process counts as leaving until it says otherwise.
+        """
+        now_ms = self._clock.time_ms()
+        return await agents.join_agent(self._database, name, incarnation, facts, seen, now_ms)
+
+    async def beat(
+        self, broker_id: BrokerId, incarnation: str, state: AgentState, facts: AgentFacts, now_ms: int
+    ) -> ClusterRows:
+        """Show the others that an agent lives, if its registration is still this incarnation's; and see them all."""
+        return await agents.beat(self._database, broker_id, incarnation, state, facts, now_ms)
+
+    async def forget_agents(self, seen: Sequence[AgentRow]) -> list[BrokerId]:
+        """Delete registrations that are still as seen, and release their leases. Which these were."""
+        return await agents.forget_agents(self._database, seen)
+
+    async def is_committed(self, key: str) -> bool:
+        """Is a segment known? It is from its commit on, until some time after its death."""
+        return await agents.is_committed(self._database, key)
 
     # The catalogue
 
