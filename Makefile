@@ -15,7 +15,7 @@ LOCKED := mkdir -p build && flock build/lock
 # What is given to the program that a target runs: make run ARGS='--seconds 10', make test ARGS='-k fetch -x'.
 ARGS ?=
 
-.PHONY: help run test check build clients sim breakages test-debug test-s3 test-cross bench bench-micro bench-macro wheels check-wheel format clean
+.PHONY: help run test check build clients sim breakages test-debug test-s3 test-cluster test-cross bench bench-micro bench-macro wheels check-wheel format clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 14
@@ -24,7 +24,7 @@ run: build ## Build, then show the system at work: warp demo
 	@env -u WARP_DEBUG_BUILD $(VENV)/bin/warp demo $(ARGS)
 
 test: build $(VENV)/.stamp-dev ## Build, then run every test that needs no other server or toolchain
-	$(PY) -m pytest -m 'not toolchain and not rgw' $(ARGS)
+	$(PY) -m pytest -m 'not toolchain and not rgw and not postgres' $(ARGS)
 
 check: build $(VENV)/.stamp-dev ## Lint, types, stubs, import contracts, freshness of the wheels
 	tools/check $(VENV)/bin
@@ -46,7 +46,10 @@ test-debug: $(VENV)/.stamp-dev ## Run the tests of the native core on the debug 
 	$(PY) -m pytest --override-ini pythonpath='build/debug .' -m 'not toolchain' $(NATIVE_TESTS) $(ARGS)
 
 test-s3: build $(VENV)/.stamp-dev ## Run the tests over S3, also those on Ceph's gateway (needs ceph-mon, ceph-osd, radosgw)
-	$(PY) -m pytest tests/s3 tests/unit/objectstore tests/broker $(ARGS)
+	$(PY) -m pytest -m 'not postgres' tests/s3 tests/unit/objectstore tests/broker $(ARGS)
+
+test-cluster: build $(VENV)/.stamp-dev ## Run the tests of a cluster: PostgreSQL, several agents (needs postgresql)
+	$(PY) -m pytest -m postgres tests/unit/metadata tests/isolation tests/broker tests/cluster $(ARGS)
 
 test-cross: build $(VENV)/.stamp-dev ## Run native code for aarch64 (needs its cross compiler and qemu-user-static)
 	$(PY) -m pytest -m toolchain --ignore tests/clients $(ARGS)

@@ -6,6 +6,7 @@ Environment:
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Generator, Iterator
 
@@ -16,6 +17,7 @@ from tests.support import postgres
 from tests.support.postgres import PostgresServer
 from tests.support.rgw import RgwServer, missing_programs
 from tests.support.s3 import NO_OTHER_CREDENTIALS, S3Server
+from warp.clock import SystemClock
 
 REQUIRE_ALL = os.environ.get("WARP_TEST_REQUIRE_ALL", "") not in ("", "0")
 
@@ -94,3 +96,27 @@ def postgres_server() -> Iterator[PostgresServer]:
         pytest.skip(reason)
     with PostgresServer() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: PostgresServer) -> str:
+    """The name of a database that has the schema and nothing else."""
+    name = "warp_template"
+    url = postgres_server.create_database(name)
+    from warp.metadata.urls import open_database
+
+    async def migrate() -> None:
+        database = open_database(url, SystemClock())
+        await database.open()
+        await database.close()
+
+    asyncio.run(migrate())
+    return name
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer, postgres_template: str) -> Iterator[str]:
+    """The URL of a database of the test's own, which has the schema and nothing else."""
+    url = postgres_server.create_database(template=postgres_template)
+    yield url
+    postgres_server.drop_database(url)

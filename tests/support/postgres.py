@@ -17,6 +17,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from tests.support.process import free_port
 
@@ -166,6 +167,10 @@ class PostgresServer:
         source = "" if template is None else f' template "{template}"'
         self.execute(f'create database "{name}"{source}')
         return self.url(name)
+
+    def drop_database(self, url: str) -> None:
+        """Remove a database, and cut whoever is still connected to it."""
+        self.execute(f'drop database "{urlsplit(url).path[1:]}" with (force)')
 
     def create_user(self, name: str, password: str) -> None:
         """Add a user who logs in with a password and owns nothing."""

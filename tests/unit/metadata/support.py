@@ -13,7 +13,16 @@ from typing import Any, TypeVar
 from warp.errors import ErrorCode
 from warp.ids import NO_PRODUCER_ID, NO_SEQUENCE, IdSource, LogId, ProducerId
 from warp.metadata.model import BatchEntry, CommitResult, ExtentQuery, NewTopic, SegmentCommit, Topic
-from warp.metadata.session import Argument, Database, Row, Rows, Session, Statement
+from warp.metadata.session import (
+    Argument,
+    Call,
+    Database,
+    Row,
+    Rows,
+    Session,
+    Statement,
+    parse_statements,
+)
 from warp.metadata.sqlite import SqliteDatabase
 from warp.metadata.store import MetadataStore
 
@@ -84,6 +93,11 @@ class Store:
         result: CommitResult = self.commit([segment(self.ids.segment_key(), *batches)], now_ms)
         return result
 
+    def rows(self, sql: str, *arguments: Argument) -> list[tuple[Any, ...]]:
+        """Run a statement as it stands: the rows of its answer."""
+        statement = parse_statements(f"-- name: of_a_test\n{sql}")["of_a_test"]
+        return [tuple(row) for row in self.run(self.database.all(statement, *arguments))]
+
     def append(self, log_id: LogId, *max_timestamps_ms: int, count: int = 10) -> None:
         """Append a batch per timestamp, each in a segment, and so an extent, of its own."""
         for timestamp_ms in max_timestamps_ms:
@@ -91,13 +105,36 @@ class Store:
             assert errors(result) == [ErrorCode.NONE]
 
 
+class Stores:
+    """Stores that tests open, close and open again, all on one database."""
+
+    def __init__(self, database: Callable[[TestClock], Database]) -> None:
+        self._database = database
+
+    def open(self, wrap: Callable[[Database], Database] = lambda d: d, seed: int = 1) -> Store:
+        """Another seed makes other ids."""
+        store = Store(self._database, wrap, seed)
+        store.open()
+        return store
+
+
 def sqlite_store(
     path: Path | str, wrap: Callable[[Database], Database] = lambda d: d, seed: int = 1
 ) -> Store:
-    """A store on a SQLite file, opened. Another seed makes other ids."""
-    store = Store(lambda clock: SqliteDatabase(path, now_ms=clock.time_ms), wrap, seed)
-    store.open()
-    return store
+    """A store on a SQLite file, opened."""
+    return sqlite_stores(path).open(wrap, seed)
+
+
+def sqlite_stores(path: Path | str) -> Stores:
+    """Stores on a SQLite file."""
+    return Stores(lambda clock: SqliteDatabase(path, now_ms=clock.time_ms))
+
+
+def postgres_stores(url: str) -> Stores:
+    """Stores on a PostgreSQL database."""
+    from warp.metadata.urls import open_database
+
+    return Stores(lambda clock: open_database(url, clock))
 
 
 def connection_of(store: Store) -> sqlite3.Connection:
@@ -157,8 +194,13 @@ class WatchedDatabase:
     """A database that calls back before every statement, and before every commit (named `commit`)."""
 
     def __init__(self, inner: Database, before: Callable[[str], None]) -> None:
+        self.is_shared = inner.is_shared
+        self.notices = inner.notices
         self._inner = inner
         self._before = before
+
+    async def time_ms(self) -> int:
+        return await self._inner.time_ms()
 
     async def open(self) -> None:
         await self._inner.open()
@@ -177,6 +219,9 @@ class WatchedDatabase:
 
     async def execute_rows(self, statement: Statement, rows: Rows) -> None:
         await _WatchedSession(self._inner, self._before).execute_rows(statement, rows)
+
+    async def together(self, calls: Sequence[Call]) -> list[list[Row]]:
+        return await _WatchedSession(self._inner, self._before).together(calls)
 
     def transaction(self) -> AbstractAsyncContextManager[Session]:
         return self._within(self._inner.transaction())
@@ -211,6 +256,11 @@ class _WatchedSession:
     async def execute_rows(self, statement: Statement, rows: Rows) -> None:
         self._before(statement.name)
         await self._inner.execute_rows(statement, rows)
+
+    async def together(self, calls: Sequence[Call]) -> list[list[Row]]:
+        for call in calls:
+            self._before(call.statement.name)
+        return await self._inner.together(calls)
 
 
 def contents(store: Store, logs: Sequence[LogId]) -> Any:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from tests.unit.metadata.support import (
     NOW_MS,
     Store,
+    Stores,
     WatchedDatabase,
     batch,
     contents,
@@ -17,7 +17,6 @@ from tests.unit.metadata.support import (
     offsets,
     segment,
     sequenced,
-    sqlite_store,
 )
 from warp.errors import ErrorCode, MetadataUnavailable
 from warp.ids import LogId
@@ -112,12 +111,12 @@ def test_a_gap_is_answered_softly_until_its_grace_is_over(store: Store) -> None:
     assert errors(store.commit_batches(sequenced(log, 1), sequenced(log, 2, 100))) == [NONE, NONE]
 
 
-def test_a_producer_is_known_per_log_and_survives_the_store(tmp_path: Path) -> None:
-    store = sqlite_store(tmp_path / "db")
+def test_a_producer_is_known_per_log_and_survives_the_store(stores: Stores) -> None:
+    store = stores.open()
     first, second = store.new_topic("t", 2).logs
     store.commit_batches(sequenced(first, 0, count=5), sequenced(second, 0, 100, count=3))
     store.close()
-    store = sqlite_store(tmp_path / "db")
+    store = stores.open()
     result = store.commit_batches(
         sequenced(first, 0, count=5), sequenced(first, 5, 100), sequenced(second, 3, 200)
     )
@@ -180,9 +179,9 @@ def test_a_key_twice_in_one_commit_is_a_mistake_of_the_caller(store: Store) -> N
         store.commit([segment("k"), segment("k")], NOW_MS)
 
 
-def test_a_commit_takes_as_many_statements_for_many_logs_as_for_one(tmp_path: Path) -> None:
+def test_a_commit_takes_as_many_statements_for_many_logs_as_for_one(stores: Stores) -> None:
     seen: list[str] = []
-    store = sqlite_store(tmp_path / "db", lambda inner: WatchedDatabase(inner, seen.append))
+    store = stores.open(lambda inner: WatchedDatabase(inner, seen.append))
     logs = store.new_topic("t", 500).logs
     counts = []
     for chosen in (logs[:1], logs):
@@ -209,9 +208,9 @@ def _scenario(store: Store, first: LogId, second: LogId) -> list[SegmentCommit]:
     ]
 
 
-def test_a_commit_that_fails_at_any_statement_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_commit_that_fails_at_any_statement_leaves_nothing_behind(stores: Stores) -> None:
     fails_at = _Countdown()
-    store = sqlite_store(tmp_path / "db", lambda inner: WatchedDatabase(inner, fails_at))
+    store = stores.open(lambda inner: WatchedDatabase(inner, fails_at))
     first, second = store.new_topic("t", 2).logs
     commits = _scenario(store, first, second)
     before = contents(store, [first, second])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.unit.metadata.group_support import Coordinator, group, member
-from tests.unit.metadata.support import Store, WatchedDatabase, connection_of, sqlite_store
+from tests.unit.metadata.support import Store, Stores, WatchedDatabase
 from warp.errors import MetadataUnavailable
 from warp.ids import BrokerId
 from warp.metadata.group_model import OffsetDeletion, OffsetExpiry, OrphanCursor
@@ -38,15 +38,7 @@ class Faults:
 
 
 def contents(store: Store) -> list[Any]:
-    connection = connection_of_inner(store)
-    return [connection.execute(f"select * from {table} order by 1, 2").fetchall() for table in TABLES]
-
-
-def connection_of_inner(store: Store) -> Any:
-    database: Any = store.database
-    inner = Store.__new__(Store)
-    inner.database = database._inner
-    return connection_of(inner)
+    return [store.rows(f"select * from {table} order by 1, 2") for table in TABLES]
 
 
 WRITES: dict[str, Callable[[Store, Coordinator], Any]] = {
@@ -67,9 +59,11 @@ WRITES: dict[str, Callable[[Store, Coordinator], Any]] = {
 
 
 @pytest.mark.parametrize("name", WRITES)
-def test_a_write_that_fails_at_any_statement_changes_nothing_and_can_be_repeated(name: str) -> None:
+def test_a_write_that_fails_at_any_statement_changes_nothing_and_can_be_repeated(
+    stores: Stores, name: str
+) -> None:
     faults = Faults()
-    store = sqlite_store(":memory:", lambda inner: WatchedDatabase(inner, faults.before))
+    store = stores.open(lambda inner: WatchedDatabase(inner, faults.before))
     store.new_topic("t", 3)
     coordinator = Coordinator(store)
     coordinator.save(group("g", [member("a"), member("b")]), group("h", [member("c")]), group("idle"))
@@ -92,9 +86,9 @@ def test_a_write_that_fails_at_any_statement_changes_nothing_and_can_be_repeated
     store.close()
 
 
-def test_a_sweep_for_orphans_that_fails_goes_on_where_it_was() -> None:
+def test_a_sweep_for_orphans_that_fails_goes_on_where_it_was(stores: Stores) -> None:
     faults = Faults()
-    store = sqlite_store(":memory:", lambda inner: WatchedDatabase(inner, faults.before))
+    store = stores.open(lambda inner: WatchedDatabase(inner, faults.before))
     topic = store.new_topic("t", 3)
     coordinator = Coordinator(store)
     for name in ("a", "b"):

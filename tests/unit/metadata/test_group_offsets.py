@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.unit.metadata.group_support import Coordinator, group, member, offset_row
-from tests.unit.metadata.support import NOW_MS, Store, WatchedDatabase, connection_of, sqlite_store
+from tests.unit.metadata.support import NOW_MS, Store, Stores, WatchedDatabase, sqlite_store
 from warp.errors import ErrorCode
 from warp.metadata import group_offsets
 from warp.metadata.group_model import (
@@ -31,7 +31,7 @@ def coordinator(store: Store) -> Coordinator:
 
 
 def stored_rows(store: Store) -> int:
-    [count] = connection_of(store).execute("select count(*) from group_offsets").fetchone()
+    [[count]] = store.rows("select count(*) from group_offsets")
     return int(count)
 
 
@@ -131,9 +131,9 @@ def test_a_group_id_that_cannot_be_stored_is_refused_and_hurts_nobody(
     assert coordinator.committed("g\0h") == {}
 
 
-def test_a_commit_is_three_statements_once_its_keys_are_there(tmp_path: Path) -> None:
+def test_a_commit_is_three_statements_once_its_keys_are_there(stores: Stores) -> None:
     seen: list[str] = []
-    store = sqlite_store(tmp_path / "db", lambda inner: WatchedDatabase(inner, seen.append))
+    store = stores.open(lambda inner: WatchedDatabase(inner, seen.append))
     store.new_topic("t", 100)
     coordinator = Coordinator(store)
     commits = [
@@ -263,10 +263,10 @@ def test_a_commit_whose_topic_goes_between_its_statements_leaves_nothing_that_an
     [u] = [topic for topic in store.catalogue(None).topics if topic.name == "u"]
     coordinator.commit("g", ("t", 0, 1))
     store.delete_topics([u.topic_id])
-    connection_of(store).execute(
+    store.rows(
         "insert into group_offsets (group_number, log_id, committed_offset, leader_epoch, committed_ms)"
-        " select group_number, ?, 5, -1, 0 from groups",
-        (u.logs[0],),
+        " select group_number, $1, 5, -1, 0 from groups",
+        u.logs[0],
     )
     store.new_topic("u")
     assert coordinator.committed("g") == {("t", 0): 1}
@@ -336,12 +336,12 @@ def test_at_most_so_many_expire_at_once(coordinator: Coordinator) -> None:
     assert coordinator.committed("g") == coordinator.committed("h") == {}
 
 
-def test_committed_offsets_outlive_a_restart(tmp_path: Path) -> None:
-    store = sqlite_store(tmp_path / "db")
+def test_committed_offsets_outlive_a_restart(stores: Stores) -> None:
+    store = stores.open()
     store.new_topic("t", 3)
     Coordinator(store).commit("g", ("t", 0, 1), ("t", 2, 7))
     store.close()
-    store = sqlite_store(tmp_path / "db")
+    store = stores.open()
     assert Coordinator(store).committed("g") == {("t", 0): 1, ("t", 2): 7}
     store.close()
 

@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given, strategies as st
 
 from tests.unit.metadata.group_support import Coordinator, group, member, names_in_slot
-from tests.unit.metadata.support import Store, WatchedDatabase, connection_of, sqlite_store
+from tests.unit.metadata.support import (
+    Store,
+    Stores,
+    WatchedDatabase,
+    connection_of,
+    postgres_stores,
+    sqlite_store,
+)
 from warp.errors import ErrorCode, KafkaError, MetadataCorrupt
 from warp.metadata import group_model, groups
 from warp.metadata.group_model import (
@@ -70,7 +77,8 @@ def test_saving_replaces_the_members(store: Store) -> None:
     assert store.load_groups(ALL) == [empty, group("other", [a])]
 
 
-def test_members_that_have_not_changed_are_not_written_again(store: Store) -> None:
+def test_members_that_have_not_changed_are_not_written_again(tmp_path: Path) -> None:
+    store = sqlite_store(tmp_path / "db")
     coordinator = Coordinator(store)
     members = [member(f"m-{number}") for number in range(100)]
     coordinator.save(group("g", members))
@@ -80,13 +88,27 @@ def test_members_that_have_not_changed_are_not_written_again(store: Store) -> No
     coordinator.save(group("g", members, generation=2))
     assert connection.total_changes - before == 2, "the group and one member"
     assert store.load_groups(ALL) == [group("g", members, generation=2)]
+    store.close()
+
+
+@pytest.mark.postgres
+def test_members_that_have_not_changed_are_not_written_again_to_postgresql(postgres_url: str) -> None:
+    store = postgres_stores(postgres_url).open()
+    coordinator = Coordinator(store)
+    members = [member(f"m-{number}") for number in range(100)]
+    coordinator.save(group("g", members))
+    before = set(store.rows("select member_id, xmin::text from group_members"))
+    members[40] = replace(members[40], assignment=b"another")
+    coordinator.save(group("g", members, generation=2))
+    assert len(before - set(store.rows("select member_id, xmin::text from group_members"))) == 1
+    store.close()
 
 
 def test_a_group_of_a_thousand_members_is_saved_and_loaded_in_a_handful_of_statements(
-    tmp_path: Path,
+    stores: Stores,
 ) -> None:
     seen: list[str] = []
-    store = sqlite_store(tmp_path / "db", lambda inner: WatchedDatabase(inner, seen.append))
+    store = stores.open(lambda inner: WatchedDatabase(inner, seen.append))
     coordinator = Coordinator(store)
     large = group("g", [member(f"m-{number}") for number in range(1000)])
     seen.clear()
@@ -136,7 +158,7 @@ def test_a_deleted_group_is_gone_with_its_members_and_offsets(store: Store) -> N
     coordinator.commit("g", ("t", 0, 5))
     assert coordinator.delete("g", "never") == {"g"}
     assert (store.load_groups(ALL), coordinator.committed("g")) == ([kept], {})
-    assert connection_of(store).execute("select count(*) from group_members").fetchone() == (1,)
+    assert store.rows("select count(*) from group_members") == [(1,)]
     # A group that is created anew has nothing of the old one.
     coordinator.save(group("g"))
     assert coordinator.committed("g") == {}
@@ -157,12 +179,12 @@ def test_groups_without_offsets_can_be_told_from_others(store: Store) -> None:
     assert [found.group_id for found in store.load_groups(ALL)] == ["members", "offsets"]
 
 
-def test_groups_outlive_a_restart(tmp_path: Path) -> None:
-    store = sqlite_store(tmp_path / "db")
+def test_groups_outlive_a_restart(stores: Stores) -> None:
+    store = stores.open()
     saved = group("g", [member("a", instance_id="i"), member("b")], generation=12)
     Coordinator(store).save(saved)
     store.close()
-    store = sqlite_store(tmp_path / "db")
+    store = stores.open()
     assert store.load_groups(ALL) == [saved]
     store.close()
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from tests.unit.metadata.support import Store, sqlite_store
+from tests.unit.metadata.support import Store, Stores
 from warp.errors import MetadataUnavailable, StartError
 from warp.metadata.store import FORMAT_LEVEL
 
@@ -46,15 +44,15 @@ def test_producer_ids_come_in_blocks_that_do_not_overlap(store: Store) -> None:
         store.allocate_producer_ids(0)
 
 
-def test_everything_is_there_again_after_a_restart(tmp_path: Path) -> None:
-    store = sqlite_store(tmp_path / "db")
+def test_everything_is_there_again_after_a_restart(stores: Stores) -> None:
+    store = stores.open()
     cluster_id, broker_id = store.cluster_id(None), store.register_agent("a")
     store.allocate_producer_ids(10)
     topic = store.new_topic("t", 2, **{"retention.ms": "5"})
     store.append(topic.logs[0], 1, 2)
     held = store.read_extents([]), store.log_states(topic.logs), store.catalogue(None)
     store.close()
-    store = sqlite_store(tmp_path / "db", seed=2)
+    store = stores.open(seed=2)
     assert (store.cluster_id(None), store.register_agent("a")) == (cluster_id, broker_id)
     assert store.allocate_producer_ids(1) == 10
     assert (store.read_extents([]), store.log_states(topic.logs), store.catalogue(None)) == held
@@ -62,16 +60,16 @@ def test_everything_is_there_again_after_a_restart(tmp_path: Path) -> None:
     store.close()
 
 
-def test_a_cluster_that_writes_a_newer_format_is_refused(tmp_path: Path) -> None:
-    store = sqlite_store(tmp_path / "db")
+def test_a_cluster_that_writes_a_newer_format_is_refused(stores: Stores) -> None:
+    store = stores.open()
     store.set_setting(FORMAT_LEVEL, "2")
     store.close()
     with pytest.raises(StartError, match="format level 2, this release knows 1"):
-        sqlite_store(tmp_path / "db")
+        stores.open()
 
 
-def test_a_closed_store_says_so(tmp_path: Path) -> None:
-    store = sqlite_store(tmp_path / "db")
+def test_a_closed_store_says_so(stores: Stores) -> None:
+    store = stores.open()
     store.run(store.metadata.close())
     with pytest.raises(MetadataUnavailable, match="closed"):
         store.check()
