@@ -207,7 +207,7 @@ def read_log(
     metrics.cache_bytes.read = lambda: cache.used_bytes
     metrics.cache_bytes_max.read = lambda: cache.bytes_max
     metrics.cache_hit_bytes.read = lambda: cache.hit_bytes
-    metrics.cache_loaded_bytes.read = lambda: cache.loaded_bytes
+    metrics.cache_loaded_bytes.read = lambda: cache.source.store_bytes
     metrics.cache_evictions.read = lambda: cache.evictions
     metrics.tail_extents.read = lambda: tail.extent_count
     metrics.request_memory_bytes.read = lambda: request_memory.used_bytes

@@ -7,19 +7,27 @@ The bound holds for everything that the cache keeps alive: chunks at rest, chunk
 set aside before the request starts), and chunks that some reader is about to copy from, which are not evicted. A view
 is either used before its caller awaits anything, or held: then its whole chunk stays, and counts, until it is let go.
 No more than half of the cache is held, so that slow consumers can't keep others from reading.
+
+In a zone of several agents a chunk is asked of the one that looks after it (`warp.log.zone`), then of the store. What
+came from a peer is kept like any other chunk: a chunk is read in many pieces, by consumers that follow each other, and
+each would cost the whole way again. So a hot chunk lies in several caches of the zone, and a cold one is the first to
+be evicted from each. For a peer the store is read, never another peer, so that two agents that each take the other
+for the owner don't wait for each other; and nothing waits for memory on behalf of a peer, which may hold what it waits
+for.
 """
 
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_right
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
 from typing import Protocol
 
 from warp.errors import ObjectStoreError, ShortObject
-from warp.log.race import HedgedRequests, HedgeNote
+from warp.log.image import SegmentImage
+from warp.log.race import HedgedRequests
+from warp.log.source import ChunkId, ChunkSource, Load
+from warp.log.zone import ChunkPeers, PeerLimits
 from warp.objectstore.base import Buffer, ObjectStore
 
 CHUNK_BYTES = 8 * 2**20
@@ -28,53 +36,11 @@ SMALL_CHUNK_BYTES = 4 * 2**20
 _LARGE_CHUNKS_MIN = 8
 """In caches that hold fewer of the large chunks, chunks are small: as many may have to be on their way at a time."""
 
-_PART_BYTES = 240
-"""What one piece of an image costs beside its bytes: a view, its end, two references."""
-
 _WHOLE = -1
 """The chunk number of a segment that was entered whole."""
 
-ChunkId = tuple[str, int]
-
 Hold = tuple[ChunkId, ...]
 """The chunks that a held view is of."""
-
-
-class _Image:
-    """The bytes of a segment that was entered whole, in the pieces that it was written from."""
-
-    __slots__ = ("_ends", "_parts", "held_bytes", "size_bytes")
-
-    def __init__(self, parts: Sequence[Buffer]) -> None:
-        self._parts = [memoryview(part) for part in parts if len(part)]
-        self._ends = list(accumulate(len(part) for part in self._parts))
-        self.size_bytes = self._ends[-1] if self._ends else 0
-        # A view keeps all of the frame alive that it was cut from: each counts once, and whole.
-        owners = {id(part.obj): part.obj for part in self._parts}
-        owned_bytes = sum(memoryview(owner).nbytes for owner in owners.values())
-        self.held_bytes = owned_bytes + len(self._parts) * _PART_BYTES
-
-    def views(self, position: int, size: int) -> list[memoryview] | None:
-        """The pieces of `[position, position + size)`; None when the image ends before."""
-        end = position + size
-        if end > self.size_bytes:
-            return None
-        index = bisect_right(self._ends, position)
-        part = self._parts[index]
-        start = position - self._ends[index] + len(part)
-        if end <= self._ends[index]:
-            return [part[start : start + size]]
-        views = [part[start:]]
-        while end > self._ends[index]:
-            index += 1
-            views.append(self._parts[index])
-        views[-1] = views[-1][: len(views[-1]) - (self._ends[index] - end)]
-        return views
-
-    def part_from(self, position: int) -> memoryview:
-        """The rest of the piece that holds the byte at `position`, which is within the image."""
-        index = bisect_right(self._ends, position)
-        return self._parts[index][position - self._ends[index] :]
 
 
 class _Held:
@@ -96,23 +62,11 @@ class LoadNote(Protocol):
     hedges_won: int
 
 
-class _Load:
-    """One request to the store, and how many coroutines wait for its bytes."""
-
-    __slots__ = ("data", "note", "readers", "task")
-
-    def __init__(self) -> None:
-        self.data: Buffer = b""
-        self.note = HedgeNote()
-        self.readers = 0
-        self.task: asyncio.Task[None] | None = None
-
-
 class ChunkCache:
     """Ranges of objects, from memory where possible, otherwise from `store`.
 
     `bytes_max` bounds everything that is kept or on its way; it has to hold at least one chunk. `hedges` is None where
-    a second request for the same bytes gains nothing.
+    a second request for the same bytes gains nothing; `peers` where no other agent can be asked.
     """
 
     def __init__(
@@ -122,6 +76,8 @@ class ChunkCache:
         bytes_max: int,
         chunk_bytes: int | None = None,
         hedges: HedgedRequests | None = None,
+        peers: ChunkPeers | None = None,
+        peer_limits: PeerLimits | None = None,
     ) -> None:
         if chunk_bytes is None:
             chunk_bytes = CHUNK_BYTES if bytes_max >= _LARGE_CHUNKS_MIN * CHUNK_BYTES else SMALL_CHUNK_BYTES
@@ -130,20 +86,19 @@ class ChunkCache:
         self.bytes_max = bytes_max
         self.chunk_bytes = chunk_bytes
         self.hedges = hedges
+        self.source = ChunkSource(store, chunk_bytes, hedges=hedges, peers=peers, peer_limits=peer_limits)
         # Room for a load remains in any case: those who hold may themselves be waiting for one.
         self._held_bytes_max = min(bytes_max // 2, bytes_max - self.chunk_bytes)
         self.used_bytes = 0
         """Bytes at rest and on their way in."""
         self.hit_bytes = 0
-        self.loaded_bytes = 0
         self.loads = 0
         self.failed_loads = 0
         self.evictions = 0
         self.refused_segments = 0
         """Fresh segments that did not fit beside what was in use."""
-        self._store = store
-        self._entries: OrderedDict[ChunkId, memoryview | _Image] = OrderedDict()
-        self._loads: dict[ChunkId, _Load] = {}
+        self._entries: OrderedDict[ChunkId, memoryview | SegmentImage] = OrderedDict()
+        self._loads: dict[ChunkId, Load] = {}
         self.held_bytes = 0
         """Bytes of chunks of which views are held."""
         self._pins: dict[ChunkId, int] = {}
@@ -179,7 +134,7 @@ class ChunkCache:
         To be used before the next `await`, as `views`.
         """
         image = self._entries.get((key, _WHOLE))
-        if isinstance(image, _Image) and position < image.size_bytes:
+        if isinstance(image, SegmentImage) and position < image.size_bytes:
             return image.part_from(position)[:size_max]
         index, start = divmod(position, self.chunk_bytes)
         chunk = self._entries.get((key, index))
@@ -194,7 +149,7 @@ class ChunkCache:
         """
         whole = (key, _WHOLE)
         image = self._entries.get(whole)
-        if isinstance(image, _Image):
+        if isinstance(image, SegmentImage):
             found = image.views(position, size)
             if found is not None:
                 self.hit_bytes += size
@@ -232,6 +187,35 @@ class ChunkCache:
                 parts.append(await self._read_loaded((key, index), start, end, note))
         return parts
 
+    async def serve(self, key: str, position: int, size: int) -> tuple[list[memoryview], Hold] | None:
+        """The range for a peer, as much of it as there is, as views that stay good until `let_go`.
+
+        None when there is no room for it. Raises ObjectNotFound, ShortObject (the object ends before the range does
+        begin) and ObjectStoreError, by the store's word, or by what is in memory.
+        """
+        image = self._entries.get((key, _WHOLE))
+        if isinstance(image, SegmentImage) and position < image.size_bytes:
+            hold: Hold = ((key, _WHOLE),)
+            found = image.views(position, min(size, image.size_bytes - position))
+            return (found, hold) if found is not None and self._hold(hold) else None
+        views: list[memoryview] = []
+        hold = ()
+        try:
+            for index, start, end in self._pieces(position, size):
+                view = await self._serve_piece((key, index), start, end, is_first=not views)
+                if view is None:
+                    self.let_go(hold)
+                    return None
+                if view:
+                    views.append(view)
+                    hold += ((key, index),)
+                if len(view) < end - start:
+                    break
+        except BaseException:
+            self.let_go(hold)
+            raise
+        return views, hold
+
     def prefetch(self, key: str, position: int, size: int) -> int:
         """Start loading what is missing of a range, as far as there is room. Returns how many loads it started."""
         if self.views(key, position, size) is not None:
@@ -253,7 +237,7 @@ class ChunkCache:
         The cache keeps references to the pieces, and counts the whole of what these are views of.
         """
         parts = [image] if isinstance(image, bytes | bytearray | memoryview) else image
-        entry = _Image(parts)
+        entry = SegmentImage(parts)
         if (key, _WHOLE) in self._entries:
             return
         if not entry.size_bytes or self._waiting_for_space or not self._make_room(entry.held_bytes):
@@ -291,10 +275,27 @@ class ChunkCache:
             position += stop - start
 
     async def _read_loaded(self, chunk_id: ChunkId, start: int, end: int, note: LoadNote | None) -> bytes:
-        load = self._loads.get(chunk_id) or self._start_load(chunk_id)
+        found_bytes = 0
+        # That an object is too short is believed of the store alone.
+        for is_store_only in (False, True):
+            load = self._join_load(chunk_id, is_store_only=is_store_only)
+            self._pin(chunk_id)
+            try:
+                await self._loaded(chunk_id, load, note)
+                found_bytes = len(load.data)
+                if found_bytes >= end:
+                    return bytes(memoryview(load.data)[start:end])
+                # Not worth keeping: should the object be mended, the next look must see it.
+                self._drop(chunk_id)
+            finally:
+                self._unpin(chunk_id)
+            if not load.is_from_peer:
+                break
+        raise ShortObject(f"{chunk_id[0]}: chunk {chunk_id[1]} has {found_bytes} bytes, not {end}")
+
+    async def _loaded(self, chunk_id: ChunkId, load: Load, note: LoadNote | None = None) -> None:
+        """Wait for a load. Raises what it raised."""
         assert load.task is not None
-        load.readers += 1
-        self._pin(chunk_id)
         began_at = asyncio.get_running_loop().time()
         try:
             # The task belongs to the cache: cancelling this reader must not cancel it for the others.
@@ -303,36 +304,67 @@ class ChunkCache:
             if load.task.cancelled():
                 raise ObjectStoreError(f"{chunk_id[0]}: the cache was closed") from None
             raise
-        else:
-            if len(load.data) >= end:
-                return bytes(memoryview(load.data)[start:end])
-            # Not worth keeping: should the object be mended, the next look must see it.
-            self._drop(chunk_id)
-            raise ShortObject(f"{chunk_id[0]}: chunk {chunk_id[1]} has {len(load.data)} bytes, not {end}")
         finally:
-            self._unpin(chunk_id)
             if note is not None:
                 note.load_s += asyncio.get_running_loop().time() - began_at
                 note.gets += 1
                 note.hedged_gets += load.note.hedged_after_s is not None
                 note.hedges_won += load.note.is_won
 
-    def _start_load(self, chunk_id: ChunkId) -> _Load:
-        load = _Load()
+    async def _serve_piece(
+        self, chunk_id: ChunkId, start: int, end: int, *, is_first: bool
+    ) -> memoryview | None:
+        """What the object has of a piece of one chunk, held; None without room."""
+        chunk = self._entries.get(chunk_id)
+        self._pin(chunk_id)
+        try:
+            if chunk is None:
+                if chunk_id not in self._loads and (
+                    self._waiting_for_space or not self._make_room(self.chunk_bytes)
+                ):
+                    return None
+                await self._loaded(chunk_id, self._join_load(chunk_id, is_store_only=True))
+                chunk = self._entries.get(chunk_id)
+            if not isinstance(chunk, memoryview):
+                return None
+            if len(chunk) <= start:
+                if not len(chunk):
+                    self._drop(chunk_id)
+                raise ShortObject(
+                    f"{chunk_id[0]}: chunk {chunk_id[1]} has {len(chunk)} bytes, {start} are too many"
+                )
+            return chunk[start:end] if self._hold((chunk_id,)) else None
+        except ShortObject:
+            if is_first:
+                raise
+            return memoryview(b"")
+        finally:
+            self._unpin(chunk_id)
+
+    def _join_load(self, chunk_id: ChunkId, *, is_store_only: bool) -> Load:
+        """The load that is under way, or a new one."""
+        load = self._loads.get(chunk_id)
+        if load is None:
+            return self._start_load(chunk_id, is_store_only=is_store_only)
+        if is_store_only:
+            load.read_store()
+        return load
+
+    def _start_load(self, chunk_id: ChunkId, *, is_store_only: bool = False) -> Load:
+        load = Load(is_store_only=is_store_only)
         self._loads[chunk_id] = load
         load.task = asyncio.get_running_loop().create_task(self._load(chunk_id, load))
         load.task.add_done_callback(_retrieve)
         return load
 
-    async def _load(self, chunk_id: ChunkId, load: _Load) -> None:
+    async def _load(self, chunk_id: ChunkId, load: Load) -> None:
         """Set the memory aside, fetch the chunk, enter it."""
         reserved = 0
         try:
             await self._reserve(self.chunk_bytes)
             reserved = self.chunk_bytes
             self.loads += 1
-            load.data = await self._get_hedged(chunk_id, load.note)
-            self.loaded_bytes += len(load.data)
+            load.data = await self.source.fetch(chunk_id, load, self._take_room, self._give_back)
             # What was there was too short for whoever asked for this load.
             self._drop(chunk_id)
             self._entries[chunk_id] = memoryview(load.data)
@@ -345,40 +377,16 @@ class ChunkCache:
             self.used_bytes -= reserved
             self._grant_space()
 
-    async def _get_hedged(self, chunk_id: ChunkId, note: HedgeNote) -> Buffer:
-        """The chunk's bytes, asked for a second time when they are slow to come, if there is room for them twice."""
-        if self.hedges is None:
-            return await self._get(chunk_id)
-        size_bytes = self.chunk_bytes
+    def _take_room(self) -> bool:
+        """Set memory aside for a second copy of a chunk on its way, if that can be had at once."""
+        if self._waiting_for_space or not self._make_room(self.chunk_bytes):
+            return False
+        self.used_bytes += self.chunk_bytes
+        return True
 
-        def take_room() -> bool:
-            if self._waiting_for_space or not self._make_room(size_bytes):
-                return False
-            self.used_bytes += size_bytes
-            return True
-
-        def give_back() -> None:
-            self.used_bytes -= size_bytes
-            self._grant_space()
-
-        return await self.hedges.send(
-            size_bytes, lambda: self._get(chunk_id), note, may_hedge=take_room, when_both_ended=give_back
-        )
-
-    async def _get(self, chunk_id: ChunkId) -> Buffer:
-        """The chunk's bytes: fewer than a chunk when the object ends inside it."""
-        key, index = chunk_id
-        start = index * self.chunk_bytes
-        try:
-            return await self._store.get(key, start, self.chunk_bytes)
-        except ShortObject as error:
-            if error.data is not None:
-                return error.data
-        # A store that does not hand over what it found is asked for the size, then for exactly that.
-        size = (await self._store.head(key)).size_bytes
-        if size <= start:
-            raise ShortObject(f"{key}: wanted bytes from {start} on, it has {size}")
-        return await self._store.get(key, start, min(self.chunk_bytes, size - start))
+    def _give_back(self) -> None:
+        self.used_bytes -= self.chunk_bytes
+        self._grant_space()
 
     async def _reserve(self, size: int) -> None:
         """Set memory aside, in order of asking; waits while all of it is in use."""
@@ -457,8 +465,8 @@ class ChunkCache:
             self._grant_space()
 
 
-def _size_of(entry: memoryview | _Image) -> int:
-    return entry.held_bytes if isinstance(entry, _Image) else len(entry)
+def _size_of(entry: memoryview | SegmentImage) -> int:
+    return entry.held_bytes if isinstance(entry, SegmentImage) else len(entry)
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:
