@@ -15,9 +15,7 @@ from pathlib import Path
 from warp import __version__
 from warp.agent_groups import Groups, build_groups
 from warp.agent_log import Log, build_log, flush_settings_json
-from warp.agent_metrics import (
-    read_server,
-)
+from warp.agent_metrics import read_server
 from warp.agent_settings import broker_settings, listener_configs
 from warp.clock import Clock
 from warp.cluster.catalogue import CatalogueService
@@ -37,7 +35,7 @@ from warp.metadata.store import MetadataStore
 from warp.metrics import Metrics
 from warp.objectstore.base import Abilities, ObjectStore
 from warp.server.limits import ServerLimits
-from warp.server.listener import Server
+from warp.server.listener import Listener, Server, bind_all
 
 log = logging.getLogger("warp.agent")
 
@@ -80,6 +78,7 @@ class Agent:
         self._catalogue: CatalogueService | None = None
         self._log: Log | None = None
         self._groups: Groups | None = None
+        self._listeners = [Listener(listener) for listener in listener_configs(config)]
         self._server: Server | None = None
         self._http: HttpServer | None = None
         self.readiness = Readiness({"metadata": metadata.check, "object store": object_store.check}, clock)
@@ -123,6 +122,9 @@ class Agent:
         """
         try:
             await self._open_stores()
+            if listen:
+                await self._bind()
+            self.broker_id = await self._metadata.register_agent(self._name)
             self._catalogue = self._build_catalogue()
             await self._catalogue.refresh()
             self._log = build_log(
@@ -176,6 +178,8 @@ class Agent:
         await self.readiness.close()
         if self._server is not None:
             self._server.abort()
+        for listener in self._listeners:
+            listener.close()
         if self._http is not None:
             await self._http.stop(HTTP_STOP_S)
         if self._log is not None:
@@ -208,7 +212,14 @@ class Agent:
         await self._metadata.open()
         self._metadata_is_open = True
         self.cluster_id = await self._metadata.cluster_id(self.config.cluster_id)
-        self.broker_id = await self._metadata.register_agent(self._name)
+
+    async def _bind(self) -> None:
+        """Take the addresses, so that the agent knows them, and that they are its own, before it tells anybody."""
+        await bind_all(self._listeners)
+        if self.config.http is not None:
+            http = HttpServer(self.config.http)
+            await http.bind()
+            self._http = http
 
     def _build_catalogue(self) -> CatalogueService:
         return CatalogueService(
@@ -241,7 +252,7 @@ class Agent:
             idle_ms_max=config.connection_idle_ms,
         )
         server = Server(
-            listener_configs(config),
+            self._listeners,
             services,
             parts.request_memory,
             self.clock,
@@ -252,14 +263,12 @@ class Agent:
         return server
 
     async def _start_http(self) -> None:
-        if self.config.http is None:
+        if self._http is None:
             return
         face = AgentFace(
             self.status, self.readiness.reasons, self.render_metrics, self.trace, self.object_store_facts
         )
-        http = HttpServer(self.config.http, App(face))
-        await http.start()
-        self._http = http
+        await self._http.start(App(face))
 
     def status(self) -> dict[str, object]:
         """The fields of /v1/status."""

@@ -187,7 +187,7 @@ def test_another_cluster_id_is_refused(spawn: Spawn) -> None:
         (["--object-store", "s3://bucket/prefix?regon=eu-west-1"], "did you mean 'region'"),
         (["--object-store", "ftp://host/dir"], "unknown kind 'ftp'"),
         (["--object-store", "file://relative/dir"], "absolute path"),
-        (["--metadata", "postgresql://warp:hunter2@db/warp"], "unknown kind 'postgresql'"),
+        (["--metadata", "mysql://warp:hunter2@db/warp"], "unknown kind 'mysql'"),
         (["--metadata", "sqlite://relative.sqlite"], "absolute path"),
         (["--object-store", "mem://", "--metadata", "sqlite:///x"], "both in memory or both lasting"),
         (["--listen", "0.0.0.0:0"], "add --advertise"),

@@ -11,6 +11,7 @@ from warp.config_values import Address
 from warp.errors import StartError
 from warp.http.connection import HttpConnection, HttpLimits
 from warp.http.messages import Handler
+from warp.sockets import listening_sockets
 
 log = logging.getLogger("warp.http")
 
@@ -25,35 +26,49 @@ class _Refusal(asyncio.Protocol):
 
 
 class HttpServer:
-    """Serves one handler on one address."""
+    """Serves one handler on one address; the address may be bound before there is a handler."""
 
-    def __init__(self, address: Address, handler: Handler, limits: HttpLimits = DEFAULT_LIMITS) -> None:
+    def __init__(self, address: Address, limits: HttpLimits = DEFAULT_LIMITS) -> None:
         self._address = address
-        self._handler = handler
+        self._handler: Handler | None = None
         self._limits = limits
+        self._sockets: list[socket.socket] = []
         # A dict, because its order is that of arrival.
         self._connections: dict[HttpConnection, None] = {}
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
+        self._bound: Address | None = None
         self._all_closed = asyncio.Event()
         self._all_closed.set()
         self.refused = 0
         """Connections closed at once because of the limit."""
 
-    async def start(self) -> None:
-        """Bind the address. Raises StartError when it can't be had."""
+    async def bind(self) -> None:
+        """Take the address; connections that come are kept waiting. Raises StartError when it can't be had."""
         try:
-            self._server = await asyncio.get_running_loop().create_server(
-                self._accept, self._address.host, self._address.port, backlog=self._limits.connections_max
+            self._sockets = await listening_sockets(
+                self._address.host, self._address.port, self._limits.connections_max
             )
         except OSError as error:
             raise StartError(f"can't serve HTTP on {self._address}: {os_error_text(error)}") from error
+        host, port, *_ = self._sockets[0].getsockname()
+        self._bound = Address(host, port)
+
+    async def start(self, handler: Handler) -> None:
+        """Answer requests, on an address that is bound."""
+        self._handler = handler
+        loop = asyncio.get_running_loop()
+        while self._sockets:
+            server = await loop.create_server(
+                self._accept, sock=self._sockets[0], backlog=self._limits.connections_max
+            )
+            self._servers.append(server)
+            del self._sockets[0]
 
     @property
     def bound(self) -> Address:
-        """Where it listens, with the port that it got. Valid after `start`."""
-        assert self._server is not None
-        host, port, *_ = self._server.sockets[0].getsockname()
-        return Address(host, port)
+        """Where it listens, with the port that it got. Valid after `bind`."""
+        assert self._bound is not None
+        return self._bound
 
     @property
     def connection_count(self) -> int:
@@ -62,8 +77,11 @@ class HttpServer:
 
     async def stop(self, timeout_s: float) -> None:
         """Stop listening, end idle connections, give the others `timeout_s` to get their answers."""
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
+        for waiting in self._sockets:
+            waiting.close()
+        self._servers, self._sockets = [], []
         for connection in list(self._connections):
             connection.end()
         try:
@@ -78,6 +96,7 @@ class HttpServer:
         if len(self._connections) >= self._limits.connections_max:
             self.refused += 1
             return _Refusal()
+        assert self._handler is not None
         connection = HttpConnection(self._handler, self._limits, self._forget)
         self._connections[connection] = None
         self._all_closed.clear()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from warp.handlers.table import TABLE
 from warp.server.dispatch import Dispatcher, RequestObserver
 from warp.server.limits import ServerLimits
 from warp.server.pool import ConnectionPool
+from warp.sockets import listening_sockets
 
 if TYPE_CHECKING:
     from warp.clock import Clock
@@ -39,53 +41,76 @@ class ListenerConfig:
 
 
 class Listener:
-    """One address that clients come in on. `bound` and `advertised` hold once the server has started."""
+    """One address that clients come in on. `bound` and `advertised` hold once it is bound."""
 
     def __init__(self, config: ListenerConfig) -> None:
         self.config = config
         self.bound = config.bind
         self.advertised = config.advertise or config.bind
-        self._server: asyncio.Server | None = None
+        self._sockets: list[socket.socket] = []
+        self._servers: list[asyncio.Server] = []
 
-    async def open(self, pool: ConnectionPool) -> None:
-        """Bind and accept. Raises StartError."""
+    async def bind(self) -> None:
+        """Take the address; connections that come are kept waiting. Raises StartError."""
         host, port = self.config.bind.host, self.config.bind.port
         try:
-            self._server = await asyncio.get_running_loop().create_server(
-                lambda: pool.connection(self.advertised), host, port, backlog=_BACKLOG
-            )
+            self._sockets = await listening_sockets(host, port, _BACKLOG)
         except OSError as error:
             reason = error.strerror or str(error)
             raise StartError(f"can't listen on {self.config.bind}: {reason}") from error
-        self.bound = Endpoint(host, self._server.sockets[0].getsockname()[1])
+        self.bound = Endpoint(host, self._sockets[0].getsockname()[1])
         if self.config.advertise is None:
             self.advertised = self.bound
         elif self.config.advertise.port == 0:
             self.advertised = Endpoint(self.config.advertise.host, self.bound.port)
 
+    async def open(self, pool: ConnectionPool) -> None:
+        """Accept, on an address that is bound."""
+        loop = asyncio.get_running_loop()
+        while self._sockets:
+            server = await loop.create_server(
+                lambda: pool.connection(self.advertised), sock=self._sockets[0], backlog=_BACKLOG
+            )
+            self._servers.append(server)
+            del self._sockets[0]
+
     def close(self) -> None:
         """Accept no more. Connections go on."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        for server in self._servers:
+            server.close()
+        for waiting in self._sockets:
+            waiting.close()
+        self._servers, self._sockets = [], []
+
+
+async def bind_all(listeners: Sequence[Listener]) -> None:
+    """Bind every listener. Raises StartError when one can't be had; then none is."""
+    try:
+        for listener in listeners:
+            await listener.bind()
+    except StartError:
+        for listener in listeners:
+            listener.close()
+        raise
 
 
 class Server:
     """Serves the Kafka protocol on all listeners. `memory` is the budget for the frames of requests.
 
-    A simulation needs no `start`: it makes connections with `connect` and gives them transports of its own.
+    Listeners are bound before there is a server, so that an agent knows its ports before it can serve. A simulation
+    needs neither that nor `start`: it makes connections with `connect` and gives them transports of its own.
     """
 
     def __init__(
         self,
-        configs: Sequence[ListenerConfig],
+        listeners: Sequence[Listener],
         services: Services,
         memory: MemoryBudget,
         clock: Clock,
         limits: ServerLimits | None = None,
         observe: RequestObserver | None = None,
     ) -> None:
-        self.listeners = [Listener(config) for config in configs]
+        self.listeners = list(listeners)
         self._services = services
         self._dispatcher = Dispatcher(TABLE, services, clock, observe)
         self._pool = ConnectionPool(self._dispatcher, memory, clock, limits or ServerLimits())
@@ -126,13 +151,9 @@ class Server:
         return self._dispatcher.bugs
 
     async def start(self) -> None:
-        """Accept on every listener. Raises StartError when one can't be had; then none is open."""
-        try:
-            for listener in self.listeners:
-                await listener.open(self._pool)
-        except StartError:
-            self.stop_accepting()
-            raise
+        """Accept on every listener; all are bound."""
+        for listener in self.listeners:
+            await listener.open(self._pool)
 
     def connect(self, listener: int = 0) -> Connection:
         """A new connection on one of the listeners, for a transport that the caller makes."""

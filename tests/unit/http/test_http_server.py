@@ -20,8 +20,9 @@ from warp.http.server import HttpServer
 
 @asynccontextmanager
 async def serving(handler: Handler, **limits: int) -> AsyncIterator[HttpServer]:
-    server = HttpServer(Address("127.0.0.1", 0), handler, HttpLimits(**limits))
-    await server.start()
+    server = HttpServer(Address("127.0.0.1", 0), HttpLimits(**limits))
+    await server.bind()
+    await server.start(handler)
     try:
         yield server
     finally:
@@ -261,8 +262,9 @@ def test_stop_ends_idle_connections_lets_answers_finish_and_cuts_what_hangs() ->
                 await asyncio.Event().wait()
             return await echo(request)
 
-        server = HttpServer(Address("127.0.0.1", 0), wait)
-        await server.start()
+        server = HttpServer(Address("127.0.0.1", 0))
+        await server.bind()
+        await server.start(wait)
         idle, idle_writer = await asyncio.open_connection("127.0.0.1", server.bound.port)
         finishing = asyncio.create_task(exchange(server, get("/finish", close=False)))
         hanging = asyncio.create_task(exchange(server, get("/hang")))
@@ -285,8 +287,8 @@ def test_an_address_that_is_taken_is_one_clear_line() -> None:
             with pytest.raises(
                 StartError, match=r"^can't serve HTTP on 127.0.0.1:\d+: Address already in use$"
             ):
-                await HttpServer(server.bound, echo).start()
+                await HttpServer(server.bound).bind()
             with pytest.raises(StartError, match=r"^can't serve HTTP on nowhere.invalid:80: "):
-                await HttpServer(Address("nowhere.invalid", 80), echo).start()
+                await HttpServer(Address("nowhere.invalid", 80)).bind()
 
     run(test)

@@ -12,11 +12,13 @@ from tests.unit.server.support import MIB, HandClock, run
 from warp.errors import StartError
 from warp.handlers.context import Endpoint, Services
 from warp.log.memory import MemoryBudget
-from warp.server.listener import ListenerConfig, Server
+from warp.server.listener import Listener, ListenerConfig, Server, bind_all
+from warp.sockets import listening_sockets
 
 
 def server(*configs: ListenerConfig) -> Server:
-    return Server(configs, cast(Services, _NoServices()), MemoryBudget(MIB), HandClock())
+    listeners = [Listener(config) for config in configs]
+    return Server(listeners, cast(Services, _NoServices()), MemoryBudget(MIB), HandClock())
 
 
 class _NoServices:
@@ -29,6 +31,11 @@ class _NoServices:
         pass
 
 
+async def start(tested: Server) -> None:
+    await bind_all(tested.listeners)
+    await tested.start()
+
+
 def local(port: int = 0, advertise: Endpoint | None = None) -> ListenerConfig:
     return ListenerConfig(Endpoint("127.0.0.1", port), advertise)
 
@@ -36,7 +43,7 @@ def local(port: int = 0, advertise: Endpoint | None = None) -> ListenerConfig:
 def test_any_free_port_is_taken_and_told() -> None:
     async def test() -> None:
         tested = server(local(), local())
-        await tested.start()
+        await start(tested)
         one, two = tested.listeners
         assert one.bound.port
         assert one.bound.port != two.bound.port
@@ -49,11 +56,49 @@ def test_any_free_port_is_taken_and_told() -> None:
 def test_an_advertised_address_is_told_instead_and_may_leave_the_port_open() -> None:
     async def test() -> None:
         tested = server(local(0, Endpoint("outer.test", 1234)), local(0, Endpoint("inner.test", 0)))
-        await tested.start()
+        await start(tested)
         outer, inner = tested.listeners
         assert outer.advertised == Endpoint("outer.test", 1234)
         assert inner.advertised == Endpoint("inner.test", inner.bound.port)
         tested.abort()
+
+    run(test)
+
+
+def test_who_comes_before_the_server_waits_for_it() -> None:
+    async def test() -> None:
+        tested = server(local())
+        await bind_all(tested.listeners)
+        reader, writer = await asyncio.open_connection("127.0.0.1", tested.listeners[0].bound.port)
+        assert tested.connections_opened == 0
+        await tested.start()
+        while not tested.connection_count:  # noqa: ASYNC110  no event tells of it
+            await asyncio.sleep(0.001)
+        tested.abort()
+        assert await reader.read() == b""
+        writer.close()
+
+    run(test)
+
+
+def test_a_listener_that_never_served_lets_its_address_go() -> None:
+    async def test() -> None:
+        tested = server(local())
+        await bind_all(tested.listeners)
+        tested.abort()
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", tested.listeners[0].bound.port)
+
+    run(test)
+
+
+def test_a_name_of_several_addresses_gets_one_free_port_on_all() -> None:
+    async def test() -> None:
+        sockets = await listening_sockets("localhost", 0, 10)
+        ports = {made.getsockname()[1] for made in sockets}
+        for made in sockets:
+            made.close()
+        assert len(ports) == 1
 
     run(test)
 
@@ -64,7 +109,7 @@ def test_an_address_that_is_taken_is_one_clear_line_and_leaves_nothing_open() ->
             port = taken.getsockname()[1]
             tested = server(local(), local(port))
             with pytest.raises(StartError, match=f"127.0.0.1:{port}.*in use"):
-                await tested.start()
+                await start(tested)
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.1", tested.listeners[0].bound.port)
 
@@ -76,7 +121,7 @@ def test_an_address_of_somebody_else_is_one_clear_line(host: str) -> None:
     async def test() -> None:
         tested = server(ListenerConfig(Endpoint(host, 9092)))
         with pytest.raises(StartError, match=f"can't listen on {host}:9092"):
-            await tested.start()
+            await start(tested)
 
     run(test)
 
@@ -84,7 +129,7 @@ def test_an_address_of_somebody_else_is_one_clear_line(host: str) -> None:
 def test_no_connection_is_taken_after_the_end() -> None:
     async def test() -> None:
         tested = server(local())
-        await tested.start()
+        await start(tested)
         port = tested.listeners[0].bound.port
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         while not tested.connection_count:  # noqa: ASYNC110  no event tells of it
