@@ -41,6 +41,7 @@ FETCH_OFFSETS_OF_GROUPS = _SQL["fetch_offsets_of_groups"]
 OFFSET_LAGS = _SQL["offset_lags"]
 DELETE_OFFSETS = _SQL["delete_offsets"]
 EXPIRED_OFFSETS = _SQL["expired_offsets"]
+LOCK_OFFSETS = _SQL["lock_offsets"]
 LOGS_WITH_OFFSETS = _SQL["logs_with_offsets"]
 GROUPS_WITH_OFFSETS = _SQL["groups_with_offsets"]
 DELETE_OFFSETS_OF_LOGS = _SQL["delete_offsets_of_logs"]
@@ -164,7 +165,8 @@ async def expire_offsets(
     kept = [(expiry.group_id, topic) for expiry in expiries for topic in sorted(expiry.kept_topics)]
     async with database.transaction() as session:
         await share_leases(session, {expiry.lease for expiry in expiries})
-        rows = await session.all(EXPIRED_OFFSETS, groups, kept, now_ms, rows_max)
+        expired = await session.all(EXPIRED_OFFSETS, groups, kept, now_ms, rows_max)
+        rows = await _unchanged(session, expired)
         await session.execute_rows(DELETE_OFFSETS, [(row[3], row[4]) for row in rows])
     return [OffsetKey(*row[:3]) for row in rows]
 
@@ -251,6 +253,15 @@ async def _room_for_new(
         for group_number, count in await session.all(COUNT_OFFSETS, [(n,) for n in sorted(growing)]):
             room[group_number] = OFFSETS_PER_GROUP_MAX - count
     return room
+
+
+async def _unchanged(session: Session, expired: Sequence[Row]) -> list[Row]:
+    """Those that nobody has committed anew since they were found; nobody can from now on."""
+    if not expired:
+        return []
+    locked = await session.all(LOCK_OFFSETS, sorted((row[3], row[4]) for row in expired))
+    current = {tuple(row) for row in locked}
+    return [row for row in expired if tuple(row[3:]) in current]
 
 
 async def _remove(database: Database, statement: Statement, walked: Sequence[Row], rows_max: int) -> int:

@@ -21,7 +21,7 @@ from warp.metadata.group_model import (
     slot_of,
     stored_bytes,
 )
-from warp.metadata.leases import share_leases
+from warp.metadata.leases import lock_leases, share_leases
 from warp.metadata.session import Database, Row, Session, Statement, load_statements
 
 _SQL = load_statements("groups")
@@ -109,7 +109,8 @@ async def _delete(
     if not wanted:
         return set()
     async with database.transaction() as session:
-        await share_leases(session, groups)
+        # A commit of offsets that ran beside this would find the group there, and its offsets would go with it.
+        await lock_leases(session, groups)
         deleted = await session.all(statement, [(group_id,) for group_id in wanted])
         await _delete_members(session, [row[1] for row in deleted])
     return {row[0] for row in deleted}

@@ -63,8 +63,20 @@ async def share_leases(session: Session, leases: Iterable[Lease]) -> None:
 
     Raises LeaseLost, which names all that are lost.
     """
-    shared = set(leases)
-    lost = shared - await _current(session, shared, SHARE_LEASES)
+    await _hold(session, leases, SHARE_LEASES)
+
+
+async def lock_leases(session: Session, leases: Iterable[Lease]) -> None:
+    """As share_leases, and let nobody else write under them either before the transaction ends.
+
+    For a write that depends on what others under the same lease have not written.
+    """
+    await _hold(session, leases, LOCK_LEASES)
+
+
+async def _hold(session: Session, leases: Iterable[Lease], statement: Statement) -> None:
+    wanted = set(leases)
+    lost = wanted - await _current(session, wanted, statement)
     if lost:
         raise LeaseLost(lost)
 

@@ -11,11 +11,12 @@ left join logs l on l.topic_id = t.topic_id and l.partition = w.partition
 left join group_offsets o on o.group_number = g.group_number and o.log_id = l.log_id
 
 -- name: insert_simple_groups
+-- A group that has come since its name was resolved is answered like a new one; an update that changes nothing does that.
 insert into groups (group_id, slot, protocol_type, generation, changed_ms)
 select w.group_id, w.slot, '', 0, w.changed_ms
 from rows($1 as w: group_id text, slot integer, changed_ms bigint)
 where true
-on conflict (group_id) do nothing
+on conflict (group_id) do update set slot = groups.slot
 returning group_id, group_number
 
 -- name: count_offsets
@@ -62,7 +63,7 @@ where (group_number, log_id) in (select w.group_number, w.log_id
 )
 
 -- name: expired_offsets
-select g.group_id, t.name, l.partition, g.group_number, o.log_id
+select g.group_id, t.name, l.partition, g.group_number, o.log_id, o.committed_ms, o.expires_ms
 from rows($1 as w: group_id text, committed_until_ms bigint)
 cross join groups g cross join group_offsets o cross join logs l cross join topics t
 where g.group_id = w.group_id and o.group_number = g.group_number
@@ -70,6 +71,14 @@ where g.group_id = w.group_id and o.group_number = g.group_number
     and l.log_id = o.log_id and t.topic_id = l.topic_id
     and (g.group_id, t.name) not in (select k.group_id, k.topic from rows($2 as k: group_id text, topic text))
 limit $4
+
+-- name: lock_offsets
+-- In the order in which commits write them.
+select o.group_number, o.log_id, o.committed_ms, o.expires_ms
+from rows($1 as w: group_number bigint, log_id bigint) cross join group_offsets o
+where o.group_number = w.group_number and o.log_id = w.log_id
+order by o.group_number, o.log_id
+lock rows of o
 
 -- name: logs_with_offsets
 -- Walks the index one log at a time, from after $1 on, at most $2 of them.
