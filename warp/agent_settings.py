@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from warp.config import AgentConfig
+from warp.config_values import Address
 from warp.handlers.context import Endpoint
 from warp.ids import BrokerId
 from warp.server.listener import ListenerConfig
@@ -44,3 +45,18 @@ def listener_configs(config: AgentConfig) -> list[ListenerConfig]:
         advertise = None if told is None else Endpoint(told.host, told.port or bind.port)
         listeners.append(ListenerConfig(Endpoint(bind.host, bind.port), advertise))
     return listeners
+
+
+def peer_address(config: AgentConfig, kafka: Endpoint, http: Address | None) -> str | None:
+    """Where other agents reach this one's HTTP face, as HOST:PORT; None when they can't.
+
+    `kafka` is what clients of the first listener are told, `http` where HTTP is bound (None: it is off). What is bound
+    to loopback is reached by agents of the same machine alone, so it is told only where Kafka is as well.
+    """
+    if http is None:
+        return None
+    told = config.advertise_http
+    if told is not None:
+        return str(Address(told.host, told.port or http.port))
+    host = Address(kafka.host, http.port)
+    return str(host) if host.is_loopback or not http.is_loopback else None
