@@ -25,10 +25,10 @@ COMMITTED = (
         "write-under-a-lost-lease",
         "P6",
         "warp/metadata/leases.py",
-        "    lost = shared - await _current(session, shared, SHARE_LEASES)\n",
+        "    lost = wanted - await _current(session, wanted, statement)\n",
         """\
-    held = {lease.name for lease in await _current(session, shared, SHARE_LEASES)}
-    lost = {lease for lease in shared if lease.name not in held}
+    held = {lease.name for lease in await _current(session, wanted, statement)}
+    lost = {lease for lease in wanted if lease.name not in held}
 """,
         (f"{LEASES}::test_no_write_of_a_former_holder_lands",),
     ),
