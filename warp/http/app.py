@@ -5,6 +5,8 @@
 * `GET /v1/object-store`: what the object store can do and was asked for; what `warp cost` reads.
 * `GET /v1/trace/last`: what recent and slow requests waited for, as docs/operations.md describes it.
 * `GET /metrics`: the Prometheus text format.
+
+In a cluster, also what agents ask of each other: `GET /internal/v1/chunk`, see `warp.http.chunks`.
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ class App:
     """The handler of every request: finds the path in the table."""
 
     face: AgentFace
+    internal: Mapping[str, Handler] = field(default_factory=dict)
+    """What only other agents ask for, by path; not told to those who ask what there is."""
     routes: Mapping[str, Handler] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -47,6 +51,7 @@ class App:
             "/v1/trace/last": self._trace,
             "/metrics": self._metrics,
             "/": self._index,
+            **self.internal,
         }
         object.__setattr__(self, "routes", routes)
 
@@ -54,10 +59,14 @@ class App:
         """Answer one request."""
         handler = self.routes.get(request.path)
         if handler is None:
-            return error_response(404, f"nothing here; try one of {', '.join(self.routes)}")
+            return error_response(404, f"nothing here; try one of {', '.join(self._public)}")
         if request.method not in ("GET", "HEAD"):
             return error_response(405, f"{request.path} answers GET and HEAD", ("Allow", "GET, HEAD"))
         return await handler(request)
+
+    @property
+    def _public(self) -> list[str]:
+        return [path for path in self.routes if path not in self.internal]
 
     async def _status(self, _request: Request) -> Response:
         return json_response(200, {"status": "alive", **self.face.status()})
@@ -76,5 +85,5 @@ class App:
         return Response(200, await self.face.metrics(), CONTENT_TYPE)
 
     async def _index(self, _request: Request) -> Response:
-        paths = "".join(f"{path}\n" for path in self.routes if path != "/")
+        paths = "".join(f"{path}\n" for path in self._public if path != "/")
         return Response(200, f"Warp agent. Paths:\n{paths}".encode(), "text/plain; charset=utf-8")

@@ -23,6 +23,9 @@ log = logging.getLogger("warp.http")
 
 SERVER_HEADER: Final = ("Server", "warp")
 
+SLICE_BYTES: Final = 512 * 1024
+"""Of a long body, handed to the transport at a time: some transports copy what they can't send at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class HttpLimits:
@@ -163,21 +166,29 @@ class HttpConnection(asyncio.Protocol):
         self._task = self._loop.create_task(self._answer(request))
 
     async def _answer(self, request: Request) -> None:
+        response = await self._handle(request)
         try:
-            async with asyncio.timeout(self._limits.handler_ms_max / 1000):
-                response = await self._handler(request)
-        except TimeoutError:
-            response = error_response(503, "the answer took too long")
-        except Exception:  # one place, so that a bug in a handler is seen and answered
-            log.exception("an HTTP handler failed", extra={"path": request.path})
-            response = error_response(500)
-        if not self._is_in(Phase.HANDLING):
-            return
-        self._enter(Phase.ANSWERING)
-        self._send(response)
-        await self._drained.wait()
+            if not self._is_in(Phase.HANDLING):
+                return
+            self._enter(Phase.ANSWERING)
+            self._send(response)
+            await self._send_parts(response)
+            await self._drained.wait()
+        finally:
+            if response.done is not None:
+                response.done()
         if self._is_in(Phase.ANSWERING):
             self._next_request()
+
+    async def _handle(self, request: Request) -> Response:
+        try:
+            async with asyncio.timeout(self._limits.handler_ms_max / 1000):
+                return await self._handler(request)
+        except TimeoutError:
+            return error_response(503, "the answer took too long")
+        except Exception:  # one place, so that a bug in a handler is seen and answered
+            log.exception("an HTTP handler failed", extra={"path": request.path})
+            return error_response(500)
 
     def _is_in(self, phase: Phase) -> bool:
         """A method, because the phase changes during every await."""
@@ -205,16 +216,39 @@ class HttpConnection(asyncio.Protocol):
         headers = [
             SERVER_HEADER,
             ("Content-Type", response.content_type),
-            ("Content-Length", str(len(response.body))),
+            ("Content-Length", str(response.size_bytes)),
             ("Cache-Control", "no-store"),
             *response.headers,
         ]
         if self._ends_after_answer:
             headers.append(("Connection", "close"))
         self._write(h11.Response(status_code=response.status, headers=headers))
-        if self._head is None or self._head.method != b"HEAD":
+        if self._has_body and response.body:
             self._write(h11.Data(data=response.body))
+        if not self._has_body or not response.parts:
+            self._write(h11.EndOfMessage())
+
+    async def _send_parts(self, response: Response) -> None:
+        """Write the parts, each slice once the one before it was taken."""
+        assert self._transport is not None
+        if not response.parts or not self._has_body:
+            return
+        for part in response.parts:
+            view = memoryview(part)
+            for start in range(0, len(view), SLICE_BYTES):
+                await self._drained.wait()
+                if not self._is_in(Phase.ANSWERING):
+                    return
+                # h11 passes on whatever has a length.
+                event = h11.Data(data=cast("bytes", view[start : start + SLICE_BYTES]))
+                for piece in self._parser.send_with_data_passthrough(event) or ():
+                    self._transport.write(piece)
         self._write(h11.EndOfMessage())
+
+    @property
+    def _has_body(self) -> bool:
+        """Has the answer to this request a body?"""
+        return self._head is None or self._head.method != b"HEAD"
 
     def _write(self, event: h11.InformationalResponse | h11.Response | h11.Data | h11.EndOfMessage) -> None:
         assert self._transport is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -22,12 +22,22 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One whole answer."""
+    """One whole answer. A long body stands in `parts`, each sent as it is, without being copied.
+
+    `done` is called once, when `parts` aren't needed any more, whether they were taken or not.
+    """
 
     status: int
     body: bytes
     content_type: str
     headers: tuple[tuple[str, str], ...] = ()
+    parts: Sequence[bytes | bytearray | memoryview] = ()
+    done: Callable[[], None] | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the whole body."""
+        return len(self.body) + sum(map(len, self.parts))
 
 
 Handler = Callable[[Request], Awaitable[Response]]

@@ -1,4 +1,4 @@
-"""Where the bytes of a chunk come from: from the peer that looks after it, otherwise from the store, asked twice if slow."""
+"""Where the bytes of a chunk come from: the peer that looks after it, otherwise the store, asked twice when slow."""
 
 from __future__ import annotations
 
