@@ -36,6 +36,10 @@ class FetchLimits:
     """How long a fetch with data waits for memory before it answers without."""
     prefetches_max: int = 16
     """Chunks that one fetch loads ahead of the partition that it fills."""
+    look_interval_s: float = 0.5
+    """How often a waiting fetch asks the store while hints of other agents don't arrive."""
+    look_interval_hearing_s: float = 5.0
+    """The same while they arrive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +158,8 @@ class FetchCounters:
 
     fetches: int = 0
     waits: int = 0
+    looks: int = 0
+    """Questions to the store by fetches that waited: after a hint, or because none had come for long."""
     missing_objects: int = 0
     """Partitions answered with KAFKA_STORAGE_ERROR because an object was gone, short or not what the index says."""
     store_failures: int = 0

@@ -6,6 +6,9 @@ there is more (so that what was acknowledged before the request is seen), then t
 request order, whole batches are copied into buffers that were set aside in a memory budget before, until a limit is
 reached; the first batch goes out whatever its size.
 
+Where other agents write too, hints of their commits wake the fetch: they say that the store is worth a look, and it is
+the store that answers. Hints may be lost, so a fetch that waits looks from time to time without one.
+
 Sources: Kafka's rules for the limits (KIP-74), for isolation levels (KIP-98); the constant leader epoch is our own.
 """
 
@@ -13,7 +16,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 from warp.errors import ErrorCode, MetadataError
 from warp.ids import LogId
@@ -27,6 +31,7 @@ from warp.log.answer import (
     available_bytes,
 )
 from warp.log.cache import ChunkCache
+from warp.log.hints import HintMarks, LogHint
 from warp.log.memory import MemoryBudget
 from warp.log.reader import ExtentReader
 from warp.log.refresh import ExtentIndex, Refresher
@@ -43,7 +48,10 @@ _ASKS_MAX = 3
 
 
 class FetchService:
-    """Serves fetches of one agent. `memory` is the budget of response buffers."""
+    """Serves fetches of one agent. `memory` is the budget of response buffers.
+
+    `hears` says whether hints of other agents arrive at present; None means that nobody else writes to the store.
+    """
 
     def __init__(
         self,
@@ -53,6 +61,8 @@ class FetchService:
         memory: MemoryBudget,
         limits: FetchLimits | None = None,
         trace: RequestTrace | None = None,
+        *,
+        hears: Callable[[], bool] | None = None,
     ) -> None:
         self.counters = FetchCounters()
         self._cache = cache
@@ -61,6 +71,8 @@ class FetchService:
         self._limits = limits or FetchLimits()
         self._refresher = Refresher(index)
         self._waiters = Waiters()
+        self._marks = HintMarks()
+        self._hears = hears
         self._filling = Filling(ExtentReader(cache), memory, self._limits, self.counters, self._look_again)
 
     @property
@@ -113,13 +125,24 @@ class FetchService:
     def log_starts_at(self, log_id: LogId, start_offset: int) -> None:
         """Records before `start_offset` were deleted: readers of the log look anew."""
         self._tail.log_starts_at(log_id, start_offset)
-        self._waiters.wake([log_id])
+        self._look_into([log_id])
 
     def logs_gone(self, log_ids: Sequence[LogId]) -> None:
         """These logs were deleted: forget them, and let their readers find out."""
         for log_id in log_ids:
             self._tail.forget(log_id)
-        self._waiters.wake(log_ids)
+        self._look_into(log_ids)
+
+    def hinted(self, hints: Sequence[LogHint]) -> None:
+        """Other agents say how far logs have come: those who wait for more of them look into the store."""
+        news = [hint.log_id for hint in hints if self._tail.hinted(hint)]
+        if news:
+            self._look_into(news)
+
+    def look_again(self) -> None:
+        """Hints may have been lost: all who wait look into the store."""
+        self._marks.mark_all()
+        self._waiters.wake_all()
 
     def stop_waiting(self) -> None:
         """Answer all that wait, and let nobody wait from now on: the agent drains."""
@@ -141,27 +164,92 @@ class FetchService:
     ) -> list[View]:
         """Resolve all partitions, as often as it takes until the answer may go out."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + min(wait_ms, self._limits.wait_ms_max) / 1000
+        watch = _Watch(self._marks.number, loop.time() + min(wait_ms, self._limits.wait_ms_max) / 1000)
         asked: dict[int, View] = {}
         views = await self._resolve(queries, bytes_max, asked, note)
         # Even a client that wants no minimum must see what was acknowledged before it asked.
         if not _is_enough(queries, views, max(bytes_min, 1), read_committed):
-            if not await self._refresh_ends(queries, views, bytes_max, note):
+            known = [query for query, view in zip(queries, views, strict=True) if not view.asked]
+            error = await self._refresh_ends(known, bytes_max, note)
+            if error is not None:
+                self._metadata_failed(error)
                 return [_unless_known(view) for view in views]
             views = await self._resolve(queries, bytes_max, asked, note)
+        elif self._hears is not None and len(queries) > 1:
+            views = await self._look_beside(queries, views, bytes_max, asked, note)
+        watch.look_at = loop.time() + self._look_interval_s()
         # Between a view from memory and the wait that builds on it nothing is awaited: no commit is missed.
         while not _is_enough(queries, views, bytes_min, read_committed):
             now = loop.time()
-            timeout_s = deadline - now
-            if not queries or timeout_s <= 0 or self._waiters.is_closed:
+            if not queries or watch.deadline <= now or self._waiters.is_closed:
                 break
-            room, available = _room(queries, views, read_committed, bytes_min)
-            self.counters.waits += 1
-            await self._waiters.wait(room, bytes_min - available, timeout_s)
-            note.wait_s += loop.time() - now
+            if not self._doubtful(queries, watch):
+                room, available = _room(queries, views, read_committed, bytes_min)
+                self.counters.waits += 1
+                until = min(watch.deadline, watch.look_at)
+                await self._waiters.wait(room, bytes_min - available, until - now)
+                note.wait_s += loop.time() - now
+            await self._look(queries, watch, bytes_max, note)
             asked.clear()
             views = await self._resolve(queries, bytes_max, asked, note)
         return views
+
+    def _doubtful(self, queries: Sequence[FetchPartitionQuery], watch: _Watch) -> list[FetchPartitionQuery]:
+        """The partitions of which something was heard since the store was asked last."""
+        if watch.mark == self._marks.number:
+            return []
+        return [query for query in queries if self._marks.since(watch.mark, query.log_id)]
+
+    async def _look(
+        self, queries: Sequence[FetchPartitionQuery], watch: _Watch, bytes_max: int, note: FetchNote
+    ) -> None:
+        """Ask the store about what a waiting fetch was told of; about everything, if it has not looked for long.
+
+        If the store can't be asked the fetch waits on: it has asked before, and will ask again.
+        """
+        now = asyncio.get_running_loop().time()
+        is_due = watch.look_at <= now < watch.deadline
+        doubtful = list(queries) if is_due else self._doubtful(queries, watch)
+        watch.mark = self._marks.number
+        if not doubtful:
+            return
+        self.counters.looks += 1
+        error = await self._refresh_ends(doubtful, bytes_max, note)
+        if error is not None:
+            self.counters.metadata_failures += 1
+            watch.look_at = now + self._limits.look_interval_s
+        elif is_due:
+            watch.look_at = now + self._look_interval_s()
+
+    async def _look_beside(
+        self,
+        queries: Sequence[FetchPartitionQuery],
+        views: list[View],
+        bytes_max: int,
+        asked: dict[int, View],
+        note: FetchNote,
+    ) -> list[View]:
+        """Look after partitions that have nothing to give while others have enough: or hints that were lost would keep
+        their records back for as long as the others grow."""
+        oldest = asyncio.get_running_loop().time() - self._look_interval_s()
+        quiet = [
+            query
+            for query, view in zip(queries, views, strict=True)
+            if not (view.asked or view.extents) and self._tail.asked_at(query.log_id) <= oldest
+        ]
+        if not quiet or await self._refresh_ends(quiet, bytes_max, note) is not None:
+            return views
+        return await self._resolve(queries, bytes_max, asked, note)
+
+    def _look_interval_s(self) -> float:
+        """How long a fetch waits before it looks into the store without a hint."""
+        if self._hears is None:
+            return math.inf
+        return self._limits.look_interval_hearing_s if self._hears() else self._limits.look_interval_s
+
+    def _look_into(self, log_ids: Sequence[LogId]) -> None:
+        self._marks.mark(log_ids)
+        self._waiters.wake(log_ids)
 
     async def _resolve(
         self,
@@ -205,28 +293,24 @@ class FetchService:
         return views, unknown
 
     async def _refresh_ends(
-        self,
-        queries: Sequence[FetchPartitionQuery],
-        views: Sequence[View],
-        bytes_max: int,
-        note: FetchNote,
-    ) -> bool:
-        """Ask the store what follows the known ends of the logs that were answered from memory; False if it can't."""
+        self, queries: Sequence[FetchPartitionQuery], bytes_max: int, note: FetchNote
+    ) -> MetadataError | None:
+        """Ask the store what follows the known ends of the logs that memory knows; the error if it can't be asked."""
         places = []
-        for query, view in zip(queries, views, strict=True):
+        for query in queries:
             end_offset = self._tail.end_offset(query.log_id)
-            if not view.asked and end_offset is not None:
+            if end_offset is not None:
                 places.append(ExtentQuery(query.log_id, end_offset, min(query.bytes_max, bytes_max)))
+        asked_at = asyncio.get_running_loop().time()
         try:
             reads = await self._ask_index(places, note)
         except MetadataError as error:
-            self._metadata_failed(error)
-            return False
+            return error
         for place, read in zip(places, reads, strict=True):
             if read.state is None:
                 self._tail.forget(place.log_id)
-            self._tail.fill(read)
-        return True
+            self._tail.fill(read, asked_at)
+        return None
 
     async def _look_again(self, query: FetchPartitionQuery, note: FetchNote) -> View:
         self._tail.forget(query.log_id)
@@ -260,7 +344,8 @@ class FetchService:
             self._tail.forget(query.log_id)
             return View(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, asked=True)
         state = self._tail.fill(read) or read.state
-        if not state.start_offset <= query.offset <= state.next_offset:
+        # Memory may know a later end, but a start that others have told of is no reason to refuse.
+        if not read.state.start_offset <= query.offset <= state.next_offset:
             return View(ErrorCode.OFFSET_OUT_OF_RANGE, asked=True)
         if query.offset < read.state.next_offset and not _covers(read.extents, query.offset):
             logger.error("log %d: the index has no extent for offset %d", query.log_id, query.offset)
@@ -271,6 +356,19 @@ class FetchService:
     def _metadata_failed(self, error: MetadataError) -> None:
         self.counters.metadata_failures += 1
         logger.warning("the metadata store can't answer a fetch: %s", error)
+
+
+class _Watch:
+    """What a fetch that may wait goes by; times are the loop's."""
+
+    __slots__ = ("deadline", "look_at", "mark")
+
+    def __init__(self, mark: int, deadline: float) -> None:
+        self.mark = mark
+        """How many hints there had been when it last asked the store."""
+        self.deadline = deadline
+        self.look_at = math.inf
+        """When it asks again although it was told of nothing."""
 
 
 _UNKNOWN = View(ErrorCode.KAFKA_STORAGE_ERROR)

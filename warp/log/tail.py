@@ -3,10 +3,14 @@
 The extents of a log tile its offsets without a gap. The index keeps the last of them, one run per log that reaches up
 to some offset, and extends the run only with what joins it: an extent that begins later stays out until the store has
 filled the gap, so nothing is ever skipped. It never says that an offset does not exist; it only says "ask the store".
+
+Hints of other agents move the ends of logs that are known here, and make none known: what they promise beyond the run
+is the store's to show.
 """
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -14,6 +18,7 @@ from dataclasses import replace
 from operator import attrgetter
 
 from warp.ids import LogId
+from warp.log.hints import LogHint
 from warp.metadata.model import CommitResult, Extent, LogRead, LogState
 
 _END_OFFSET = attrgetter("end_offset")
@@ -22,12 +27,13 @@ _END_OFFSET = attrgetter("end_offset")
 class _Tail:
     """The run of one log: `extents` tile up to `end_offset`, which may lag behind the log's state."""
 
-    __slots__ = ("end_offset", "extents", "state")
+    __slots__ = ("asked_at", "end_offset", "extents", "state")
 
     def __init__(self, state: LogState, end_offset: int) -> None:
         self.state = state
         self.end_offset = end_offset
         self.extents: list[Extent] = []
+        self.asked_at = -math.inf
 
     @property
     def begin_offset(self) -> int:
@@ -62,6 +68,11 @@ class TailIndex:
         tail = self._tails.get(log_id)
         return tail.end_offset if tail is not None else None
 
+    def asked_at(self, log_id: LogId) -> float:
+        """When the store was last asked how a log goes on, as told to `fill`; minus infinity when nothing is known."""
+        tail = self._tails.get(log_id)
+        return tail.asked_at if tail is not None else -math.inf
+
     def read(self, log_id: LogId, offset: int, bytes_max: int) -> LogRead | None:
         """Extents from the one that holds `offset` on until `bytes_max` is reached; None: only the store can tell.
 
@@ -86,8 +97,11 @@ class TailIndex:
                 self.gaps += 1
         self._trim()
 
-    def fill(self, read: LogRead) -> LogState | None:
-        """Take over what the store said, and give back the newest state known, which may be newer than the answer's."""
+    def fill(self, read: LogRead, asked_at: float = -math.inf) -> LogState | None:
+        """Take over what the store said, and give back the newest state known, which may be newer than the answer's.
+
+        `asked_at` is a time, by the caller's clock, before which the question was not asked.
+        """
         if read.state is None:
             return None
         reaches_end = not read.extents or read.extents[-1].end_offset >= read.state.next_offset
@@ -98,8 +112,25 @@ class TailIndex:
             self._join(tail, extent)
         if reaches_end and read.extents and tail.end_offset < read.extents[-1].end_offset:
             self._restart(tail, read.extents)
+        tail.asked_at = max(tail.asked_at, asked_at)
         self._trim()
         return tail.state
+
+    def hinted(self, hint: LogHint) -> bool:
+        """Let the ends of a log come forward, if the log is known here; False when that is no news.
+
+        Not so its last stable offset: that belongs to the aborted transactions below it, of which a hint says nothing.
+        """
+        tail = self._tails.get(hint.log_id)
+        if tail is None:
+            return True
+        known = tail.state
+        start_offset = max(known.start_offset, hint.start_offset)
+        next_offset = max(known.next_offset, hint.next_offset, start_offset)
+        if start_offset > known.start_offset or next_offset > known.next_offset:
+            tail.state = replace(known, start_offset=start_offset, next_offset=next_offset)
+            return True
+        return hint.last_stable_offset > known.last_stable_offset
 
     def log_starts_at(self, log_id: LogId, start_offset: int) -> None:
         """The records of a log before `start_offset` were deleted."""

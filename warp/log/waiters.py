@@ -1,4 +1,4 @@
-"""Fetches that wait for data, woken by the commits that bring it: nobody polls.
+"""Fetches that wait for data, woken by the commits that bring it, or by hints of other agents' commits.
 
 Waiting costs a step per partition once, when a fetch begins to wait and when it stops; a commit costs a step per waiter
 of the logs that it touched, whatever else these wait for.
@@ -88,11 +88,15 @@ class Waiters:
             for waiter in self._by_log.get(log_id, {}).values():
                 waiter.wake()
 
+    def wake_all(self) -> None:
+        """Something may have happened to any log."""
+        for waiter in self._all.values():
+            waiter.wake()
+
     def close(self) -> None:
         """Wake everybody; nobody waits from now on."""
         self._closed = True
-        for waiter in self._all.values():
-            waiter.wake()
+        self.wake_all()
 
     def _remove(self, number: int, log_ids: Iterable[LogId]) -> None:
         del self._all[number]
