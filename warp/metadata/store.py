@@ -7,6 +7,7 @@ MetadataError.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Mapping, Sequence
 
 from warp.clock import Clock
@@ -51,6 +52,7 @@ REGISTER_AGENT = _SQL["register_agent"]
 ALLOCATE_PRODUCER_IDS = _SQL["allocate_producer_ids"]
 
 CLUSTER_ID = "cluster.id"
+PEER_SECRET = "cluster.peer_secret"
 FORMAT_LEVEL = "format.level"
 FIRST_FORMAT_LEVEL = 1
 """The level of what agents may write. Raised by the cluster once every live agent knows the next one."""
@@ -110,6 +112,14 @@ class MetadataStore:
         if wanted is not None and wanted != stored:
             raise StartError(f"this metadata belongs to cluster {stored}, not {wanted}")
         return stored
+
+    async def peer_secret(self) -> bytes:
+        """What the agents of the cluster know each other by: random bytes, made once. Never logged, never shown."""
+        fresh = base64.b64encode(self._ids.secret()).decode("ascii")
+        await self._database.execute(WRITE_SETTING_ONCE, PEER_SECRET, fresh)
+        stored = await self.setting(PEER_SECRET)
+        assert stored is not None, "it was there or has just been written"
+        return base64.b64decode(stored)
 
     async def register_agent(self, name: str) -> BrokerId:
         """The agent's broker id: the one that it had before under this name, or one never given out."""
