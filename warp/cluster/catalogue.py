@@ -4,12 +4,16 @@ A snapshot never changes; a newer one takes its place. What it says of a topic t
 as the topic lives, because ids are never used twice. What it does not know, and what it says of a name, may be out of
 date: then the version in the metadata store is looked at first, which is one small read, and only what has changed
 since is read again. So a topic that any agent has created is known to all of them when they are asked for it.
+
+Other agents' hints that the catalogue has changed only make that look happen sooner.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+import logging
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from types import MappingProxyType
@@ -29,6 +33,8 @@ from warp.log.model import LogTarget, TopicRules
 from warp.metadata.model import CatalogueChanges, NewTopic, Topic
 from warp.metadata.store import MetadataStore
 from warp.metadata.topics import collision_name
+
+logger = logging.getLogger(__name__)
 
 NAME_FRESHNESS_S = 1.0
 """How old a snapshot may be that an answer by name comes from, by monotonic seconds."""
@@ -83,6 +89,16 @@ class Catalogue:
 EMPTY_CATALOGUE = Catalogue(0, MappingProxyType({}), MappingProxyType({}))
 
 
+class CatalogueObserver:
+    """Does nothing; override what is of interest. Called on the loop's thread: keep it short, and don't raise."""
+
+    def catalogue_changed(self, version: int) -> None:
+        """This agent has changed topics, and the catalogue has come to this version or a later one."""
+
+    def logs_gone(self, log_ids: Sequence[LogId]) -> None:
+        """Topics with these logs were deleted, by whichever agent."""
+
+
 class CatalogueService:
     """The agent's snapshot, its freshness, and the changes that clients ask for.
 
@@ -110,6 +126,13 @@ class CatalogueService:
         self._lock = asyncio.Lock()
         self._refreshes_begun = 0
         self._last_error: MetadataError | None = None
+        self._observers: list[CatalogueObserver] = []
+        self._hinted_version = -math.inf
+        self._looking: asyncio.Task[None] | None = None
+
+    def observe(self, observer: CatalogueObserver) -> None:
+        """Tell an observer from now on."""
+        self._observers.append(observer)
 
     @property
     def current(self) -> Catalogue:
@@ -144,6 +167,41 @@ class CatalogueService:
         """
         return self.at_hand(names=names, topic_ids=topic_ids) or await self.refresh()
 
+    async def lookup_partitions(self, wanted: Collection[tuple[str, Iterable[int]]]) -> Catalogue:
+        """As `lookup` by names; where it lacks a partition with one of these numbers, that did not exist either."""
+        catalogue = await self.lookup(names=[name for name, _ in wanted])
+        for name, partitions in wanted:
+            info = catalogue.by_name.get(name)
+            if info is not None and max(partitions, default=-1) >= info.partitions:
+                return await self.refresh()
+        return catalogue
+
+    def hinted(self, version: int | None) -> None:
+        """Another agent says that there is this version (None: perhaps a new one): look soon, if that is news.
+
+        Hints that come while the store is asked share one look after it. One that fails is forgotten: nothing depends
+        on it.
+        """
+        self._hinted_version = max(self._hinted_version, math.inf if version is None else version)
+        if self._hinted_version > self._current.version and self._looking is None:
+            self._looking = asyncio.get_running_loop().create_task(self._look())
+
+    async def close(self) -> None:
+        """Stop looking after hints."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait([self._looking])
+
+    async def _look(self) -> None:
+        try:
+            while self._hinted_version > self._current.version:
+                self._hinted_version = -math.inf
+                await self.refresh()
+        except MetadataError as error:
+            logger.info("the catalogue can't be looked at after a hint: %s", error)
+        finally:
+            self._looking = None
+
     async def everything(self) -> Catalogue:
         """A snapshot to list all topics from, at most a second out of date."""
         return self._current if self.is_fresh else await self.refresh()
@@ -166,7 +224,8 @@ class CatalogueService:
                 self._last_error = error
                 raise
             if changes is not None:
-                self._current = self._apply(changes)
+                before, self._current = self._current, self._apply(changes)
+                self._tell_gone(before, changes)
             self._checked_s = asked_s
             return self._current
 
@@ -195,8 +254,10 @@ class CatalogueService:
 
     async def delete(self, topic_ids: Sequence[TopicId]) -> list[ErrorCode]:
         """Delete topics: per topic NONE or UNKNOWN_TOPIC_ID, in order."""
+        before = self._current.version
         answers = await self._store.delete_topics(topic_ids)
         await self.refresh()
+        self._tell_changed(before)
         return answers
 
     async def create_partitions(
@@ -210,8 +271,10 @@ class CatalogueService:
         check_partitions_request(request, info.partitions, self._broker_ids())
         if validate_only:
             return info
+        before = self._current.version
         grown = await self._store.create_partitions(info.topic_id, request.total)
         await self.refresh()
+        self._tell_changed(before)
         if isinstance(grown, Topic):
             return self._info(grown)
         # Somebody else was first: what the snapshot said no longer holds.
@@ -225,12 +288,27 @@ class CatalogueService:
         if validate_only:
             catalogue = await self.refresh()
             return [self._would_create(topic, catalogue) for topic in wanted]
+        before = self._current.version
         answers = await self._store.create_topics(wanted)
         catalogue = await self.refresh()
+        self._tell_changed(before)
         return [
             self._info(answer) if isinstance(answer, Topic) else _refusal(answer, topic.name, catalogue)
             for topic, answer in zip(wanted, answers, strict=True)
         ]
+
+    def _tell_changed(self, version_before: int) -> None:
+        """After a change of this agent's own: tell observers, unless it came to nothing."""
+        if self._current.version > version_before:
+            for observer in self._observers:
+                observer.catalogue_changed(self._current.version)
+
+    def _tell_gone(self, before: Catalogue, changes: CatalogueChanges) -> None:
+        gone = [before.by_id[topic_id] for topic_id in changes.removed if topic_id in before.by_id]
+        if gone:
+            log_ids = [log_id for info in gone for log_id in info.topic.logs]
+            for observer in self._observers:
+                observer.logs_gone(log_ids)
 
     def _would_create(self, topic: NewTopic, catalogue: Catalogue) -> TopicInfo | KafkaError:
         if topic.name in catalogue.by_name:
