@@ -15,11 +15,11 @@ refused (KIP-110). v13 names topics by id (KIP-516).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from warp.errors import ErrorCode
 from warp.handlers.context import Held, RequestContext
-from warp.handlers.resolve import target_of, topic_of
+from warp.handlers.resolve import may_be_new, target_of, topic_of
 from warp.ids import TopicId
 from warp.log.answer import FetchPartitionQuery, FetchPartitionResult
 from warp.log.model import LogTarget
@@ -31,6 +31,9 @@ from warp.protocol.messages.fetch import (
     FetchTopicResponse,
 )
 from warp.protocol.types import IsolationLevel
+
+if TYPE_CHECKING:
+    from warp.cluster.catalogue import Catalogue
 
 _NO_SESSION = (0, -1)
 _FULL_FETCH_EPOCHS = (0, -1)
@@ -45,17 +48,11 @@ async def fetch(context: RequestContext, request: FetchRequest) -> Any:
         code = context.note(ErrorCode.FETCH_SESSION_ID_NOT_FOUND)
         return FetchResponse(error_code=code, responses=[])
     targets = await _targets(context, request)
-    queries: list[FetchPartitionQuery] = []
-    is_complete = True
-    each = iter(targets)
-    for topic in request.topics:
-        for partition in topic.partitions:
-            target = next(each)
-            if isinstance(target, LogTarget):
-                size_bytes = partition.partition_max_bytes
-                queries.append(FetchPartitionQuery(target.log_id, partition.fetch_offset, size_bytes))
-            else:
-                is_complete = False
+    queries = _queries(request, targets)
+    if len(queries) < len(targets):
+        targets = await _targets_anew(context, request)
+        queries = _queries(request, targets)
+    is_complete = len(queries) == len(targets)
     answer = await context.services.fetch.fetch(
         queries,
         bytes_max=min(request.max_bytes, context.services.settings.fetch_bytes_max),
@@ -85,11 +82,40 @@ async def _targets(context: RequestContext, request: FetchRequest) -> list[LogTa
         )
     else:
         catalogue = await context.services.catalogue.lookup(names=[topic.topic for topic in request.topics])
-    targets = []
+    return _resolved(catalogue, request, by_id=by_id)
+
+
+async def _targets_anew(context: RequestContext, request: FetchRequest) -> list[LogTarget | ErrorCode]:
+    """The same when some are missing: by a newer snapshot, if another agent may have added them since."""
+    by_id = context.version >= _IDS_SINCE
+    catalogue = context.services.catalogue.current
+    for topic in request.topics:
+        found = topic_of(catalogue, topic.topic, topic.topic_id, by_id=by_id)
+        if any(may_be_new(found, target_of(found, each.partition)) for each in topic.partitions):
+            catalogue = await context.services.catalogue.refresh()
+            break
+    return _resolved(catalogue, request, by_id=by_id)
+
+
+def _resolved(catalogue: Catalogue, request: FetchRequest, *, by_id: bool) -> list[LogTarget | ErrorCode]:
+    targets: list[LogTarget | ErrorCode] = []
     for topic in request.topics:
         found = topic_of(catalogue, topic.topic, topic.topic_id, by_id=by_id)
         targets += [target_of(found, partition.partition) for partition in topic.partitions]
     return targets
+
+
+def _queries(request: FetchRequest, targets: list[LogTarget | ErrorCode]) -> list[FetchPartitionQuery]:
+    """What is asked of the partitions that exist."""
+    queries: list[FetchPartitionQuery] = []
+    each = iter(targets)
+    for topic in request.topics:
+        for partition in topic.partitions:
+            target = next(each)
+            if isinstance(target, LogTarget):
+                size_bytes = partition.partition_max_bytes
+                queries.append(FetchPartitionQuery(target.log_id, partition.fetch_offset, size_bytes))
+    return queries
 
 
 def _response(

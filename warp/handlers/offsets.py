@@ -57,7 +57,9 @@ _EPOCH_SINCE = 4
 
 async def list_offsets(context: RequestContext, request: ListOffsetsRequest) -> ListOffsetsResponse:
     """Find an offset in every partition asked for."""
-    catalogue = await context.services.catalogue.lookup(names=[topic.name for topic in request.topics])
+    catalogue = await context.services.catalogue.lookup_partitions(
+        [(topic.name, [each.partition_index for each in topic.partitions]) for topic in request.topics]
+    )
     times = Counter(
         (topic.name, partition.partition_index) for topic in request.topics for partition in topic.partitions
     )
@@ -135,7 +137,9 @@ async def offset_for_leader_epoch(
     context: RequestContext, request: OffsetForLeaderEpochRequest
 ) -> OffsetForLeaderEpochResponse:
     """Say where leader epochs end; with one constant epoch that is the end of the log (KIP-320)."""
-    catalogue = await context.services.catalogue.lookup(names=[topic.topic for topic in request.topics])
+    catalogue = await context.services.catalogue.lookup_partitions(
+        [(topic.topic, [each.partition for each in topic.partitions]) for topic in request.topics]
+    )
     plan: list[tuple[LogId, int] | ErrorCode] = []
     for topic in request.topics:
         found = topic_of(catalogue, topic.topic, NO_TOPIC_ID, by_id=False)
@@ -187,7 +191,9 @@ def offset_for_leader_epoch_failed(
 
 async def delete_records(context: RequestContext, request: DeleteRecordsRequest) -> DeleteRecordsResponse:
     """Move log start offsets forward (KIP-107)."""
-    catalogue = await context.services.catalogue.lookup(names=[topic.name for topic in request.topics])
+    catalogue = await context.services.catalogue.lookup_partitions(
+        [(topic.name, [each.partition_index for each in topic.partitions]) for topic in request.topics]
+    )
     times: Counter[LogId] = Counter()
     plan: list[LogId | ErrorCode] = []
     before_offsets: dict[LogId, int] = {}

@@ -12,7 +12,8 @@ Transactions are not served yet: a transactional batch, or a transactional id, g
 TRANSACTIONAL_ID_AUTHORIZATION_FAILED in every partition, as InitProducerId answers.
 
 A topic named by id is taken from the catalogue at hand, because the commit finds out that a log is gone; one that is
-named by name may have been created anew elsewhere, so the snapshot must not be older than a second.
+named by name may have been created anew elsewhere, so the snapshot must not be older than a second. A partition that
+the snapshot lacks is looked for in the store.
 
 Version notes: below v7 zstd is refused (KIP-110). v8 reports the records at fault (KIP-467). v13 names topics by id
 (KIP-516).
@@ -28,7 +29,7 @@ from warp.cluster.topic_request import INTERNAL_TOPICS
 from warp.errors import ErrorCode
 from warp.handlers import inline
 from warp.handlers.context import Later, NoAnswer, RequestContext
-from warp.handlers.resolve import target_of, topic_of
+from warp.handlers.resolve import may_be_new, target_of, topic_of
 from warp.ids import TopicId
 from warp.log.model import Append, AppendOutcome
 from warp.protocol.messages.produce import (
@@ -65,7 +66,9 @@ def produce(context: RequestContext, request: ProduceRequest) -> Any:
         code = ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
         return produce_failed(context, request, code, "transactions are not served")
     is_stale = not topics.is_fresh and context.version < _IDS_SINCE
-    return _after_lookup(context, request) if plan.has_unknown_topics or is_stale else _stage(plan)
+    if plan.has_unknown_topics or plan.has_unknown_partitions or is_stale:
+        return _after_lookup(context, request)
+    return _stage(plan)
 
 
 async def _after_lookup(context: RequestContext, request: ProduceRequest) -> Any:
@@ -77,7 +80,10 @@ async def _after_lookup(context: RequestContext, request: ProduceRequest) -> Any
         catalogue = await context.services.catalogue.lookup(
             names=[topic.name for topic in request.topic_data]
         )
-    result = _stage(_Plan(context, request, catalogue))
+    plan = _Plan(context, request, catalogue)
+    if plan.has_unknown_partitions:
+        plan = _Plan(context, request, await context.services.catalogue.refresh())
+    result = _stage(plan)
     return await result if isinstance(result, CoroutineType) else result
 
 
@@ -98,12 +104,22 @@ async def _after_staging(plan: _Plan, staging: inline.Waits[Staged]) -> Later:
 class _Plan:
     """What becomes of each partition of one request: an error at once, or the outcome of an append."""
 
-    __slots__ = ("_context", "_errors", "_request", "appends", "has_unknown_topics", "is_transactional")
+    __slots__ = (
+        "_context",
+        "_errors",
+        "_request",
+        "appends",
+        "has_unknown_partitions",
+        "has_unknown_topics",
+        "is_transactional",
+    )
 
     def __init__(self, context: RequestContext, request: ProduceRequest, catalogue: Catalogue) -> None:
         self.appends: list[Append] = []
         self.is_transactional = request.transactional_id is not None
         self.has_unknown_topics = False
+        self.has_unknown_partitions = False
+        """Of topics that are there: another agent may have added them since."""
         self._context = context
         self._request = request
         self._errors: list[AppendOutcome | None] = []
@@ -123,6 +139,7 @@ class _Plan:
             self.is_transactional |= bool(records[_ATTRIBUTES_LOW_BYTE] & _TRANSACTIONAL)
         target = target_of(topic, partition.index)
         if isinstance(target, ErrorCode):
+            self.has_unknown_partitions |= may_be_new(topic, target)
             return AppendOutcome(target)
         if self._request.acks not in _ACKS:
             return AppendOutcome(ErrorCode.INVALID_REQUIRED_ACKS)

@@ -26,6 +26,11 @@ def target_of(topic: TopicInfo | ErrorCode, partition: int) -> LogTarget | Error
     return topic.target(partition) or ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
 
 
+def may_be_new(topic: TopicInfo | ErrorCode, target: LogTarget | ErrorCode) -> bool:
+    """Whether a partition is only missing from a topic that is there: another agent may have added it since."""
+    return isinstance(target, ErrorCode) and not isinstance(topic, ErrorCode)
+
+
 def is_given(topic_id: bytes) -> bool:
     """Whether a topic id says something; all zeros mean none."""
     return topic_id != NO_TOPIC_ID
