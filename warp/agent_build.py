@@ -8,11 +8,9 @@ from urllib.parse import unquote, urlsplit
 from warp.agent import Agent
 from warp.agent_metrics import MeasuredMetadataStore, MeasuredObjectStore
 from warp.clock import Clock
-from warp.config import AgentConfig, is_in_memory
-from warp.errors import UsageError
+from warp.config import AgentConfig, is_shared
 from warp.ids import IdSource
-from warp.metadata.session import Database
-from warp.metadata.sqlite import SqliteDatabase
+from warp.metadata.urls import open_database
 from warp.metrics import Metrics
 from warp.objectstore.urls import open_object_store
 
@@ -41,11 +39,13 @@ def directories_in_use(config: AgentConfig) -> list[Path]:
 
     A directory of objects is none of them: keys are unique, so agents may share it.
     """
+    if is_shared(config.metadata):
+        return []
     data_directory = config.data_dir.resolve()
     paths = [
         Path(unquote(urlsplit(url).path)).resolve()
         for url in (config.object_store, config.metadata)
-        if not is_in_memory(url)
+        if urlsplit(url).scheme in ("file", "sqlite")
     ]
     found = [data_directory] if any(path.is_relative_to(data_directory) for path in paths) else []
     if urlsplit(config.metadata).scheme == "sqlite" and paths[-1].parent not in found:
@@ -60,19 +60,3 @@ def object_store_url(config: AgentConfig) -> str:
         return config.object_store
     reserve = f"reserve={config.free_space_reserve_bytes}B"
     return parts._replace(query=f"{parts.query}&{reserve}" if parts.query else reserve).geturl()
-
-
-def open_database(url: str, clock: Clock) -> Database:
-    """The database that a metadata URL names. Raises UsageError."""
-    parts = urlsplit(url)
-    if parts.scheme == "mem":
-        return SqliteDatabase(":memory:", now_ms=clock.time_ms)
-    if parts.scheme == "sqlite":
-        if parts.netloc or not parts.path.startswith("/") or parts.query or parts.fragment:
-            raise UsageError(
-                f"metadata {url!r}: give an absolute path after three slashes, as in sqlite:///dir/file"
-            )
-        return SqliteDatabase(Path(unquote(parts.path)), now_ms=clock.time_ms)
-    raise UsageError(
-        f"metadata: unknown kind {parts.scheme!r}; this release knows sqlite:///dir/file.sqlite, and mem://"
-    )

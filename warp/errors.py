@@ -210,6 +210,10 @@ class MetadataUnavailable(MetadataError):
     """The metadata store can't be reached or is busy; nothing was changed. May pass."""
 
 
+class MetadataContention(MetadataUnavailable):
+    """Another transaction was in the way (a deadlock, a lock held for long); nothing was changed. Try again."""
+
+
 class MetadataFull(MetadataUnavailable):
     """The metadata store has no space left; nothing was changed."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from warp.agent_build import directories_in_use, object_store_url, open_database
+from warp.agent_build import directories_in_use, object_store_url
 from warp.agent_settings import listener_configs
 from warp.cli.doctor.detached import detached
 from warp.cli.doctor.facts import (
@@ -38,6 +38,7 @@ from warp.clock import Clock
 from warp.config import AgentConfig, is_in_memory
 from warp.config_values import Address
 from warp.ids import IdSource
+from warp.metadata.urls import open_database
 from warp.objectstore.urls import open_object_store
 
 DISK_TIMEOUT_S: Final = 30.0

@@ -1,0 +1,222 @@
+"""Opens PostgreSQL for an agent: is this a server to keep a cluster's metadata on, and is its schema this release's?
+
+What is refused, each with a line that says what to do: a server before version 13, another encoding than UTF-8, a
+standby or a read-only database, `synchronous_commit = off` (a crash of the server would lose what producers were told
+is safe), a role without rights, another application's tables, a newer schema. What is only warned of:
+`synchronous_commit = local` beside synchronous standbys (a failover would lose the same), and `fsync = off`.
+
+One agent migrates, in one transaction, under an advisory lock; the others wait for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import ssl
+from collections.abc import Callable
+
+import asyncpg
+
+from warp.errors import MetadataError, StartError
+from warp.metadata.migrate import Migration, load_migrations, pending
+from warp.metadata.postgres_connect import Connector
+from warp.metadata.postgres_errors import (
+    DRIVER_ERRORS,
+    INSUFFICIENT_PRIVILEGE,
+    NO_SUCH_PREPARED_STATEMENT,
+    PREPARED_STATEMENT_EXISTS,
+    code_of,
+    describe,
+    map_error,
+)
+
+log = logging.getLogger("warp.metadata")
+
+OLDEST_SERVER = 130000
+MIGRATION_WAIT_S_MAX = 300.0
+MIGRATION_POLL_S = 0.5
+LOG_EVERY_S = 10.0
+
+_WRONG_PASSWORD = ("28P01", "28000")
+_NO_SUCH_DATABASE = "3D000"
+_NO_SUCH_SCHEMA = "3F000"
+_TABLE_EXISTS = ("42P07", "42710")
+
+_FACTS = """
+select cast(current_setting('server_version_num') as integer), current_setting('server_version'),
+    current_setting('server_encoding'), pg_is_in_recovery(), current_setting('default_transaction_read_only'),
+    current_setting('synchronous_commit'), current_setting('synchronous_standby_names'), current_setting('fsync'),
+    current_schema(), current_user
+"""
+_MIGRATIONS_TABLE = """
+create table if not exists warp_migrations (
+    version bigint primary key, name text not null, applied_ms bigint not null, needed_version bigint not null
+)
+"""
+_VERSIONS = "select coalesce(max(version), 0), coalesce(max(needed_version), 0) from warp_migrations"
+
+
+async def open_schema(connector: Connector, now_ms: Callable[[], int]) -> tuple[asyncpg.Connection, str]:
+    """A connection that is ready for use, and the schema that the tables are in. Raises StartError."""
+    where = connector.url.where
+    try:
+        connection = await connector.connect_raw()
+    except (*DRIVER_ERRORS, ValueError) as error:
+        raise StartError(f"can't use the metadata in PostgreSQL at {where}: {_explain(error)}") from error
+    try:
+        await connector.prepare(connection)
+        schema = await _check(connection, connector)
+        await _migrate(connection, connector, now_ms)
+    except DRIVER_ERRORS as error:
+        connection.terminate()
+        raise StartError(f"can't use the metadata in PostgreSQL at {where}: {_explain(error)}") from error
+    except BaseException:
+        connection.terminate()
+        raise
+    return connection, schema
+
+
+async def _check(connection: asyncpg.Connection, connector: Connector) -> str:
+    """The schema to use. Raises StartError."""
+    row = await connection.fetchrow(_FACTS)
+    assert row is not None, "a select of settings has one row"
+    version, version_text, encoding, is_standby, read_only, sync_commit, standbys, fsync, schema, role = row
+    where = f"PostgreSQL at {connector.url.where}"
+    if version < OLDEST_SERVER:
+        raise StartError(f"{where} is version {version_text}; Warp needs 13 or newer")
+    if encoding != "UTF8":
+        raise StartError(
+            f"the database in {where} is encoded in {encoding}: create one with ENCODING 'UTF8' TEMPLATE template0"
+        )
+    if is_standby:
+        raise StartError(f"{where} is a standby, which takes no writes: give the address of the primary")
+    if read_only == "on":
+        raise StartError(f"{where} is set to read-only: set default_transaction_read_only to off")
+    if sync_commit == "off":
+        raise StartError(
+            f"{where} has synchronous_commit off, so a crash would lose acknowledged records: set it to on"
+        )
+    if sync_commit == "local" and standbys:
+        log.warning(
+            "%s has synchronous_commit local: a failover may lose acknowledged records; set it to on", where
+        )
+    if fsync == "off":
+        log.warning("%s has fsync off: a crash of its machine may lose everything; set it to on", where)
+    wanted = connector.url.schema
+    if schema is None and wanted is not None:
+        await _create_schema(connection, wanted, role, where)
+        return wanted
+    if schema is None:
+        raise StartError(
+            f"the role {role} has no schema of its search_path in {where}: create one, or add schema=NAME"
+        )
+    return str(schema)
+
+
+async def _create_schema(connection: asyncpg.Connection, name: str, role: str, where: str) -> None:
+    try:
+        await connection.execute(f'create schema if not exists "{name}"')
+    except asyncpg.PostgresError as error:
+        if code_of(error) == INSUFFICIENT_PRIVILEGE:
+            raise StartError(
+                f'there is no schema {name} in {where}: CREATE SCHEMA "{name}" AUTHORIZATION "{role}"'
+            ) from error
+        raise
+
+
+async def _migrate(connection: asyncpg.Connection, connector: Connector, now_ms: Callable[[], int]) -> None:
+    migrations = load_migrations("postgres")
+    where = f"PostgreSQL at {connector.url.where}"
+    if not pending(migrations, *await _versions(connection), where):
+        return
+    await connection.execute(connector.begin("begin"))
+    try:
+        await connection.execute(
+            "set local statement_timeout = 0; set local idle_in_transaction_session_timeout = 0"
+        )
+        await _lock(connection, where)
+        # Read again under the lock: another agent may have come first.
+        for migration in pending(migrations, *await _versions(connection), where):
+            log.info("bringing the metadata to schema %d (%s)", migration.version, migration.name)
+            await _apply(connection, migration, where, now_ms())
+    except BaseException:
+        if not connection.is_closed():
+            await connection.execute("rollback")
+        raise
+    await connection.execute("commit")
+
+
+async def _apply(connection: asyncpg.Connection, migration: Migration, where: str, now_ms: int) -> None:
+    try:
+        for sql in (_MIGRATIONS_TABLE, *migration.statements):
+            await connection.execute(sql)
+        await connection.execute(
+            "insert into warp_migrations (version, name, applied_ms, needed_version) values ($1, $2, $3, $4)",
+            migration.version,
+            migration.name,
+            now_ms,
+            migration.needed_version,
+        )
+    except asyncpg.PostgresError as error:
+        if code_of(error) in _TABLE_EXISTS:
+            raise StartError(
+                f"{where} holds tables of something else ({describe(error)}): "
+                "give Warp a database of its own, or add schema=NAME"
+            ) from error
+        if code_of(error) in (INSUFFICIENT_PRIVILEGE, _NO_SUCH_SCHEMA):
+            raise StartError(
+                f"the role may not create tables in {where} ({describe(error)}): GRANT CREATE ON SCHEMA"
+            ) from error
+        raise
+
+
+async def _lock(connection: asyncpg.Connection, where: str) -> None:
+    """Be the one who migrates this schema, until the transaction ends."""
+    schema = await connection.fetchval("select current_schema()")
+    key = int.from_bytes(hashlib.sha256(f"warp {schema}".encode()).digest()[:8], "big", signed=True)
+    waited_s = 0.0
+    while not await connection.fetchval("select pg_try_advisory_xact_lock($1)", key):
+        if waited_s >= MIGRATION_WAIT_S_MAX:
+            raise StartError(f"another agent has been migrating {where} for {waited_s:.0f} s: see its log")
+        if waited_s % LOG_EVERY_S == 0:
+            log.info("waiting for another agent, which brings %s to a newer schema", where)
+        await asyncio.sleep(MIGRATION_POLL_S)
+        waited_s += MIGRATION_POLL_S
+
+
+async def _versions(connection: asyncpg.Connection) -> tuple[int, int]:
+    """The newest migration that has run, and the schema version that a release must know."""
+    if not await connection.fetchval("select to_regclass('warp_migrations') is not null"):
+        return 0, 0
+    row = await connection.fetchrow(_VERSIONS)
+    assert row is not None, "aggregates have a row"
+    return row[0], row[1]
+
+
+def _explain(error: BaseException) -> str:
+    """What is wrong, and what to do, in one line without any password."""
+    code = code_of(error)
+    text = describe(error)
+    if code in _WRONG_PASSWORD:
+        return (
+            f"it refuses the user or the password ({text}): "
+            "check the URL, PGPASSWORD or passfile=, and the server's pg_hba.conf"
+        )
+    if code == _NO_SUCH_DATABASE:
+        return f"there is no such database ({text}): create it with ENCODING 'UTF8', or correct the URL"
+    if code in (NO_SUCH_PREPARED_STATEMENT, PREPARED_STATEMENT_EXISTS):
+        return "a pooler that shares server connections stands before it: add pooler=transaction to the URL"
+    if isinstance(error, ssl.SSLError):
+        return f"no trusted connection ({text}): check sslmode, sslrootcert, sslcert and sslkey"
+    if isinstance(error, TimeoutError):
+        return "it does not answer in time: check the address, and what stands between"
+    if isinstance(error, ConnectionError):
+        return f"nobody answers there ({text}): check host and port, and that the server runs"
+    if isinstance(error, OSError):
+        return f"it can't be reached ({text}): check host, port and files that the URL names"
+    if isinstance(error, ValueError):
+        return f"the URL is wrong ({text})"
+    assert isinstance(error, Exception), "others are not caught"
+    mapped: MetadataError = map_error(error)
+    return str(mapped)
