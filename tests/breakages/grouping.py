@@ -222,9 +222,9 @@ MEMBERS = (
     Breakage(
         "take-a-slot-back-from-who-has-taken-it",
         "P6",
-        "warp/groups/loading.py",
-        "            if state is None or state.holder is None or state.epoch <= self._epochs.get(slot, 0):\n",
-        "            if state is None or state.holder is None or state.epoch > 0:\n",
+        "warp/groups/slots.py",
+        "        return state is None or state.holder is None or state.holder == self._own\n",
+        "        return state is None or state.holder is None or state.holder != self._own\n",
         (f"{FAULTS}::test_two_coordinators_do_not_take_a_slot_from_each_other_in_turns",),
     ),
     Breakage(

@@ -19,6 +19,8 @@ GRACE_MS = 1_000
 class Alarm:
     """Wakes groups by their ids. `wake(group_id)` is called for each that is due, `stalled()` after a stall.
 
+    Where it turns out that it may not fire it is paused.
+
     `ticks_ms` is the time that deadlines are in. It has to go on while this process is stopped.
     """
 
@@ -30,18 +32,21 @@ class Alarm:
         *,
         stall_ms: int,
         wakes_max: int,
+        may_fire: Callable[[], bool] = lambda: True,
     ) -> None:
         self._ticks_ms = ticks_ms
         self._wake = wake
         self._stalled = stalled
         self._stall_ms = stall_ms
         self._wakes_max = wakes_max
+        self._may_fire = may_fire
         self._deadlines: Deadlines[str] = Deadlines()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ms = 0
         """When the timer is to come; valid while there is one."""
         self._not_before_ms = 0
         self._is_firing = False
+        self._is_paused = False
 
     def __len__(self) -> int:
         return len(self._deadlines)
@@ -55,6 +60,21 @@ class Alarm:
         if not self._is_firing and (self._timer is None or due_ms < self._timer_ms):
             self._start(due_ms)
 
+    def pause(self) -> None:
+        """Wake nobody until it is resumed."""
+        self._is_paused = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def resume(self) -> None:
+        """Wake those who are due, once what has come meanwhile has been read."""
+        self._is_paused = False
+        self._not_before_ms = self._ticks_ms() + GRACE_MS
+        next_ms = self._deadlines.next_due()
+        if next_ms is not None:
+            self._start(next_ms)
+
     def close(self) -> None:
         """Wake nobody any more."""
         self._deadlines.clear()
@@ -63,6 +83,8 @@ class Alarm:
             self._timer = None
 
     def _start(self, due_ms: int) -> None:
+        if self._is_paused:
+            return
         due_ms = max(due_ms, self._not_before_ms)
         if self._timer is not None:
             if due_ms >= self._timer_ms:
@@ -74,6 +96,9 @@ class Alarm:
 
     def _fire(self) -> None:
         self._timer = None
+        if not self._may_fire():
+            self._is_paused = True
+            return
         now_ms = self._ticks_ms()
         late_ms = now_ms - self._timer_ms
         if late_ms > self._stall_ms:

@@ -38,7 +38,7 @@ from warp.groups.model import (
 from warp.groups.observer import GroupObserver
 from warp.groups.offsets import OffsetCommitter, OffsetLimits
 from warp.groups.runner import GroupRunner
-from warp.groups.slots import CoordinatorLimits, GroupStore, Tenure
+from warp.groups.slots import CoordinatorLimits, GroupStore, SlotPolicy, SolePolicy, Tenure
 from warp.groups.upkeep import GroupUpkeep, UpkeepSettings
 from warp.ids import BrokerId, IdSource
 from warp.metadata.group_model import LeaseLost, OffsetQuery, OffsetRow
@@ -65,6 +65,7 @@ class GroupCoordinator:
         limits: CoordinatorLimits | None = None,
         offset_limits: OffsetLimits | None = None,
         upkeep: UpkeepSettings | None = None,
+        policy: SlotPolicy | None = None,
         observer: GroupObserver | None = None,
     ) -> None:
         self._store = store
@@ -72,28 +73,42 @@ class GroupCoordinator:
         self._ids = ids
         observer = observer or GroupObserver()
         self._observer = observer
+        self._limits = limits or CoordinatorLimits()
+        policy = policy or SolePolicy(holder)
         self._runner = GroupRunner(
             store,
             clock,
             holder=holder,
             settings=settings or GroupSettings(),
-            limits=limits or CoordinatorLimits(),
+            limits=self._limits,
+            policy=policy,
             observer=observer,
         )
         self._committer = OffsetCommitter(store, clock, offset_limits)
         self._offsets = GroupOffsets(store, self._committer, self._runner.commits_settled)
-        self.upkeep = GroupUpkeep(store, clock, self._runner, upkeep or UpkeepSettings())
+        self.upkeep = GroupUpkeep(
+            store, clock, self._runner, upkeep or UpkeepSettings(), has_orphans=not policy.is_shared
+        )
         """Removes what has had its time; begins with `open`."""
         self._store_is_away = False
+        self._is_shared = policy.is_shared
+        self._leaving: asyncio.Task[bool] | None = None
 
     async def open(self) -> None:
-        """Take the leases of all slots and begin to load their groups. Raises MetadataError."""
+        """Take the leases of this agent's slots and begin to load their groups. Raises MetadataError."""
+        self._runner.guard.open()
         await self._runner.keeper.open()
         self.upkeep.start()
 
     def stop_waiting(self) -> None:
-        """Send everybody away with NOT_COORDINATOR, from now on too. Commits that are under way go on."""
+        """Send everybody away with NOT_COORDINATOR, from now on too. Commits that are under way go on.
+
+        In a cluster the leases are released as soon as these are done, or after `release_wait_s`: others serve the
+        groups while this agent still finishes its other work.
+        """
         self._runner.close()
+        if self._is_shared and self._leaving is None:
+            self._leaving = asyncio.get_running_loop().create_task(self._leave(self._limits.release_wait_s))
 
     async def drain(self, timeout_s: float) -> bool:
         """Send everybody away, finish what is being stored, and release the leases.
@@ -103,21 +118,42 @@ class GroupCoordinator:
         deadline_s = self._clock.monotonic() + timeout_s
         self.stop_waiting()
         await self.upkeep.close()
+        await self._runner.guard.close()
         await self._runner.keeper.close()
-        is_saved = await self._runner.saver.drain(timeout_s)
-        is_done = await self._committer.drain(max(0.0, deadline_s - self._clock.monotonic())) and is_saved
-        if is_done:
-            try:
-                await self._store.release_leases(self._runner.let_go)
-            except MetadataError as error:
-                _log.warning("the leases of coordinator slots were not released: %s", error)
+        if self._leaving is not None:
+            await asyncio.wait([self._leaving], timeout=timeout_s)
+            if not (self._leaving.done() and self._leaving.result()):
                 return False
-        return is_done
+        is_done = await self._finish(deadline_s - self._clock.monotonic())
+        return is_done and (self._leaving is not None or await self._release())
+
+    async def _leave(self, timeout_s: float) -> bool:
+        """Let others have the slots. Whatever is still being stored by then is answered NOT_COORDINATOR."""
+        await self._finish(timeout_s)
+        return await self._release()
+
+    async def _finish(self, timeout_s: float) -> bool:
+        """Wait for what is being stored; is it done?"""
+        deadline_s = self._clock.monotonic() + timeout_s
+        is_saved = await self._runner.saver.drain(max(0.0, timeout_s))
+        return await self._committer.drain(max(0.0, deadline_s - self._clock.monotonic())) and is_saved
+
+    async def _release(self) -> bool:
+        try:
+            await self._store.release_leases(self._runner.let_go)
+        except MetadataError as error:
+            _log.warning("the leases of coordinator slots were not released: %s", error)
+            return False
+        return True
 
     async def close(self) -> None:
         """Stop at once. Whoever waits is answered."""
-        self.stop_waiting()
+        self._runner.close()
+        if self._leaving is not None:
+            self._leaving.cancel()
+            await asyncio.wait([self._leaving])
         await self.upkeep.close()
+        await self._runner.guard.close()
         await self._runner.keeper.close()
         await self._runner.saver.close()
         await self._committer.close()
@@ -171,6 +207,8 @@ class GroupCoordinator:
 
     def list_groups(self) -> list[GroupOverview]:
         """All groups of this agent's slots, by id; see `is_loading`."""
+        if not self._runner.guard.is_serving:
+            return []
         return sorted(line for tenure in self._runner.held() for line in tenure.overviews())
 
     def census(self) -> tuple[Counter[str], int]:
@@ -237,8 +275,9 @@ class GroupCoordinator:
                 answers[place] = ErrorCode.COORDINATOR_NOT_AVAILABLE
             return answers
         self._store_is_away = False
+        is_serving = self._runner.guard.is_serving
         for (place, _, _), of_query in zip(wanted, rows, strict=True):
-            answers[place] = of_query
+            answers[place] = of_query if is_serving else ErrorCode.NOT_COORDINATOR
         return answers
 
     async def delete_offsets(

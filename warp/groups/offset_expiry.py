@@ -49,8 +49,10 @@ class ExpiryStore(Protocol):
     ) -> list[OffsetKey]:
         """Remove offsets that have had their time; which these were. Raises LeaseLost."""
 
-    async def remove_orphan_offsets(self, cursor: OrphanCursor, rows_max: int) -> OrphanSweep:
-        """One step of removing the rows of offsets whose group or topic is gone."""
+    async def remove_orphan_offsets(
+        self, cursor: OrphanCursor, rows_max: int, lease: Lease | None = None
+    ) -> OrphanSweep:
+        """One step of removing the rows of offsets whose group or topic is gone. Raises LeaseLost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +103,15 @@ class OffsetExpirer:
                 await asyncio.sleep(0)
         return expired
 
-    async def remove_orphans(self) -> int:
-        """Remove the rows of offsets whose group or topic is gone; how many there were. Raises MetadataError."""
+    async def remove_orphans(self, lease: Lease | None = None) -> int:
+        """Remove the rows of offsets whose group or topic is gone; how many there were.
+
+        With a lease, only as long as that is held. Raises LeaseLost or another MetadataError: some are gone by then.
+        """
         removed = 0
         cursor: OrphanCursor | None = OrphanCursor()
         while cursor is not None:
-            step = await self._store.remove_orphan_offsets(cursor, self._limits.rows_max)
+            step = await self._store.remove_orphan_offsets(cursor, self._limits.rows_max, lease)
             removed += step.removed
             cursor = step.cursor
             await asyncio.sleep(0)

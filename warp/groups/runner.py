@@ -18,7 +18,7 @@ from warp.clock import Clock
 from warp.errors import ErrorCode
 from warp.groups.alarm import Alarm
 from warp.groups.answers import answer_while_loading, answer_without_group, group_id_error, refusal
-from warp.groups.loading import SlotKeeper
+from warp.groups.loading import SlotEvents, SlotKeeper
 from warp.groups.model import (
     Answer,
     CheckCommit,
@@ -35,7 +35,8 @@ from warp.groups.model import (
 from warp.groups.observer import GroupObserver
 from warp.groups.rebalance import GENERATION_STARTED, GROUP_EMPTY, MEMBER_REMOVED
 from warp.groups.saving import GroupSaver, Outcome, PendingChange
-from warp.groups.slots import CoordinatorLimits, GroupStore, Tenure
+from warp.groups.session import SessionGuard
+from warp.groups.slots import CoordinatorLimits, GroupStore, SlotPolicy, Tenure
 from warp.groups.state import ClassicGroup
 from warp.groups.transitions import State
 from warp.groups.weight import MembersWeight
@@ -62,6 +63,7 @@ class GroupRunner:
         holder: BrokerId,
         settings: GroupSettings,
         limits: CoordinatorLimits,
+        policy: SlotPolicy,
         observer: GroupObserver,
     ) -> None:
         self._clock = clock
@@ -75,14 +77,26 @@ class GroupRunner:
         self.let_go: list[Lease] = []
         """Leases that were held when this was closed."""
         self._alarm = Alarm(
-            self._ticks_ms, self._wake, self._stalled, stall_ms=limits.stall_ms, wakes_max=limits.ticks_max
+            self._ticks_ms,
+            self._wake,
+            self._stalled,
+            stall_ms=limits.stall_ms,
+            wakes_max=limits.ticks_max,
+            may_fire=lambda: self.guard.is_serving,
         )
-        self.keeper = SlotKeeper(store, holder, limits, self._began, self._loaded)
+        events = SlotEvents(self._began, self._loaded, self._slot_lost)
+        self.keeper = SlotKeeper(store, holder, limits, policy, events)
+        self.guard = SessionGuard(
+            policy, limits.watch_s, lapsed=self._lapsed, check=self.keeper.check, revived=self._revived
+        )
         self.saver = GroupSaver(store, limits, self._change_ended)
 
     def close(self) -> None:
         """Answer everybody with NOT_COORDINATOR, from now on too, and wake nobody any more."""
+        if self._is_closing:
+            return
         self._is_closing = True
+        self.let_go += self.keeper.stop()
         for tenure in self.held():
             self.let_go.append(tenure.lease)
             self.end(tenure, ErrorCode.NOT_COORDINATOR)
@@ -93,6 +107,9 @@ class GroupRunner:
     def ask(self, group_id: str, request: Request) -> asyncio.Future[Any]:
         """The answer to a request to one group; see `GroupCoordinator.request`."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if not self.guard.is_serving:
+            answer.set_result(refusal(request, ErrorCode.NOT_COORDINATOR))
+            return answer
         tenure = self._tenures[slot_of(group_id)]
         group = None if tenure is None else tenure.live.get(group_id)
         if tenure is None or group is None:
@@ -103,6 +120,9 @@ class GroupRunner:
             tenure, group = met
         else:
             refused = self._weight.refusal(group, request)
+            if group.is_dead:
+                # Its members were sent away while a change of it was being stored: that is still to be told.
+                refused = refusal(request, ErrorCode.COORDINATOR_NOT_AVAILABLE)
             if refused is not None:
                 answer.set_result(refused)
                 return answer
@@ -119,6 +139,8 @@ class GroupRunner:
         self, group_id: str, member_id: str, instance_id: str | None, generation: int
     ) -> ErrorCode | None:
         """The answer to a heartbeat of a group that lives and is not being stored."""
+        if not self.guard.is_serving:
+            return ErrorCode.NOT_COORDINATOR
         tenure = self._tenures[slot_of(group_id)]
         group = None if tenure is None else tenure.live.get(group_id)
         if group is None:
@@ -130,6 +152,8 @@ class GroupRunner:
         error = group_id_error(group_id, may_be_empty=may_be_empty)
         if error is not None:
             return error
+        if not self.guard.is_serving:
+            return ErrorCode.NOT_COORDINATOR
         slot = slot_of(group_id)
         tenure = self._tenures[slot]
         if tenure is not None and tenure.is_loaded and group_id not in tenure.reaping:
@@ -142,7 +166,8 @@ class GroupRunner:
     def holds(self, group_id: str) -> bool:
         """Is the group's slot this agent's, or about to be?"""
         slot = slot_of(group_id)
-        return self._tenures[slot] is not None or self.keeper.is_wanted(slot)
+        has_slot = self._tenures[slot] is not None or self.keeper.is_wanted(slot)
+        return has_slot and self.guard.is_serving
 
     def held(self) -> Iterator[Tenure]:
         """The tenures there are."""
@@ -189,7 +214,8 @@ class GroupRunner:
                 self._reply(step.replies)
                 self._note(group, step)
         if not self._is_closing:
-            _log.warning("coordinator slot %d is given up (%s)", tenure.slot, error.name)
+            level = logging.INFO if error is ErrorCode.NOT_COORDINATOR else logging.WARNING
+            _log.log(level, "coordinator slot %d is given up (%s)", tenure.slot, error.name)
             self.keeper.lost(tenure, to_another=error is ErrorCode.NOT_COORDINATOR)
 
     def commits_settled(self, tenure: Tenure, group_id: str) -> None:
@@ -244,7 +270,41 @@ class GroupRunner:
         if stored is not None and stored.members:
             self._enliven(tenure, group_id)
 
+    def _send_away(self, tenure: Tenure, group: ClassicGroup) -> None:
+        """Let everybody go who waits for a group. It goes on from what is stored, as soon as that is certain."""
+        is_certain = group.is_settled
+        step = group.abandon(ErrorCode.NOT_COORDINATOR)
+        self._reply(step.replies)
+        self._note(group, step)
+        self._weight.set(group.group_id, 0)
+        self._alarm.set(group.group_id, None)
+        if is_certain:
+            self._restart(tenure, group.group_id)
+
+    # The session in the cluster.
+
+    def _lapsed(self) -> None:
+        """Others may have the slots by now: nobody is to wait here, and nothing is decided."""
+        self._alarm.pause()
+        for tenure in self.held():
+            for group in list(tenure.live.values()):
+                if not (group.is_calm or group.is_dead):
+                    self._send_away(tenure, group)
+
+    def _revived(self) -> None:
+        """The slots that are left have been this agent's all the time. Their members were sent away: all start anew."""
+        now = self._now()
+        for tenure in self.held():
+            for group_id, group in tenure.live.items():
+                if not group.is_dead:
+                    group.restart_sessions(now)
+                    self._alarm.set(group_id, group.wake_ms)
+        self._alarm.resume()
+
     # Slots come and go.
+
+    def _slot_lost(self, tenure: Tenure) -> None:
+        self.end(tenure, ErrorCode.NOT_COORDINATOR)
 
     def _began(self, tenure: Tenure) -> None:
         self._tenures[tenure.slot] = tenure
@@ -307,6 +367,9 @@ class GroupRunner:
                     tenure.keep(change.group)
                 else:
                     tenure.forget(group_id)
+                if group.is_dead:
+                    self._restart(tenure, group_id)
+                    return
                 try:
                     step = group.saved(self._now())
                 except Exception:  # noqa: BLE001 - a bug: told there
@@ -324,9 +387,10 @@ class GroupRunner:
 
     def _fail(self, tenure: Tenure, group: ClassicGroup, error: ErrorCode) -> None:
         """A group's change is certainly not stored."""
-        step = group.save_failed(error)
-        self._reply(step.replies)
-        self._note(group, step)
+        if not group.is_dead:
+            step = group.save_failed(error)
+            self._reply(step.replies)
+            self._note(group, step)
         self._restart(tenure, group.group_id)
 
     def _broken(self, tenure: Tenure, group: ClassicGroup) -> None:

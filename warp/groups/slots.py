@@ -7,7 +7,7 @@ under, and looks afterwards whether that is over: so nothing of an old tenure ev
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -34,6 +34,12 @@ class GroupStore(OffsetStore, ExpiryStore, Protocol):
 
     async def take_leases(self, names: Iterable[str], holder: BrokerId) -> list[Lease]: ...
 
+    async def take_leases_as_seen(
+        self, seen: Mapping[str, LeaseState | None], holder: BrokerId
+    ) -> list[Lease]: ...
+
+    async def renew_leases(self, held: Sequence[Lease]) -> list[Lease]: ...
+
     async def release_leases(self, held: Sequence[Lease]) -> list[Lease]: ...
 
     async def read_leases(self, names: Iterable[str]) -> dict[str, LeaseState]: ...
@@ -53,6 +59,60 @@ class GroupStore(OffsetStore, ExpiryStore, Protocol):
     async def offset_lags(self, group_ids: Sequence[str], rows_max: int) -> list[OffsetLag]: ...
 
 
+class SlotPolicy(Protocol):
+    """Which slots an agent is to hold, and whether it may act as their holder at this moment."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Are there other agents, which take the slots of one that has gone? Where not, only `may_take` is asked."""
+
+    def session(self) -> int | None:
+        """The number of this agent's session; None as soon as others may take it for gone, as of this very moment.
+
+        A session that has lapsed never comes back: the next one has a higher number.
+        """
+
+    def known(self) -> Mapping[str, LeaseState]:
+        """The leases as they were seen last, by name."""
+
+    def may_take(self, slot: int, state: LeaseState | None) -> bool:
+        """May this agent take a slot that it does not have, whose lease is in this state?"""
+
+    def is_anothers(self, slot: int) -> bool:
+        """Does a slot that this agent has rather belong to another one, which is ready to take it?"""
+
+    def subscribe(self, wake: Callable[[], None]) -> None:
+        """Call `wake` when there may be another answer than before."""
+
+
+class SolePolicy:
+    """The policy of an agent that is alone: all slots are its own, but for those that somebody takes from it."""
+
+    is_shared = False
+
+    def __init__(self, own: BrokerId) -> None:
+        self._own = own
+
+    def session(self) -> int | None:
+        """There is nobody to be taken for gone by."""
+        return 0
+
+    def known(self) -> Mapping[str, LeaseState]:
+        """Nobody tells."""
+        return {}
+
+    def may_take(self, slot: int, state: LeaseState | None) -> bool:
+        """Nobody's, or this agent's own."""
+        return state is None or state.holder is None or state.holder == self._own
+
+    def is_anothers(self, slot: int) -> bool:
+        """Never."""
+        return False
+
+    def subscribe(self, wake: Callable[[], None]) -> None:
+        """Nothing changes."""
+
+
 @dataclass(frozen=True, slots=True)
 class CoordinatorLimits:
     """The bounds and times of coordination; those of a single group are in `GroupSettings`."""
@@ -70,6 +130,12 @@ class CoordinatorLimits:
     retry_max_s: float = 5.0
     retake_s: float = 10.0
     """How often a slot that somebody else has taken is looked at again."""
+    hand_over_s: float = 3.0
+    """In a cluster, between two slots with members that are handed over to agents which they rather belong to."""
+    release_wait_s: float = 1.0
+    """How long an agent that leaves a cluster finishes what is being stored before others may take its slots."""
+    watch_s: float = 0.25
+    """In a cluster, how often an agent looks whether its session still lives, beside every request."""
     open_wait_s: float = 0.5
     """How long a start waits for the groups to be loaded; what is left by then is loaded beside the first requests."""
     stall_ms: int = 500
@@ -145,6 +211,20 @@ class Tenure:
             if group_id not in self.live
         ]
         return lines
+
+    @property
+    def is_resting(self) -> bool:
+        """Nobody is in its groups, and nothing is under way."""
+        return self.is_loaded and not (self.live or self.committing or self.removals or self.reaping)
+
+    @property
+    def is_calm(self) -> bool:
+        """Nobody who is in its groups would notice a move to another coordinator: nobody waits for anything."""
+        return (
+            self.is_loaded
+            and not (self.committing or self.removals or self.reaping)
+            and all(group.is_calm for group in self.live.values())
+        )
 
     def commits_under_way(self, group_id: str) -> list[asyncio.Future[None]]:
         """What to wait for in order to see all commits of a group that have begun by now."""

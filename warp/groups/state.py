@@ -200,6 +200,11 @@ class ClassicGroup(GroupCore):
         return self.state is State.EMPTY and self.is_settled and not self.roster.pending
 
     @property
+    def is_calm(self) -> bool:
+        """Nobody waits for anything, and what the store has is all there is to know of its members."""
+        return self.is_settled and self.state in (State.STABLE, State.EMPTY)
+
+    @property
     def is_dead(self) -> bool:
         """It takes no requests any more; the next one has to meet a new object."""
         return self.state is State.DEAD

@@ -37,8 +37,16 @@ class GroupUpkeep:
     """The passes over the groups of one agent."""
 
     def __init__(
-        self, store: GroupStore, clock: Clock, runner: GroupRunner, settings: UpkeepSettings
+        self,
+        store: GroupStore,
+        clock: Clock,
+        runner: GroupRunner,
+        settings: UpkeepSettings,
+        *,
+        has_orphans: bool = True,
     ) -> None:
+        """`has_orphans`: a pass looks for offsets of topics and groups that are gone, too; else that is a job."""
+        self._has_orphans = has_orphans
         self._store = store
         self._runner = runner
         self._settings = settings
@@ -57,6 +65,8 @@ class GroupUpkeep:
 
     async def run_once(self) -> None:
         """One pass. Raises MetadataError: some is done by then."""
+        if not self._runner.guard.is_serving:
+            return
         for tenure in self._runner.held():
             if tenure.unsure and tenure.is_loaded:
                 await self._make_sure(tenure)
@@ -65,7 +75,7 @@ class GroupUpkeep:
         except LeaseLost as lost:
             self._lost(lost)
             raise
-        orphans = await self._expirer.remove_orphans()
+        orphans = await self._expirer.remove_orphans() if self._has_orphans else 0
         groups = await self._reap()
         if expired or orphans or groups:
             _log.info(
@@ -73,6 +83,15 @@ class GroupUpkeep:
                 "empty groups",
                 len(expired), orphans, groups,
             )  # fmt: skip
+
+    async def sweep_orphans_once(self, lease: Lease) -> None:
+        """Remove the offsets of topics and groups that are gone, of all slots, as long as a lease is held.
+
+        Raises LeaseLost or another MetadataError: some is done by then.
+        """
+        removed = await self._expirer.remove_orphans(lease)
+        if removed:
+            _log.info("removed %d committed offsets of topics and groups that are gone", removed)
 
     async def _run(self) -> None:
         while True:

@@ -15,6 +15,7 @@ from typing import TypeAlias
 from warp.errors import ErrorCode
 from warp.metadata.group_model import (
     OFFSETS_PER_GROUP_MAX,
+    Lease,
     OffsetCommit,
     OffsetDeletion,
     OffsetExpiry,
@@ -172,17 +173,22 @@ async def expire_offsets(
 
 
 async def remove_orphan_offsets(
-    database: Database, cursor: OrphanCursor, rows_max: int, steps_max: int = WALK_STEPS
+    database: Database,
+    cursor: OrphanCursor,
+    rows_max: int,
+    lease: Lease | None = None,
+    steps_max: int = WALK_STEPS,
 ) -> OrphanSweep:
     """One bounded step through the groups and logs that have offsets: removes those of which one is gone.
 
-    At most `rows_max` rows of each kind. Needs no lease, for nobody sees these rows, and nothing brings a number back.
+    At most `rows_max` rows of each kind. Needs no lease, for nobody sees these rows, and nothing brings a number back;
+    under one, it keeps several agents from the same work, and raises LeaseLost.
     """
     async with database.snapshot() as session:
         groups = await session.all(GROUPS_WITH_OFFSETS, cursor.group_number, steps_max)
         logs = await session.all(LOGS_WITH_OFFSETS, cursor.log_id, steps_max)
-    of_groups = await _remove(database, DELETE_OFFSETS_OF_GROUPS, groups, rows_max)
-    of_logs = await _remove(database, DELETE_OFFSETS_OF_LOGS, logs, rows_max)
+    of_groups = await _remove(database, DELETE_OFFSETS_OF_GROUPS, groups, rows_max, lease)
+    of_logs = await _remove(database, DELETE_OFFSETS_OF_LOGS, logs, rows_max, lease)
     group_number, groups_done = _next(cursor.group_number, groups, of_groups, rows_max, steps_max)
     log_id, logs_done = _next(cursor.log_id, logs, of_logs, rows_max, steps_max)
     is_done = groups_done and logs_done
@@ -264,9 +270,17 @@ async def _unchanged(session: Session, expired: Sequence[Row]) -> list[Row]:
     return [row for row in expired if tuple(row[3:]) in current]
 
 
-async def _remove(database: Database, statement: Statement, walked: Sequence[Row], rows_max: int) -> int:
+async def _remove(
+    database: Database, statement: Statement, walked: Sequence[Row], rows_max: int, lease: Lease | None
+) -> int:
     gone = [(number,) for number, found in walked if found is None]
-    return await database.execute(statement, gone, rows_max) if gone else 0
+    if not gone:
+        return 0
+    if lease is None:
+        return await database.execute(statement, gone, rows_max)
+    async with database.transaction() as session:
+        await share_leases(session, [lease])
+        return await session.execute(statement, gone, rows_max)
 
 
 def _next(start: int, walked: Sequence[Row], removed: int, rows_max: int, steps_max: int) -> tuple[int, bool]:

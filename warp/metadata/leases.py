@@ -7,7 +7,7 @@ changes nothing. Nobody's clock has a part in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from warp.ids import BrokerId
 from warp.metadata.group_model import Lease, LeaseLost, LeaseState
@@ -17,6 +17,7 @@ _SQL = load_statements("leases")
 SHARE_LEASES = _SQL["share_leases"]
 LOCK_LEASES = _SQL["lock_leases"]
 TAKE_LEASES = _SQL["take_leases"]
+TAKE_LEASES_AS_SEEN = _SQL["take_leases_as_seen"]
 RENEW_LEASES = _SQL["renew_leases"]
 RELEASE_LEASES = _SQL["release_leases"]
 READ_LEASES = _SQL["read_leases"]
@@ -31,6 +32,24 @@ async def take_leases(database: Database, names: Iterable[str], holder: BrokerId
     async with database.transaction() as session:
         rows = await session.all(TAKE_LEASES, [(name, holder) for name in wanted])
     return sorted((Lease(name, holder, epoch) for name, epoch in rows), key=lambda lease: lease.name)
+
+
+async def take_leases_as_seen(
+    database: Database, seen: Mapping[str, LeaseState | None], holder: BrokerId
+) -> list[Lease]:
+    """Take those of the leases that are as they were seen to be (None: not there), whoever holds them; by name.
+
+    Of several who have seen the same one gets the lease. One that was taken, released or renewed since stays as it is.
+    """
+    if not seen:
+        return []
+    rows = [
+        (name, holder, 0 if state is None else state.epoch, 0 if state is None else state.counter)
+        for name, state in sorted(seen.items())
+    ]
+    async with database.transaction() as session:
+        taken = await session.all(TAKE_LEASES_AS_SEEN, rows)
+    return sorted((Lease(name, holder, epoch) for name, epoch in taken), key=lambda lease: lease.name)
 
 
 async def renew_leases(database: Database, leases: Sequence[Lease]) -> list[Lease]:

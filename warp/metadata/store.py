@@ -241,6 +241,15 @@ class MetadataStore:
         """
         return await leases.take_leases(self._database, names, holder)
 
+    async def take_leases_as_seen(
+        self, seen: Mapping[str, LeaseState | None], holder: BrokerId
+    ) -> list[Lease]:
+        """Take those of the leases to which nothing has happened since they were seen so (None: not there); by name.
+
+        Of several agents that want the same one gets it.
+        """
+        return await leases.take_leases_as_seen(self._database, seen, holder)
+
     async def renew_leases(self, held: Sequence[Lease]) -> list[Lease]:
         """Move the counters of leases, for observers to see. Those that are still held."""
         return await leases.renew_leases(self._database, held)
@@ -306,6 +315,9 @@ class MetadataStore:
         """Remove at most `rows_max` offsets that have had their time. Which these were; fewer: there are no more."""
         return await group_offsets.expire_offsets(self._database, expiries, now_ms, rows_max)
 
-    async def remove_orphan_offsets(self, cursor: OrphanCursor, rows_max: int) -> OrphanSweep:
-        """One bounded step of removing the rows of offsets whose group or topic is gone. Needs no lease."""
-        return await group_offsets.remove_orphan_offsets(self._database, cursor, rows_max)
+    async def remove_orphan_offsets(
+        self, cursor: OrphanCursor, rows_max: int, lease: Lease | None = None
+    ) -> OrphanSweep:
+        """One bounded step of removing the rows of offsets whose group or topic is gone. Needs no lease to be right;
+        under one it raises LeaseLost."""
+        return await group_offsets.remove_orphan_offsets(self._database, cursor, rows_max, lease)

@@ -347,7 +347,7 @@ def test_taking_a_slot_anew_may_have_happened_without_an_answer() -> None:
         coordinator = await rig.coordinator()
         members = await stable(coordinator)
         rig.store.faults["save_groups"] = [OutcomeUnknown("lost")] * 3
-        rig.store.late_faults["take_leases"] = [OutcomeUnknown("lost")] * 2
+        rig.store.late_faults["take_leases_as_seen"] = [OutcomeUnknown("lost")] * 2
         await coordinator.request("g", Leave((Leaver(members.ids[0]),)))
         await asyncio.sleep(2)
         assert heartbeat(coordinator, "g", members.ids[0], members.generation) is NONE

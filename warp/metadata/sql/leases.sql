@@ -21,6 +21,17 @@ on conflict (name) do update
 set holder = excluded.holder, epoch = leases.epoch + 1, counter = leases.counter + 1
 returning name, epoch
 
+-- name: take_leases_as_seen
+-- Only where nothing has happened to the lease since it was seen at that epoch and counter; 0 and 0: not there at all.
+insert into leases (name, holder, epoch, counter)
+select w.name, w.holder, w.epoch + 1, w.counter + 1
+from rows($1 as w: name text, holder integer, epoch integer, counter integer)
+where true
+on conflict (name) do update
+set holder = excluded.holder, epoch = excluded.epoch, counter = excluded.counter
+where leases.epoch = excluded.epoch - 1 and leases.counter = excluded.counter - 1
+returning name, epoch
+
 -- name: renew_leases
 update leases set counter = leases.counter + 1
 from rows($1 as w: name text)
