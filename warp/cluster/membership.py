@@ -115,6 +115,8 @@ class Membership:
         self.is_shared = is_shared
         self.rows: ClusterRows | None = None
         """What the last beat has read; None before the first, and always without others."""
+        self.lapses = 0
+        """How many sessions of this agent had lapsed before the present one began."""
         self._store = store
         self._clock = clock
         self._incarnation = incarnation
@@ -295,6 +297,7 @@ class Membership:
         if reason is not None:
             self._end(reason)
             return
+        self.lapses += not was_live
         self._teller.answered(age_s, was_live=was_live)
         if self._clocks.see(sent_ms, rows.time_ms, received_s - sent_s):
             self._teller.clock(self._clocks)
