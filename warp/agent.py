@@ -19,8 +19,10 @@ from warp.agent_metrics import read_server
 from warp.agent_settings import broker_settings, listener_configs
 from warp.clock import Clock
 from warp.cluster.catalogue import CatalogueService
+from warp.cluster.discovery import Discovery, alone
+from warp.cluster.marker import check_marker
 from warp.cluster.producer_ids import ProducerIds
-from warp.config import AgentConfig
+from warp.config import AgentConfig, is_in_memory
 from warp.config_values import Address, mask_url
 from warp.data_directory import DirectoryLock
 from warp.errors import StartError
@@ -31,6 +33,7 @@ from warp.http.server import HttpServer
 from warp.ids import BrokerId, IdSource
 from warp.log.hedge import HedgeLimits
 from warp.log.trace import hedges_json
+from warp.metadata.cluster_model import AgentFacts
 from warp.metadata.store import MetadataStore
 from warp.metrics import Metrics
 from warp.objectstore.base import Abilities, ObjectStore
@@ -212,6 +215,8 @@ class Agent:
         await self._metadata.open()
         self._metadata_is_open = True
         self.cluster_id = await self._metadata.cluster_id(self.config.cluster_id)
+        if not is_in_memory(self.config.object_store):
+            await check_marker(self._object_store, self.cluster_id, mask_url(self.config.object_store))
 
     async def _bind(self) -> None:
         """Take the addresses, so that the agent knows them, and that they are its own, before it tells anybody."""
@@ -232,11 +237,12 @@ class Agent:
 
     def _build_server(self, catalogue: CatalogueService, parts: Log, groups: Groups) -> Server:
         config = self.config
+        view = alone(self.broker_id, AgentFacts(zone=config.zone))
         services = Services(
             cluster_id=self.cluster_id,
             broker_id=self.broker_id,
-            rack=config.zone,
             clock=self.clock,
+            discovery=Discovery(lambda: view, self.clock),
             catalogue=catalogue,
             produce=parts.produce,
             fetch=parts.fetch,
