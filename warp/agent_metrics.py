@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import Any, Final, TypeVar
 
 from warp.clock import Clock
+from warp.cluster.hints import HintBus
 from warp.groups.observer import GroupObserver
 from warp.groups.rebalance import EVENTS
 from warp.ids import IdSource
@@ -182,6 +183,14 @@ def read_server(metrics: Metrics, server: Server, connections_max: int) -> None:
     metrics.connections_refused.read = lambda: server.connections_refused
     metrics.protocol_errors.read = lambda: server.protocol_errors
     metrics.handler_bugs.read = lambda: server.handler_bugs
+
+
+def read_hints(metrics: Metrics, bus: HintBus, fetch: FetchService) -> None:
+    """Show what agents tell each other."""
+    metrics.cluster_hints.read = lambda: sorted(bus.hints.items())
+    metrics.cluster_notices_published.read = lambda: bus.published
+    metrics.cluster_notices_failed.read = lambda: bus.failed
+    metrics.fetch_looks.read = lambda: fetch.counters.looks
 
 
 def read_log(

@@ -128,7 +128,8 @@ class Reading:
 
 
 class Readings:
-    """Numbers that somebody else keeps, one per combination of label values, read when Prometheus asks: a gauge.
+    """Numbers that somebody else keeps, one per combination of label values, read when Prometheus asks: a gauge, or a
+    counter (`_total`).
 
     Until `read` is set, they are not shown. Whoever sets it bounds how many there are.
     """
@@ -143,7 +144,8 @@ class Readings:
         """What Prometheus is shown; None when nobody keeps the numbers."""
         if self.read is None:
             return None
-        family = GaugeMetricFamily(self.name, self.help, labels=self.labels)
+        shape = CounterMetricFamily if self.name.endswith("_total") else GaugeMetricFamily
+        family = shape(self.name, self.help, labels=self.labels)
         for label_values, value in self.read():
             family.add_metric(label_values, value)
         return family
@@ -160,6 +162,7 @@ class Metrics:
         self._make_server_metrics()
         self._make_log_metrics()
         self._make_group_metrics()
+        self._make_hint_metrics()
         self._make_store_metrics()
         self._make_process_metrics()
         self.registry.register(self)
@@ -267,6 +270,26 @@ class Metrics:
             "warp_offset_commit_seconds", "From a request to commit offsets to its answer"
         )
         self.offsets_committed = Counter("warp_offsets_committed_total", "Offsets committed")
+
+    def _make_hint_metrics(self) -> None:
+        self.cluster_hints = Readings(
+            "warp_cluster_hints_total",
+            "Hints between agents, by direction (sent, received) and kind: log, catalogue, look (at everything), "
+            "unknown (of a format that this release does not know)",
+            ["direction", "kind"],
+        )
+        self.cluster_notices_published = Reading(
+            "warp_cluster_notices_published_total",
+            "Notices sent to the other agents, with many hints in each",
+        )
+        self.cluster_notices_failed = Reading(
+            "warp_cluster_notices_failed_total",
+            "Notices that could not be sent: other agents saw commits later",
+        )
+        self.fetch_looks = Reading(
+            "warp_fetch_looks_total",
+            "Questions to the metadata store by fetches that waited, after a hint or because none had come for long",
+        )
 
     def _make_store_metrics(self) -> None:
         self.object_store_seconds = Histogram(
