@@ -1,8 +1,9 @@
 """The commit transaction: gives the batches of sealed segments their offsets, all at once and once only.
 
-A handful of set-based statements whatever the number of partitions. The order matters: logs are locked first, by log
-id; then the segments' keys are inserted, which waits for an attempt under the same key that still runs; what the
-decision depends on is read after both.
+A handful of set-based statements whatever the number of partitions, in five round trips where the database is elsewhere.
+The order matters. Logs are locked first, by log id: that waits for all other commits into one of them, an attempt under
+the same keys among them, and what the decision depends on is read after it. Then come the segments' keys; segments
+whose keys are there already are answered as they were.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from warp.metadata.model import (
     LogState,
     SegmentCommit,
 )
-from warp.metadata.session import Database, Session, load_statements
+from warp.metadata.session import Call, Database, Rows, Session, load_statements
 
 _SQL = load_statements("commits")
 LOCK_LOGS = _SQL["lock_logs"]
@@ -72,24 +73,26 @@ async def commit(
         raise ValueError("a segment is twice in one commit")
     async with database.transaction() as session:
         logs = await _lock_logs(session, segments)
-        ids = await _insert_segments(session, segments)
+        ids, producers = await _insert_segments(session, segments)
         known = await _known_segments(session, [s.key for s in segments if s.key not in ids])
         fresh = [segment for segment in segments if segment.key in ids]
         decision = decide(
             [segment.batches for segment in fresh],
             logs,
-            await _read_producers(session, fresh),
+            producers,
             lambda gap: gaps.has_lasted(gap, now_s),
             now_ms,
         )
-        await _write(session, decision, [ids[segment.key] for segment in fresh], now_ms)
+        open_offsets = await _write(
+            session, decision, [ids[segment.key] for segment in fresh], list(logs), now_ms
+        )
         return CommitResult(
             outcomes=_outcomes(segments, decision, known, logs),
             extents=[
                 *await _known_extents(session, known),
                 *(_extent(row, fresh[row.segment].key) for row in decision.extents),
             ],
-            logs=await _log_states(session, logs.values()),
+            logs=_log_states(logs.values(), open_offsets),
             refused={
                 place: _REFUSED
                 for place, segment in enumerate(segments)
@@ -109,10 +112,21 @@ async def _lock_logs(session: Session, segments: Sequence[SegmentCommit]) -> dic
     return {row[0]: LogRow(*row) for row in rows}
 
 
-async def _insert_segments(session: Session, segments: Sequence[SegmentCommit]) -> dict[str, int]:
-    """Ids of the segments whose keys are new."""
-    rows = await session.all(INSERT_SEGMENTS, [(s.key, s.size_bytes, s.created_ms) for s in segments])
-    return {row[0]: row[1] for row in rows}
+async def _insert_segments(
+    session: Session, segments: Sequence[SegmentCommit]
+) -> tuple[dict[str, int], dict[ProducerKey, ProducerRow]]:
+    """Ids of the segments whose keys are new, and the states of all producers."""
+    calls = [Call(INSERT_SEGMENTS, ([(s.key, s.size_bytes, s.created_ms) for s in segments],))]
+    keys = _producer_keys(segments)
+    if keys:
+        calls.append(Call(READ_PRODUCERS, (keys,)))
+    inserted, *found = await session.together(calls)
+    producers = {
+        ProducerKey(LogId(log_id), ProducerId(producer_id)): ProducerRow(epoch, batches)
+        for rows in found
+        for log_id, producer_id, epoch, batches, _open_offset in rows
+    }
+    return {row[0]: row[1] for row in inserted}, producers
 
 
 async def _known_segments(session: Session, keys: Sequence[str]) -> dict[str, _Known]:
@@ -122,10 +136,8 @@ async def _known_segments(session: Session, keys: Sequence[str]) -> dict[str, _K
     return {key: _Known(segment_id, outcome) for key, segment_id, outcome in rows}
 
 
-async def _read_producers(
-    session: Session, segments: Sequence[SegmentCommit]
-) -> dict[ProducerKey, ProducerRow]:
-    keys = sorted(
+def _producer_keys(segments: Sequence[SegmentCommit]) -> list[tuple[LogId, ProducerId]]:
+    return sorted(
         {
             (batch.log_id, batch.producer_id)
             for segment in segments
@@ -133,50 +145,60 @@ async def _read_producers(
             if batch.producer_id != NO_PRODUCER_ID
         }
     )
-    if not keys:
-        return {}
-    rows = await session.all(READ_PRODUCERS, keys)
-    return {
-        ProducerKey(LogId(log_id), ProducerId(producer_id)): ProducerRow(epoch, batches)
-        for log_id, producer_id, epoch, batches, _open_offset in rows
-    }
 
 
-async def _write(session: Session, decision: Decision, segment_ids: Sequence[int], now_ms: int) -> None:
+async def _write(
+    session: Session, decision: Decision, segment_ids: Sequence[int], log_ids: Sequence[LogId], now_ms: int
+) -> dict[LogId, int | None]:
+    """Write what was decided; the first offsets of open transactions in the logs, which it does not change."""
+    writes = [
+        Call(statement, (rows,))
+        for statement, rows in (
+            (UPDATE_LOGS, _log_rows(decision)),
+            (STORE_OUTCOMES, _outcome_rows(decision, segment_ids)),
+            (INSERT_EXTENTS, _extent_rows(decision, segment_ids)),
+            (UPSERT_PRODUCERS, _producer_rows(decision, now_ms)),
+        )
+        if rows
+    ]
+    read = Call(READ_OPEN_OFFSETS, ([(log_id,) for log_id in log_ids],))
+    *_, found = await session.together((*writes, read))
+    return {row[0]: row[1] for row in found}
+
+
+def _log_rows(decision: Decision) -> Rows:
     logs = sorted(decision.logs.values(), key=lambda log: log.log_id)
-    await session.execute_rows(
-        UPDATE_LOGS, [(log.log_id, log.next_offset, log.size_bytes, log.max_timestamp_ms) for log in logs]
-    )
-    await session.execute_rows(
-        STORE_OUTCOMES,
-        [
-            (segment_id, pack_outcomes(outcomes))
-            for segment_id, outcomes in zip(segment_ids, decision.outcomes, strict=True)
-        ],
-    )
-    await session.execute_rows(
-        INSERT_EXTENTS,
-        [
-            (
-                row.log_id,
-                row.end_offset,
-                row.base_offset,
-                segment_ids[row.segment],
-                row.position,
-                row.size_bytes,
-                row.max_timestamp_ms,
-                row.prefix_max_timestamp_ms,
-            )
-            for row in decision.extents
-        ],
-    )
-    await session.execute_rows(
-        UPSERT_PRODUCERS,
-        [
-            (key.log_id, key.producer_id, state.epoch, state.packed_batches, now_ms)
-            for key, state in sorted(decision.producers.items())
-        ],
-    )
+    return [(log.log_id, log.next_offset, log.size_bytes, log.max_timestamp_ms) for log in logs]
+
+
+def _outcome_rows(decision: Decision, segment_ids: Sequence[int]) -> Rows:
+    return [
+        (segment_id, pack_outcomes(outcomes))
+        for segment_id, outcomes in zip(segment_ids, decision.outcomes, strict=True)
+    ]
+
+
+def _extent_rows(decision: Decision, segment_ids: Sequence[int]) -> Rows:
+    return [
+        (
+            row.log_id,
+            row.end_offset,
+            row.base_offset,
+            segment_ids[row.segment],
+            row.position,
+            row.size_bytes,
+            row.max_timestamp_ms,
+            row.prefix_max_timestamp_ms,
+        )
+        for row in decision.extents
+    ]
+
+
+def _producer_rows(decision: Decision, now_ms: int) -> Rows:
+    return [
+        (key.log_id, key.producer_id, state.epoch, state.packed_batches, now_ms)
+        for key, state in sorted(decision.producers.items())
+    ]
 
 
 def _outcomes(
@@ -214,12 +236,9 @@ async def _known_extents(session: Session, known: dict[str, _Known]) -> list[Ext
     return [extent_from_row(row) for row in rows]
 
 
-async def _log_states(session: Session, logs: Iterable[LogRow]) -> list[LogState]:
-    rows = sorted(logs, key=lambda log: log.log_id)
-    found = await session.all(READ_OPEN_OFFSETS, [(log.log_id,) for log in rows])
-    open_offsets = {row[0]: row[1] for row in found}
+def _log_states(logs: Iterable[LogRow], open_offsets: dict[LogId, int | None]) -> list[LogState]:
     states = []
-    for log in rows:
+    for log in sorted(logs, key=lambda log: log.log_id):
         open_offset = open_offsets[log.log_id]
         stable = log.next_offset if open_offset is None else open_offset
         states.append(LogState(log.log_id, log.start_offset, log.next_offset, stable, log.size_bytes))
