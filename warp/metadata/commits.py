@@ -1,6 +1,6 @@
 """The commit transaction: gives the batches of sealed segments their offsets, all at once and once only.
 
-A handful of set-based statements whatever the number of partitions, in five round trips where the database is elsewhere.
+A handful of set-based statements whatever the number of partitions, in five round trips where the database is far.
 The order matters. Logs are locked first, by log id: that waits for all other commits into one of them, an attempt under
 the same keys among them, and what the decision depends on is read after it. Then come the segments' keys; segments
 whose keys are there already are answered as they were.
