@@ -1,6 +1,7 @@
 """DescribeCluster: the cluster's id and its brokers (KIP-700).
 
-Behaviour: the one agent is broker and controller, known by the address of the listener that the request came in on.
+Behaviour: brokers are the agents that the client may talk to (`warp.cluster.discovery`), known by the addresses of the
+listener that the request came in on. The controller is the one that leads partitions in this client's eyes.
 
 Version notes: v1 says whether brokers or controllers are wanted (KIP-919); a broker knows of no controllers apart from
 brokers. v2 can include fenced brokers (KIP-1073), of which there are none.
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from warp.errors import ErrorCode
 from warp.handlers.context import RequestContext
+from warp.handlers.leaders import agents_for, choice_for
 from warp.handlers.operations import CLUSTER_OPERATIONS
 from warp.protocol.messages.cluster import (
     DescribeClusterBroker,
@@ -23,7 +25,7 @@ _CONTROLLERS = 2
 
 
 def describe_cluster(context: RequestContext, request: DescribeClusterRequest) -> DescribeClusterResponse:
-    """Describe this agent as the whole cluster."""
+    """Describe the agents that live."""
     if request.endpoint_type == _CONTROLLERS:
         code = ErrorCode.MISMATCHED_ENDPOINT_TYPE
         return describe_cluster_failed(context, request, code, "this is a broker's endpoint")
@@ -31,16 +33,16 @@ def describe_cluster(context: RequestContext, request: DescribeClusterRequest) -
         code = ErrorCode.UNSUPPORTED_ENDPOINT_TYPE
         return describe_cluster_failed(context, request, code, f"no endpoint type {request.endpoint_type}")
     services = context.services
-    address = context.client.advertised
     asked = request.include_cluster_authorized_operations
     return DescribeClusterResponse(
         error_code=ErrorCode.NONE,
         cluster_id=services.cluster_id,
-        controller_id=services.broker_id,
+        controller_id=choice_for(context).leader,
         brokers=[
             DescribeClusterBroker(
-                broker_id=services.broker_id, host=address.host, port=address.port, rack=services.rack
+                broker_id=agent.broker_id, host=agent.host, port=agent.port, rack=agent.rack
             )
+            for agent in agents_for(context)
         ],
         cluster_authorized_operations=CLUSTER_OPERATIONS if asked else AUTHORIZED_OPERATIONS_OMITTED,
     )

@@ -16,6 +16,7 @@ from warp.errors import ErrorCode
 if TYPE_CHECKING:
     from warp.clock import Clock
     from warp.cluster.catalogue import CatalogueService
+    from warp.cluster.discovery import Caller, Discovery
     from warp.cluster.producer_ids import ProducerIds
     from warp.groups.coordinator import GroupCoordinator
     from warp.ids import BrokerId
@@ -60,8 +61,9 @@ class Services:
 
     cluster_id: str
     broker_id: BrokerId
-    rack: str | None
+    """This agent's."""
     clock: Clock
+    discovery: Discovery
     catalogue: CatalogueService
     produce: ProduceService
     fetch: FetchService
@@ -80,8 +82,25 @@ class Client:
     address: str
     advertised: Endpoint
     """This agent's address in the eyes of the peer: that of the listener that it came in on."""
+    listener: int = 0
+    """The place of that listener among those of the agent."""
     software: str = "unknown"
     """Name and version, once ApiVersions has told them (KIP-511)."""
+    is_used: bool = False
+    """It has produced or fetched: its client was told to come here."""
+    caller: Caller | None = None
+    """What discovery knows of it, once it has asked whom to talk to."""
+
+    @property
+    def host(self) -> str:
+        """The host of `address`; "" where that is none."""
+        return self.address.rpartition(":")[0]
+
+    def gone(self) -> None:
+        """The connection is over."""
+        if self.caller is not None:
+            self.caller.leave()
+            self.caller = None
 
 
 class RequestContext:

@@ -6,6 +6,9 @@ that can't be resolved has its error, and then nothing is waited for. Every part
 There are no fetch sessions (KIP-227): every answer has session id 0, and an incremental request, which only makes sense
 in a session, gets FETCH_SESSION_ID_NOT_FOUND, whereupon clients send full ones. kafka-go's session id -1 means none.
 
+A consumer that names the zone of other agents as its rack is sent to one of them, by a preferred read replica in place
+of records (KIP-392); the ends of the log are unknown then, as in an error. What comes back from there is read here.
+
 Nobody is fenced by the leader epoch, neither by the current one in the request nor by the last fetched one: there is
 one constant epoch, and clients that hold another have it from another cluster.
 
@@ -19,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 from warp.errors import ErrorCode
 from warp.handlers.context import Held, RequestContext
+from warp.handlers.leaders import caller_of
 from warp.handlers.resolve import may_be_new, target_of, topic_of
-from warp.ids import TopicId
+from warp.ids import BrokerId, TopicId
 from warp.log.answer import FetchPartitionQuery, FetchPartitionResult
 from warp.log.model import LogTarget
 from warp.protocol.messages.fetch import (
@@ -40,6 +44,8 @@ _FULL_FETCH_EPOCHS = (0, -1)
 _STORAGE_ERROR_SINCE = 6
 _ZSTD_SINCE = 10
 _IDS_SINCE = 13
+_NEARER = ErrorCode.NONE
+"""In place of a partition that exists: it is to be read at another agent, and nothing is wrong with it."""
 
 
 async def fetch(context: RequestContext, request: FetchRequest) -> Any:
@@ -51,6 +57,11 @@ async def fetch(context: RequestContext, request: FetchRequest) -> Any:
     queries = _queries(request, targets)
     if len(queries) < len(targets):
         targets = await _targets_anew(context, request)
+        queries = _queries(request, targets)
+    nearer = _steer(context, request.rack_id, targets) if request.rack_id else None
+    if nearer is None:
+        context.client.is_used = True
+    else:
         queries = _queries(request, targets)
     is_complete = len(queries) == len(targets)
     answer = await context.services.fetch.fetch(
@@ -70,7 +81,30 @@ async def fetch(context: RequestContext, request: FetchRequest) -> Any:
     results = [
         next(found) if isinstance(target, LogTarget) else FetchPartitionResult(target) for target in targets
     ]
-    return Held(_response(context, request, results), answer.release)
+    response = _response(context, request, results)
+    if nearer is not None:
+        parts = (part for topic in response.responses for part in topic.partitions)
+        for part, target in zip(parts, targets, strict=True):
+            if target is _NEARER:
+                part.preferred_read_replica = nearer
+    return Held(response, answer.release)
+
+
+def _steer(context: RequestContext, rack: str, targets: list[LogTarget | ErrorCode]) -> BrokerId | None:
+    """The agent that a consumer is sent to, if any is nearer; the partitions to be read there become `_NEARER`."""
+    discovery = context.services.discovery
+    if discovery.is_alone:
+        return None
+    caller = caller_of(context)
+    nearer = discovery.nearer(caller, rack)
+    if nearer is None:
+        return None
+    is_steered = False
+    for index, target in enumerate(targets):
+        if isinstance(target, LogTarget) and discovery.may_steer(caller, target.log_id):
+            targets[index] = _NEARER
+            is_steered = True
+    return nearer if is_steered else None
 
 
 async def _targets(context: RequestContext, request: FetchRequest) -> list[LogTarget | ErrorCode]:

@@ -1,9 +1,10 @@
 """FindCoordinator, ListGroups, DescribeGroups and DeleteGroups: groups as seen from outside.
 
 Behaviour: the coordinator of every group is an agent that holds the lease of its slot, known by the address of the
-listener that the request came in on. A name or key that a request has twice is in the answer once.
+listener that the request came in on; when nobody who lives holds it, COORDINATOR_NOT_AVAILABLE. A name or key that a
+request has twice is in the answer once.
 
-FindCoordinator for a transactional id names this agent too: InitProducerId is where clients learn that transactions are
+FindCoordinator for a transactional id names an agent too: InitProducerId is where clients learn that transactions are
 not served, in a way that all of them take as final. Share groups are not known: INVALID_REQUEST.
 
 Version notes: FindCoordinator v1 brings the kind of key, v4 several keys, each with its error (KIP-699). ListGroups
@@ -18,6 +19,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
+from warp.cluster.discovery import AgentAddress
 from warp.errors import ErrorCode, ProtocolError
 from warp.groups.model import Describe, DescribeAnswer, GroupOverview
 from warp.handlers.answer_memory import AnswerMemory
@@ -83,16 +85,20 @@ def _coordinator(context: RequestContext, key_type: int, key: str) -> Coordinato
     services = context.services
     if key_type not in (_GROUP_KEY, _TRANSACTION_KEY):
         return _no_coordinator(context, key, ErrorCode.INVALID_REQUEST, f"no coordinators of kind {key_type}")
-    if not services.groups.coordinates(key):
+    own = context.client.advertised
+    if services.groups.coordinates(key):
+        holder = AgentAddress(services.broker_id, own.host, own.port, None)
+    elif (other := services.discovery.coordinator(key, context.client.listener)) is not None:
+        holder = other
+    else:
         return _no_coordinator(
             context, key, ErrorCode.COORDINATOR_NOT_AVAILABLE, "nobody coordinates this now"
         )
-    address = context.client.advertised
     return Coordinator(
         key=key,
-        node_id=services.broker_id,
-        host=address.host,
-        port=address.port,
+        node_id=holder.broker_id,
+        host=holder.host,
+        port=holder.port,
         error_code=ErrorCode.NONE,
         error_message=None,
     )

@@ -1,9 +1,11 @@
 """Metadata and DescribeTopicPartitions: which topics exist, and whom to ask for their partitions.
 
-Behaviour: this agent is the leader of every partition, its only replica, and the controller. Its address is that of the
-listener that the request came in on. The leader epoch is the constant 0. Metadata creates the unknown topics that it is
-asked for by name, if the agent and the client allow it, and returns them complete; nothing else creates topics. With a
-topic named twice, the answer has it once.
+Behaviour: one agent is the leader of every partition and the controller, another one for other clients; if the client
+wants its partitions spread, each has its leader (`warp.cluster.discovery`). Replicas are the leader and an agent of
+each other zone, three at most. Addresses are those of the listener that the request came in on. The leader epoch is the
+constant 0, so that leaders may change freely. Metadata creates the unknown topics that it is asked for by name, if the
+agent and the client allow it, and returns them complete; nothing else creates topics. With a topic named twice, the
+answer has it once.
 
 Version notes: in v0 an empty list asks for all topics; from v1 on null does. v8 to v10 can ask for the operations that
 the client may do on the cluster, v8 and up for those on topics (KIP-430). v10 has topic ids in the answer, and v12 in
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from warp.cluster.topic_request import INTERNAL_TOPICS, TopicRequest, check_topic_name
 from warp.errors import ErrorCode, KafkaError
 from warp.handlers.context import RequestContext
+from warp.handlers.leaders import agents_for, choice_for
 from warp.handlers.operations import CLUSTER_OPERATIONS, TOPIC_OPERATIONS
 from warp.ids import LEADER_EPOCH, NO_TOPIC_ID, TopicId
 from warp.protocol.messages.metadata import (
@@ -38,6 +41,7 @@ from warp.protocol.types import AUTHORIZED_OPERATIONS_OMITTED
 
 if TYPE_CHECKING:
     from warp.cluster.catalogue import TopicInfo
+    from warp.cluster.discovery import Choice
 
 _IDS_IN_REQUEST_SINCE = 12
 
@@ -148,24 +152,26 @@ def _response(
     context: RequestContext, request: MetadataRequest, topics: Sequence[TopicInfo | _Missing]
 ) -> MetadataResponse:
     services = context.services
-    address = context.client.advertised
-    broker = MetadataResponseBroker(
-        node_id=services.broker_id, host=address.host, port=address.port, rack=services.rack
-    )
+    choice = choice_for(context)
     operations = AUTHORIZED_OPERATIONS_OMITTED
     if request.include_cluster_authorized_operations:
         operations = CLUSTER_OPERATIONS
     return MetadataResponse(
-        brokers=[broker],
+        brokers=[
+            MetadataResponseBroker(node_id=agent.broker_id, host=agent.host, port=agent.port, rack=agent.rack)
+            for agent in agents_for(context)
+        ],
         cluster_id=services.cluster_id,
-        controller_id=services.broker_id,
-        topics=[_topic(context, topic, request.include_topic_authorized_operations) for topic in topics],
+        controller_id=choice.leader,
+        topics=[
+            _topic(context, choice, topic, request.include_topic_authorized_operations) for topic in topics
+        ],
         cluster_authorized_operations=operations,
     )
 
 
 def _topic(
-    context: RequestContext, described: TopicInfo | _Missing, include_operations: bool
+    context: RequestContext, choice: Choice, described: TopicInfo | _Missing, include_operations: bool
 ) -> MetadataResponseTopic:
     operations = TOPIC_OPERATIONS if include_operations else AUTHORIZED_OPERATIONS_OMITTED
     if isinstance(described, _Missing):
@@ -180,15 +186,26 @@ def _topic(
         name=described.name,
         topic_id=described.topic_id,
         is_internal=described.name in INTERNAL_TOPICS,
-        partitions=_partitions(context.services.broker_id, described.partitions),
+        partitions=_partitions_of(choice, described),
         topic_authorized_operations=operations,
     )
 
 
+def _partitions_of(choice: Choice, topic: TopicInfo) -> list[MetadataResponsePartition]:
+    if not choice.is_spread:
+        return _partitions(choice.replicas(choice.leader), topic.partitions)
+    leaders = choice.leaders(topic.topic_id, topic.partitions)
+    led_by = {leader: _partitions(choice.replicas(leader), topic.partitions) for leader in set(leaders)}
+    return [led_by[leaders[index]][index] for index in range(topic.partitions)]
+
+
 @functools.lru_cache(maxsize=256)
-def _partitions(leader: int, count: int) -> list[MetadataResponsePartition]:
-    """The first `count` partitions of any topic: they are alike, so all topics share them, and nobody changes them."""
-    replicas = [leader]
+def _partitions(agents: tuple[int, ...], count: int) -> list[MetadataResponsePartition]:
+    """The first `count` partitions of any topic that have these replicas, the leader first.
+
+    They are alike, so all topics share them, and nobody changes them.
+    """
+    leader, replicas = agents[0], list(agents)
     return [
         MetadataResponsePartition(
             error_code=ErrorCode.NONE,
@@ -253,6 +270,7 @@ class _Page:
         self.topics: list[DescribeTopicPartitionsResponseTopic] = []
         self.next_cursor: DescribeTopicPartitionsCursor | None = None
         self._context = context
+        self._choice = choice_for(context)
         self._room = partitions_max
 
     @property
@@ -267,8 +285,11 @@ class _Page:
             self.topics.append(_undescribed(name, code))
             return
         end = min(info.partitions, start_index + self._room)
-        leader = self._context.services.broker_id
-        partitions = [_described_partition(leader, index) for index in range(start_index, end)]
+        choice = self._choice
+        leaders = choice.leaders(info.topic_id, end) if choice.is_spread else [choice.leader] * end
+        partitions = [
+            _described_partition(choice.replicas(leaders[index]), index) for index in range(start_index, end)
+        ]
         self._room -= len(partitions)
         self.topics.append(
             DescribeTopicPartitionsResponseTopic(
@@ -290,14 +311,14 @@ def _undescribed(name: str, code: ErrorCode) -> DescribeTopicPartitionsResponseT
     )
 
 
-def _described_partition(leader: int, index: int) -> DescribeTopicPartitionsResponsePartition:
+def _described_partition(agents: tuple[int, ...], index: int) -> DescribeTopicPartitionsResponsePartition:
     return DescribeTopicPartitionsResponsePartition(
         error_code=ErrorCode.NONE,
         partition_index=index,
-        leader_id=leader,
+        leader_id=agents[0],
         leader_epoch=LEADER_EPOCH,
-        replica_nodes=[leader],
-        isr_nodes=[leader],
+        replica_nodes=list(agents),
+        isr_nodes=list(agents),
         eligible_leader_replicas=[],
         last_known_elr=[],
         offline_replicas=[],

@@ -19,7 +19,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from warp.errors import ErrorCode, KafkaError, ProtocolError
-from warp.handlers.context import Client, Held, Later, NoAnswer
+from warp.handlers.context import Held, Later, NoAnswer
 from warp.handlers.table import Order
 from warp.protocol import DecodeError, FrameSplitter
 from warp.server.dispatch import OUTCOME_DROPPED
@@ -28,7 +28,7 @@ from warp.server.peer import peer_text
 from warp.server.unsent import UnsentMemory
 
 if TYPE_CHECKING:
-    from warp.handlers.context import Endpoint
+    from warp.handlers.context import Client
     from warp.protocol import Buffer
     from warp.server.pool import ConnectionPool
 
@@ -48,13 +48,13 @@ HOLD_END: Final = 8
 class Connection(FrameSplitter, asyncio.BufferedProtocol):
     """The broker's side of one connection."""
 
-    def __init__(self, pool: ConnectionPool, advertised: Endpoint) -> None:
+    def __init__(self, pool: ConnectionPool, client: Client) -> None:
         FrameSplitter.__init__(self, pool.receive_buffer, pool.frame_bytes_max, pool.memory.try_reserve)
         self._pool = pool
         self._dispatcher = pool.dispatcher
         self._clock = pool.clock
         self._limits = pool.limits
-        self._client = Client("?", advertised)
+        self.client = client
         self._transport: asyncio.Transport
         # Frames that wait to be started, and requests that were started and whose answers are still to be written.
         self._frames: deque[Buffer] = deque()
@@ -81,7 +81,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
     @property
     def peer(self) -> str:
         """The peer's address, for log lines."""
-        return self._client.address
+        return self.client.address
 
     # ---- what the transport tells ----
 
@@ -89,7 +89,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
         """Begin, or end at once when there are too many connections."""
         # uvloop's transports are none of asyncio's classes.
         self._transport = transport = cast("asyncio.Transport", transport)
-        self._client.address = peer_text(transport)
+        self.client.address = peer_text(transport)
         self._heard_s = self._clock.monotonic()
         if self._pool.admit(self):
             transport.set_write_buffer_limits(high=self._limits.write_buffer_bytes)
@@ -237,7 +237,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
 
     def _start(self, frame: Buffer) -> None:
         try:
-            call = self._dispatcher.open(frame, self._client, self._heard_s)
+            call = self._dispatcher.open(frame, self.client, self._heard_s)
         except ProtocolError as error:
             self._pool.memory.release(len(frame))
             self._close(str(error))

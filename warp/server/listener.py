@@ -64,12 +64,12 @@ class Listener:
         elif self.config.advertise.port == 0:
             self.advertised = Endpoint(self.config.advertise.host, self.bound.port)
 
-    async def open(self, pool: ConnectionPool) -> None:
-        """Accept, on an address that is bound."""
+    async def open(self, pool: ConnectionPool, number: int) -> None:
+        """Accept, on an address that is bound, as the listener of that number."""
         loop = asyncio.get_running_loop()
         while self._sockets:
             server = await loop.create_server(
-                lambda: pool.connection(self.advertised), sock=self._sockets[0], backlog=_BACKLOG
+                lambda: pool.connection(self.advertised, number), sock=self._sockets[0], backlog=_BACKLOG
             )
             self._servers.append(server)
             del self._sockets[0]
@@ -152,12 +152,12 @@ class Server:
 
     async def start(self) -> None:
         """Accept on every listener; all are bound."""
-        for listener in self.listeners:
-            await listener.open(self._pool)
+        for number, listener in enumerate(self.listeners):
+            await listener.open(self._pool, number)
 
     def connect(self, listener: int = 0) -> Connection:
         """A new connection on one of the listeners, for a transport that the caller makes."""
-        return self._pool.connection(self.listeners[listener].advertised)
+        return self._pool.connection(self.listeners[listener].advertised, listener)
 
     def stop_accepting(self) -> None:
         """Take no more connections."""

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from warp.handlers.context import Client
 from warp.protocol import SharedReceiveBuffer
 from warp.server.connection import Connection
 from warp.server.limits import LogLimit, ServerLimits
@@ -52,9 +53,12 @@ class ConnectionPool:
     def __len__(self) -> int:
         return len(self._connections)
 
-    def connection(self, advertised: Endpoint) -> Connection:
-        """A new connection, for a transport that is about to be made; its peers are told `advertised` of this agent."""
-        return Connection(self, advertised)
+    def connection(self, advertised: Endpoint, listener: int = 0) -> Connection:
+        """A new connection of a listener, for a transport that is about to be made.
+
+        Its peer is told `advertised` of this agent.
+        """
+        return Connection(self, Client("?", advertised, listener))
 
     def admit(self, connection: Connection) -> bool:
         """Take a connection in; False when there are too many, or the agent is about to stop."""
@@ -76,6 +80,7 @@ class ConnectionPool:
     def forget(self, connection: Connection) -> None:
         """A connection is over: its peer is gone and nothing of it runs any more."""
         self._connections.pop(connection, None)
+        connection.client.gone()
         if not self._connections:
             self._emptied.set()
 

@@ -1,0 +1,188 @@
+"""The agents that clients can be sent to, sorted by listener, zone and role: one view of the cluster, looked at often.
+
+It is made anew for each version of the view, and works out what is asked for when it is first asked for. What it keeps
+is bounded by the cluster: listeners, zones and roles that agents have, never by what clients say.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from hashlib import blake2b
+
+from warp.config_values import Address, parse_address
+from warp.ids import BrokerId
+from warp.metadata.cluster_model import FETCH, PRODUCE, ClusterView, LiveAgent
+from warp.rendezvous import first, ranking
+
+_log = logging.getLogger("warp.discovery")
+
+REPLICAS_MAX = 3
+"""Agents that stand for the replicas of a partition, its leader among them."""
+LEADERS_CACHED_MAX = 500_000
+"""Partitions of one pool whose leaders are kept."""
+
+_BITS = 2**64 - 1
+_STEP = 0x9E3779B97F4A7C15
+_MIX_1 = 0xBF58476D1CE4E5B9
+_MIX_2 = 0x94D049BB133111EB
+
+
+class Pool:
+    """Agents that are all as good as each other for some clients; never none."""
+
+    def __init__(self, agents: tuple[BrokerId, ...]) -> None:
+        self.agents = agents
+        """By broker id, rising."""
+        self._seeds = [(_seed(broker_id), broker_id) for broker_id in agents]
+        self._leaders: dict[bytes, list[BrokerId]] = {}
+        self._cached = 0
+
+    def leaders(self, topic_id: bytes, partitions: int) -> Sequence[BrokerId]:
+        """Who leads the partitions of a topic from 0 to `partitions` - 1 at least. Not to be changed."""
+        leaders = self._leaders.get(topic_id)
+        if leaders is None or len(leaders) < partitions:
+            if self._cached > LEADERS_CACHED_MAX:
+                self._leaders.clear()
+                self._cached = 0
+            start = 0 if leaders is None else len(leaders)
+            self._cached += partitions - start
+            added = [self._leader(weight) for weight in _weights(topic_id, start, partitions)]
+            leaders = self._leaders[topic_id] = [*leaders, *added] if leaders else added
+        return leaders
+
+    def _leader(self, weight: int) -> BrokerId:
+        """Rendezvous hashing, with a weight that takes a tenth of the time of a cryptographic hash."""
+        return max([((weight ^ seed) * _MIX_2 & _BITS, broker_id) for seed, broker_id in self._seeds])[1]
+
+
+def _seed(broker_id: BrokerId) -> int:
+    digest = blake2b(digest_size=8, salt=broker_id.to_bytes(8, "big", signed=True)).digest()
+    return int.from_bytes(digest, "big")
+
+
+def _weights(topic_id: bytes, start: int, end: int) -> list[int]:
+    """A well mixed number for each partition of a topic, the same everywhere and always.
+
+    Source: the finaliser of SplitMix64 (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", 2014).
+    """
+    base = int.from_bytes(blake2b(topic_id, digest_size=8).digest(), "big")
+    weights = []
+    for partition in range(start, end):
+        mixed = (base + partition * _STEP) & _BITS
+        mixed = (mixed ^ mixed >> 30) * _MIX_1 & _BITS
+        mixed = (mixed ^ mixed >> 27) * _MIX_2 & _BITS
+        weights.append(mixed ^ mixed >> 31)
+    return weights
+
+
+class AgentMap:
+    """The agents of one version of the view, as far as discovery is concerned."""
+
+    def __init__(self, view: ClusterView) -> None:
+        self.version = view.version
+        self.own = view.own
+        self._agents = view.agents
+        group = view.agents[view.own].facts.group
+        self._members = [
+            agent
+            for _, agent in sorted(view.agents.items())
+            if agent.facts.group == group and not agent.is_leaving
+        ]
+        self.is_alone = all(agent.broker_id == view.own for agent in self._members)
+        """This agent is the only one that clients may be sent to."""
+        self._endpoints: dict[tuple[BrokerId, int], Address | None] = {}
+        self._eligible: dict[int, tuple[BrokerId, ...]] = {}
+        self._zones: dict[int, frozenset[str]] = {}
+        self._pools: dict[tuple[int, str | None, str | None], Pool] = {}
+        self._shared_pools: dict[tuple[BrokerId, ...], Pool] = {}
+        self._replicas: dict[tuple[int, str | None, BrokerId], tuple[BrokerId, ...]] = {}
+
+    def zone(self, broker_id: BrokerId) -> str | None:
+        """The zone of an agent."""
+        return self._agents[broker_id].facts.zone
+
+    def roles(self, broker_id: BrokerId) -> tuple[str, ...]:
+        """The roles of an agent."""
+        return self._agents[broker_id].facts.roles
+
+    def endpoint(self, broker_id: BrokerId, listener: int) -> Address | None:
+        """What another agent tells clients of such a listener to connect to; None when it has none."""
+        place = (broker_id, listener)
+        if place not in self._endpoints:
+            self._endpoints[place] = _endpoint(self._agents[broker_id], listener)
+        return self._endpoints[place]
+
+    def eligible(self, listener: int) -> tuple[BrokerId, ...]:
+        """Who may be named to clients of a listener, by broker id; when there is nobody, this agent."""
+        found = self._eligible.get(listener)
+        if found is None:
+            members = [agent.broker_id for agent in self._members]
+            found = tuple(
+                broker_id
+                for broker_id in members
+                if broker_id == self.own or self.endpoint(broker_id, listener) is not None
+            )
+            found = self._eligible[listener] = found or (self.own,)
+        return found
+
+    def zones(self, listener: int) -> frozenset[str]:
+        """The zones of those who are eligible."""
+        found = self._zones.get(listener)
+        if found is None:
+            zones = [self.zone(broker_id) for broker_id in self.eligible(listener)]
+            found = self._zones[listener] = frozenset(zone for zone in zones if zone is not None)
+        return found
+
+    def pool(self, listener: int, zone: str | None, role: str | None) -> Pool:
+        """Who may lead for clients of a listener, in a zone that `zones` has (None: in any), with a role.
+
+        A role that is asked for counts for more than the zone, and is let go only when nobody has it at all. Who asks
+        for none gets agents that produce and fetch, if there are such, otherwise those that produce, otherwise anybody.
+        """
+        place = (listener, zone, role)
+        pool = self._pools.get(place)
+        if pool is None:
+            found = self._of_zone(listener, zone, role) or self._of_zone(listener, None, role)
+            pool = self._pools[place] = self._shared_pools.setdefault(found, Pool(found))
+        return pool
+
+    def replicas(self, listener: int, role: str | None, leader: BrokerId) -> tuple[BrokerId, ...]:
+        """The leader, and one agent of each other zone, chosen by rendezvous for this leader; at most REPLICAS_MAX."""
+        place = (listener, role, leader)
+        found = self._replicas.get(place)
+        if found is None:
+            key = f"replicas {leader}"
+            zones = sorted(self.zones(listener) - {self.zone(leader)})
+            chosen = [first(key, self._of_zone(listener, zone, role)) for zone in zones]
+            others = ranking(key, [broker_id for broker_id in chosen if broker_id is not None])
+            found = (leader, *(BrokerId(broker_id) for broker_id in others[: REPLICAS_MAX - 1]))
+            self._replicas[place] = found
+        return found
+
+    def _of_zone(self, listener: int, zone: str | None, role: str | None) -> tuple[BrokerId, ...]:
+        """The best of those who are eligible in a zone; none if none of them has a role that somebody has."""
+        found = self.eligible(listener)
+        if role is not None:
+            found = self._with(found, role) or found
+        if zone is not None:
+            found = tuple(broker_id for broker_id in found if self.zone(broker_id) == zone)
+        if role is None:
+            found = self._with(found, PRODUCE, FETCH) or self._with(found, PRODUCE) or found
+        return found
+
+    def _with(self, agents: tuple[BrokerId, ...], *roles: str) -> tuple[BrokerId, ...]:
+        """Those of the agents that have all these roles."""
+        return tuple(broker_id for broker_id in agents if set(roles) <= set(self.roles(broker_id)))
+
+
+def _endpoint(agent: LiveAgent, listener: int) -> Address | None:
+    if not 0 <= listener < len(agent.facts.endpoints):
+        return None
+    text = agent.facts.endpoints[listener]
+    try:
+        address = parse_address(text)
+    except ValueError as error:
+        _log.warning("agent %d says that it is at %r: %s", agent.broker_id, text, error)
+        return None
+    return address if address.port else None

@@ -1,0 +1,343 @@
+"""Which agent a client is told to talk to.
+
+Any agent serves any partition, so who "leads" is a matter of cost and load alone, and this is where it is decided: one
+agent for all that a client does, in its own zone, chosen by rendezvous hashing on its client.id and address, so that
+all agents answer alike without talking about it. A choice is kept while the chosen agent can be had. Where many
+connections have the same client.id and address, as behind a gateway or with a client library's default id, they are
+spread by load instead.
+
+Nothing here waits or fails: the answer comes out of the view of the cluster, and without anybody better an agent names
+itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import NamedTuple, Protocol
+
+from warp.clock import Clock
+from warp.cluster.agent_map import AgentMap, Pool
+from warp.cluster.client_features import (
+    VALUE_CHARACTERS_MAX,
+    ClientFeatures,
+    Strategy,
+    client_features,
+)
+from warp.cluster.rare_log import RareLog
+from warp.ids import BrokerId
+from warp.metadata.cluster_model import FETCH, AgentFacts, ClusterView, LiveAgent
+from warp.metadata.group_model import coordinator_lease, slot_of
+from warp.rendezvous import first, ranking
+
+_log = logging.getLogger("warp.discovery")
+
+
+class HostPort(Protocol):
+    """A host and a TCP port."""
+
+    @property
+    def host(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+
+
+class AgentAddress(NamedTuple):
+    """An agent as clients of one listener are told of it; `rack` is its zone."""
+
+    broker_id: BrokerId
+    host: str
+    port: int
+    rack: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoveryLimits:
+    """The bounds of what is remembered, and of the load that one agent gets."""
+
+    choices_max: int = 10_000
+    """Choices of an agent for a client that are remembered; then the longest unused is forgotten."""
+    alike_max: int = 8
+    """Connections of one client.id and address that go to one agent; if there are more they are spread."""
+    load_ratio_max: float = 1.25
+    """An agent with more connections than this, times what agents have on average, is passed over by the spreading."""
+    load_slack: int = 8
+    """Connections that an agent may have beyond that."""
+    steered_max: int = 100_000
+    """Partitions whose readers were sent to another agent, and of which that is remembered."""
+    steer_again_s: float = 60.0
+    """A reader that is back sooner was not helped: it is served here."""
+    steer_rest_s: float = 300.0
+    """How long such a reader is served before it is sent there again."""
+
+
+class Caller:
+    """A connection whose client has asked whom to talk to. Made by `Discovery.caller`; `leave` ends it."""
+
+    __slots__ = ("_discovery", "features", "key", "leader", "listener", "number", "rack", "steered")
+
+    def __init__(
+        self, discovery: Discovery, key: bytes, features: ClientFeatures, listener: int, number: int
+    ) -> None:
+        self._discovery = discovery
+        self.key = key
+        """Client.id and address, hashed."""
+        self.features = features
+        self.listener = listener
+        self.number = number
+        self.leader: BrokerId | None = None
+        """Who it was told last."""
+        self.rack: str | None = None
+        """The zone that it has read from, when that is the zone of an agent (KIP-392)."""
+        self.steered: dict[int, tuple[float, bool]] = {}
+        """By log: when its reader may be sent away (again), and whether it came back before that."""
+
+    def leave(self) -> None:
+        """The connection is gone."""
+        self._discovery._left(self)
+
+
+class Choice:
+    """Who leads what, for one client, at one moment."""
+
+    __slots__ = ("_agents", "_caller", "_pool", "is_spread", "leader")
+
+    def __init__(self, agents: AgentMap, pool: Pool, leader: BrokerId, caller: Caller) -> None:
+        self._agents = agents
+        self._pool = pool
+        self._caller = caller
+        self.leader = leader
+        """The agent for all that the client does; it is the controller too."""
+        self.is_spread = caller.features.strategy is Strategy.CONSISTENT and len(pool.agents) > 1
+        """Each partition has a leader of its own: ask `leaders`."""
+
+    def leaders(self, topic_id: bytes, partitions: int) -> Sequence[BrokerId]:
+        """When they are spread: the leaders of a topic's partitions 0 to `partitions` - 1 at least. Don't change it."""
+        return self._pool.leaders(topic_id, partitions)
+
+    def replicas(self, leader: BrokerId) -> tuple[BrokerId, ...]:
+        """The leader, and at most one agent of each of two other zones."""
+        return self._agents.replicas(self._caller.listener, self._caller.features.role, leader)
+
+
+class Discovery:
+    """Answers for one agent, out of its `view` of the cluster."""
+
+    def __init__(
+        self, view: Callable[[], ClusterView], clock: Clock, limits: DiscoveryLimits | None = None
+    ) -> None:
+        self._view = view
+        self._clock = clock
+        self._limits = limits or DiscoveryLimits()
+        self._agents = AgentMap(view())
+        self._alike: dict[bytes, int] = {}
+        self._callers_made = 0
+        self._choices: OrderedDict[tuple[bytes, int, str | None], BrokerId] = OrderedDict()
+        self._sent: dict[BrokerId, int] = {}
+        self._sent_since: ClusterView | None = None
+        self._steered = 0
+        self._unknown_log = RareLog(_log, clock)
+
+    @property
+    def own(self) -> BrokerId:
+        """This agent."""
+        return self._map().own
+
+    @property
+    def is_alone(self) -> bool:
+        """Nobody but this agent can be named to clients."""
+        return self._map().is_alone
+
+    def broker_ids(self) -> Collection[BrokerId]:
+        """All agents that live, whatever their group."""
+        return self._view().agents.keys()
+
+    def agents(self, listener: int, own: HostPort) -> list[AgentAddress]:
+        """The agents that clients of a listener may talk to, by broker id; `own` is this agent's address there.
+
+        They live, are not about to leave, are of this agent's group, and have such a listener. When there is nobody,
+        this agent is named all the same.
+        """
+        agents = self._map()
+        found = []
+        for broker_id in agents.eligible(listener):
+            endpoint = own if broker_id == agents.own else agents.endpoint(broker_id, listener)
+            assert endpoint is not None, "who has no endpoint is not eligible"
+            found.append(AgentAddress(broker_id, endpoint.host, endpoint.port, agents.zone(broker_id)))
+        return found
+
+    def coordinator(self, name: str, listener: int) -> AgentAddress | None:
+        """The other agent that coordinates a group or transactional id, whatever its group.
+
+        None when it is this agent, nobody who lives, or an agent without an address for clients of the listener.
+        """
+        holder = self._view().holder(coordinator_lease(slot_of(name)))
+        agents = self._map()
+        if holder is None or holder.broker_id == agents.own:
+            return None
+        endpoint = agents.endpoint(holder.broker_id, listener)
+        if endpoint is None:
+            return None
+        return AgentAddress(holder.broker_id, endpoint.host, endpoint.port, holder.facts.zone)
+
+    # Connections.
+
+    def caller(self, before: Caller | None, client_id: str | None, host: str, listener: int) -> Caller:
+        """The caller that a connection from `host` is, given what it was `before`, which ends if it is another."""
+        key = _key(client_id, host)
+        if before is not None:
+            if before.key == key:
+                return before
+            before.leave()
+        features = client_features(client_id)
+        for pair in features.unknown:
+            self._unknown_log.warning(pair, "a client.id has %r, which is not known: the default holds", pair)
+        self._alike[key] = self._alike.get(key, 0) + 1
+        self._callers_made += 1
+        return Caller(self, key, features, listener, self._callers_made)
+
+    def _left(self, caller: Caller) -> None:
+        self._steered -= len(caller.steered)
+        caller.steered.clear()
+        left = self._alike.get(caller.key, 0) - 1
+        if left > 0:
+            self._alike[caller.key] = left
+        else:
+            self._alike.pop(caller.key, None)
+
+    # Leaders.
+
+    def choose(self, caller: Caller, *, is_used: bool) -> Choice:
+        """Who leads for a caller. `is_used`: its connection has produced or fetched, so it was sent here before."""
+        agents = self._map()
+        zone = self._zone(agents, caller)
+        pool = agents.pool(caller.listener, zone, caller.features.role)
+        return Choice(agents, pool, self._leader(agents, pool, caller, zone, is_used), caller)
+
+    def _leader(
+        self, agents: AgentMap, pool: Pool, caller: Caller, zone: str | None, is_used: bool
+    ) -> BrokerId:
+        if is_used and agents.own in pool.agents:
+            chosen = agents.own
+        elif caller.leader is not None and caller.leader in pool.agents:
+            chosen = caller.leader
+        elif self._alike.get(caller.key, 0) > self._limits.alike_max and len(pool.agents) > 1:
+            chosen = self._by_load(pool, caller)
+        else:
+            chosen = self._by_name(pool, caller, zone)
+        caller.leader = chosen
+        return chosen
+
+    def _by_name(self, pool: Pool, caller: Caller, zone: str | None) -> BrokerId:
+        """The choice for everybody of that client.id and address, remembered while it can be had."""
+        name = (caller.key, caller.listener, zone)
+        chosen = self._choices.get(name)
+        if chosen is None or chosen not in pool.agents:
+            found = first(caller.key.hex(), pool.agents)
+            assert found is not None, "no pool is empty"
+            chosen = self._choices[name] = BrokerId(found)
+            if len(self._choices) > self._limits.choices_max:
+                self._choices.popitem(last=False)
+        self._choices.move_to_end(name)
+        return chosen
+
+    def _by_load(self, pool: Pool, caller: Caller) -> BrokerId:
+        """The choice for one of many connections that are alike: hashing with bounded loads, by connection.
+
+        Source: Mirrokni, Thorup and Zadimoghaddam, "Consistent Hashing with Bounded Loads" (2016).
+        """
+        view = self._view()
+        if view is not self._sent_since:
+            # What was sent away before that has arrived, and is in the numbers of the others.
+            self._sent_since = view
+            self._sent.clear()
+        loads = {
+            broker_id: view.agents[broker_id].facts.connections + self._sent.get(broker_id, 0)
+            for broker_id in pool.agents
+            if broker_id in view.agents
+        }
+        most = self._limits.load_ratio_max * sum(loads.values()) / len(loads) + self._limits.load_slack
+        order = ranking(f"{caller.key.hex()} {caller.number}", loads)
+        chosen = BrokerId(next(broker_id for broker_id in order if loads[BrokerId(broker_id)] <= most))
+        self._sent[chosen] = self._sent.get(chosen, 0) + 1
+        return chosen
+
+    def _zone(self, agents: AgentMap, caller: Caller) -> str | None:
+        """The zone of a caller, if it gives one and agents are there."""
+        zone = caller.features.zone
+        if zone is not None:
+            if zone in agents.zones(caller.listener):
+                return zone
+            self._zone_is_unknown(zone)
+        return caller.rack if caller.rack in agents.zones(caller.listener) else None
+
+    def _zone_is_unknown(self, zone: str) -> None:
+        if not self.is_alone:
+            self._unknown_log.warning(
+                zone,
+                "clients say that they are in zone %r, where there is no agent: they get agents of all zones",
+                zone,
+            )
+
+    # Readers that name their rack (KIP-392).
+
+    def nearer(self, caller: Caller, rack: str) -> BrokerId | None:
+        """The agent that a reader which names its rack should read from instead of this one. None: it should stay.
+
+        That is an agent of that very zone, and the one that Metadata has as a replica: clients accept no other.
+        """
+        agents = self._map()
+        if agents.is_alone or rack == agents.zone(agents.own):
+            return None
+        if rack not in agents.zones(caller.listener):
+            if caller.features.zone is None:
+                self._zone_is_unknown(rack[:VALUE_CHARACTERS_MAX])
+            return None
+        asked_for = caller.features.zone
+        if asked_for != rack and asked_for in agents.zones(caller.listener):
+            return None
+        caller.rack = rack
+        for broker_id in agents.replicas(caller.listener, caller.features.role, agents.own)[1:]:
+            if agents.zone(broker_id) == rack and FETCH in agents.roles(broker_id):
+                caller.leader = broker_id
+                return broker_id
+        return None
+
+    def may_steer(self, caller: Caller, log_id: int) -> bool:
+        """May the reader of a log be sent away now? If so, that is remembered.
+
+        One that comes back at once could not go where it was sent: it knows other replicas, or can't reach that agent.
+        To send it there again and again would give it no records at all.
+        """
+        now_s = self._clock.monotonic()
+        again_s, came_back = caller.steered.get(log_id, (0.0, False))
+        if log_id not in caller.steered:
+            if self._steered >= self._limits.steered_max:
+                return False
+            self._steered += 1
+        elif now_s < again_s:
+            if not came_back:
+                caller.steered[log_id] = (now_s + self._limits.steer_rest_s, True)
+            return False
+        caller.steered[log_id] = (now_s + self._limits.steer_again_s, False)
+        return True
+
+    def _map(self) -> AgentMap:
+        """The agents as the view has them."""
+        view = self._view()
+        if view.version != self._agents.version:
+            self._agents = AgentMap(view)
+        return self._agents
+
+
+def _key(client_id: str | None, host: str) -> bytes:
+    text = f"{client_id or ''}\0{host}"
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def alone(own: BrokerId, facts: AgentFacts) -> ClusterView:
+    """The view of an agent that is the whole cluster."""
+    return ClusterView(1, own, {own: LiveAgent(own, "", facts)})
