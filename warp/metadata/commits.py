@@ -149,8 +149,8 @@ def _producer_keys(segments: Sequence[SegmentCommit]) -> list[tuple[LogId, Produ
 
 async def _write(
     session: Session, decision: Decision, segment_ids: Sequence[int], log_ids: Sequence[LogId], now_ms: int
-) -> dict[LogId, int | None]:
-    """Write what was decided; the first offsets of open transactions in the logs, which it does not change."""
+) -> dict[LogId, int]:
+    """Write what was decided; the first offset of an open transaction in each of the logs that has one."""
     writes = [
         Call(statement, (rows,))
         for statement, rows in (
@@ -236,11 +236,10 @@ async def _known_extents(session: Session, known: dict[str, _Known]) -> list[Ext
     return [extent_from_row(row) for row in rows]
 
 
-def _log_states(logs: Iterable[LogRow], open_offsets: dict[LogId, int | None]) -> list[LogState]:
+def _log_states(logs: Iterable[LogRow], open_offsets: dict[LogId, int]) -> list[LogState]:
     states = []
     for log in sorted(logs, key=lambda log: log.log_id):
-        open_offset = open_offsets[log.log_id]
-        stable = log.next_offset if open_offset is None else open_offset
+        stable = open_offsets.get(log.log_id, log.next_offset)
         states.append(LogState(log.log_id, log.start_offset, log.next_offset, stable, log.size_bytes))
     return states
 

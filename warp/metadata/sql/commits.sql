@@ -27,8 +27,11 @@ from rows($1 as w: log_id bigint, producer_id bigint) cross join producers p
 where p.log_id = w.log_id and p.producer_id = w.producer_id
 
 -- name: read_open_offsets
-select w.log_id, (select min(p.open_offset) from producers p where p.log_id = w.log_id and p.open_offset is not null)
-from rows($1 as w: log_id bigint)
+-- Of the logs that have an open transaction.
+select w.log_id, min(p.open_offset)
+from rows($1 as w: log_id bigint) cross join producers p
+where p.log_id = w.log_id and p.open_offset is not null
+group by w.log_id
 
 -- name: update_logs
 update logs
