@@ -1,0 +1,533 @@
+"""Agents of a zone that read through each other: one request to the store per chunk, whatever peers do."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+import pytest
+import uvloop
+
+from tests.support.zone import (
+    CHUNK,
+    SECRET,
+    CountingStore,
+    HandClock,
+    Node,
+    Zone,
+    chunk_of,
+    running,
+    scripted,
+    until,
+)
+from warp._crc32c import crc32c
+from warp.cluster.peer_auth import PeerAuth
+from warp.cluster.zone_cache import ZoneCache, ZoneLimits
+from warp.errors import ObjectNotFound, ObjectStoreError, ShortObject
+from warp.log.zone import PeerLimits
+
+DATA = random.Random(7).randbytes(30 * CHUNK + 123)
+HASTY = PeerLimits(timeout_min_s=0.02, timeout_unknown_s=0.02, timeout_max_s=0.02)
+
+
+def run(scenario: Callable[[], Awaitable[None]]) -> None:
+    """On both event loops: their transports differ."""
+
+    async def bounded() -> None:
+        async with asyncio.timeout(60):
+            await scenario()
+
+    asyncio.run(bounded())
+    uvloop.run(bounded())
+
+
+def views_of(zone: Zone, own: int) -> ZoneCache:
+    auth, clock = PeerAuth(SECRET), HandClock()
+    return ZoneCache(lambda: zone.view(own), auth, clock, random.Random(1).randbytes, place_bytes=CHUNK)
+
+
+def owners(zone_cache: ZoneCache, count: int = 200) -> list[int | None]:
+    return [zone_cache.owner("a", start * CHUNK) for start in range(count)]
+
+
+# ---- who owns what ----
+
+
+def test_all_agents_of_a_zone_name_the_same_owners_and_share_the_chunks() -> None:
+    zone = Zone()
+    for broker_id in (1, 2, 3):
+        zone.put(broker_id, f"127.0.0.1:{broker_id}")
+    named = [owners(views_of(zone, own)) for own in (1, 2, 3)]
+    assert named[0] == named[1] == named[2]
+    assert all(named[0].count(broker_id) > 40 for broker_id in (1, 2, 3))
+
+
+def test_one_that_comes_or_goes_moves_only_what_falls_to_it() -> None:
+    zone = Zone()
+    for broker_id in (1, 2, 3):
+        zone.put(broker_id, f"127.0.0.1:{broker_id}")
+    zone_cache = views_of(zone, 1)
+    before = owners(zone_cache)
+    zone.remove(3)
+    after = owners(zone_cache)
+    assert [b for b, a in zip(before, after, strict=True) if b != a] == [3] * before.count(3)
+
+
+def test_only_agents_of_the_zone_that_live_stay_and_can_be_reached_own_chunks() -> None:
+    zone = Zone()
+    zone.put(1, "127.0.0.1:1")
+    zone.put(2, "127.0.0.1:2")
+    zone.put(3, "127.0.0.1:3", zone="b")
+    zone.put(4, "127.0.0.1:4", zone=None)
+    zone.put(5, "127.0.0.1:5", is_leaving=True)
+    zone.put(6, None)
+    zone.put(7, "nowhere")
+    assert set(owners(views_of(zone, 1))) == {1, 2}
+    assert set(owners(views_of(zone, 5))) == {1, 2}
+    assert set(owners(views_of(zone, 3))) == {None}
+
+
+def test_agents_without_a_zone_are_one_zone() -> None:
+    zone = Zone()
+    zone.put(1, "127.0.0.1:1", zone=None)
+    zone.put(2, "127.0.0.1:2", zone=None)
+    zone.put(3, "127.0.0.1:3", zone="a")
+    assert set(owners(views_of(zone, 1))) == {1, 2}
+
+
+def test_an_agent_that_others_cannot_reach_asks_those_that_they_can() -> None:
+    zone = Zone()
+    zone.put(1, None)
+    zone.put(2, "127.0.0.1:2")
+    assert set(owners(views_of(zone, 1))) == {2}
+    assert set(owners(views_of(zone, 2))) == {None}
+
+
+def test_an_agent_that_is_alone_asks_nobody() -> None:
+    zone = Zone()
+    zone.put(1, "127.0.0.1:1")
+    assert views_of(zone, 1).ask("a", 0, CHUNK, 1.0) is None
+    assert views_of(zone, 9).ask("a", 0, CHUNK, 1.0) is None
+
+
+def test_chunks_of_one_place_have_one_owner_whatever_their_size() -> None:
+    zone = Zone()
+    for broker_id in (1, 2, 3):
+        zone.put(broker_id, f"127.0.0.1:{broker_id}")
+    zone_cache = views_of(zone, 1)
+    assert all(
+        zone_cache.owner("a", start) == zone_cache.owner("a", start + CHUNK // 2)
+        for start in range(0, 50 * CHUNK, CHUNK)
+    )
+
+
+# ---- reading through each other ----
+
+
+def test_consumers_at_three_agents_cost_one_request_per_chunk() -> None:
+    async def scenario() -> None:
+        zone, store = Zone(), CountingStore({"a": DATA, "b": DATA[::-1]})
+        nodes = [Node(broker_id, zone, store, cache_chunks=100) for broker_id in (1, 2, 3)]
+        async with running(zone, nodes):
+
+            async def consume(node: Node, key: str, step: int) -> bytes:
+                parts = [
+                    await node.read(key, start, min(step, len(DATA) - start))
+                    for start in range(0, len(DATA), step)
+                ]
+                return b"".join(parts)
+
+            read = await asyncio.gather(
+                *(consume(node, key, step) for node in nodes for key in "ab" for step in (700, 1000, 2500))
+            )
+            assert set(read) == {DATA, DATA[::-1]}
+            assert len(store.gets) == len(set(store.gets)) == 62
+            assert sum(node.cache.source.store_loads for node in nodes) == 62
+            assert sum(node.cache.source.peer_loads for node in nodes) == 124
+            assert sum(node.route.served for node in nodes) == 124
+            assert sum(node.route.served_bytes for node in nodes) == 2 * 2 * len(DATA)
+            assert [node.fallbacks for node in nodes] == [{}, {}, {}]
+            assert [node.cache.held_bytes for node in nodes] == [0, 0, 0]
+
+    run(scenario)
+
+
+def test_caches_with_chunks_of_different_sizes_read_through_each_other() -> None:
+    async def scenario() -> None:
+        zone, store = Zone(), CountingStore({"a": DATA})
+        large, small = Node(1, zone, store), Node(2, zone, store, chunk_bytes=CHUNK // 2, cache_chunks=80)
+        async with running(zone, [large, small]):
+            assert await large.read("a", 0, len(DATA)) == DATA
+            assert await small.read("a", 0, len(DATA)) == DATA
+            assert large.cache.source.peer_loads > 0
+            assert small.cache.source.peer_loads > 0
+            assert (large.fallbacks, small.fallbacks) == ({}, {})
+            assert sum(node.cache.source.store_bytes for node in (large, small)) == len(DATA)
+
+    run(scenario)
+
+
+def test_an_owner_that_joins_takes_over_and_one_that_leaves_is_not_asked() -> None:
+    async def scenario() -> None:
+        zone, store = Zone(), CountingStore(dict.fromkeys("abc", bytes(1000 * CHUNK)))
+        first, second = Node(1, zone, store), Node(2, zone, store)
+        async with running(zone, [first]):
+            await first.read("b", 0, 10)
+            async with running(zone, [second]):
+                await first.read("a", chunk_of(first, 2), 10)
+                assert second.route.served == 1
+                zone.put(2, str(second.http.bound), is_leaving=True)
+                await first.read("c", 0, 10)
+                assert first.zone_cache.owner("a", 0) is None
+        assert second.route.served == 1
+        assert first.fallbacks == {}
+
+    run(scenario)
+
+
+def test_agents_that_each_take_the_other_for_the_owner_both_read_the_store() -> None:
+    async def scenario() -> None:
+        store = CountingStore({"a": DATA})
+        seen_by_first, seen_by_second = Zone(), Zone()
+        first = Node(1, Zone(), store, view=lambda: seen_by_first.view(1))
+        second = Node(2, Zone(), store, view=lambda: seen_by_second.view(2))
+        async with running(Zone(), [first, second]):
+            seen_by_first.put(1, None)
+            seen_by_first.put(2, str(second.http.bound))
+            seen_by_second.put(1, str(first.http.bound))
+            seen_by_second.put(2, None)
+            assert first.zone_cache.owner("a", 0) == 2
+            assert second.zone_cache.owner("a", 0) == 1
+            read = await asyncio.gather(first.read("a", 0, 50), second.read("a", 0, 50))
+            assert list(read) == [DATA[:50], DATA[:50]]
+            assert len(store.gets) <= 2
+
+    run(scenario)
+
+
+def test_a_missing_and_a_short_object_are_told_as_by_the_store() -> None:
+    async def scenario() -> None:
+        zone, store = Zone(), CountingStore({})
+        nodes = [Node(1, zone, store), Node(2, zone, store)]
+        async with running(zone, nodes):
+            asker = nodes[0]
+            start = chunk_of(asker, 2)
+            with pytest.raises(ObjectNotFound):
+                await asker.read("a", start, 10)
+            store.objects["a"] = bytes(start)
+            with pytest.raises(ShortObject):
+                await asker.read("a", start, 10)
+            store.objects["a"] = bytes(start + 5)
+            with pytest.raises(ShortObject):
+                await asker.read("a", start, 10)
+            assert asker.fallbacks == {"missing": 1, "short": 1}
+            assert nodes[1].refused == {"missing": 1, "short": 1}
+            # Who was told so by the store as well looks again, and so does the owner.
+            store.objects["a"] = bytes(start + 50)
+            assert await asker.read("a", start, 10) == bytes(10)
+
+    run(scenario)
+
+
+def test_an_object_that_the_peer_says_is_gone_is_read_if_the_store_has_it() -> None:
+    async def scenario() -> None:
+        zone = Zone()
+        full, empty = CountingStore({"a": DATA}), CountingStore({})
+        asker, owner = Node(1, zone, full), Node(2, zone, empty)
+        async with running(zone, [asker, owner]):
+            start = chunk_of(asker, 2)
+            assert await asker.read("a", start, 10) == DATA[start : start + 10]
+            assert asker.fallbacks == {"missing": 1}
+
+    run(scenario)
+
+
+def test_an_owner_whose_store_fails_is_no_reason_for_the_asker_to_fail() -> None:
+    async def scenario() -> None:
+        zone = Zone()
+        good, bad = CountingStore({"a": DATA}), CountingStore({"a": DATA})
+        bad.failure = ObjectStoreError("down")
+        asker, owner = Node(1, zone, good), Node(2, zone, bad)
+        async with running(zone, [asker, owner]):
+            start = chunk_of(asker, 2)
+            assert await asker.read("a", start, 10) == DATA[start : start + 10]
+            assert (asker.fallbacks, owner.refused) == ({"refused": 1}, {"failed": 1})
+
+    run(scenario)
+
+
+def test_an_owner_that_is_slow_is_not_waited_for() -> None:
+    async def scenario() -> None:
+        zone = Zone()
+        fast, slow = CountingStore({"a": DATA}), CountingStore({"a": DATA})
+        slow.gate.clear()
+        asker, owner = Node(1, zone, fast, peer_limits=HASTY), Node(2, zone, slow)
+        async with running(zone, [asker, owner]):
+            starts = [
+                start for start in range(0, 30 * CHUNK, CHUNK) if asker.zone_cache.owner("a", start) == 2
+            ]
+            for start in starts[:5]:
+                assert await asker.read("a", start, 10) == DATA[start : start + 10]
+            assert asker.fallbacks == {"slow": 3, "left_alone": 2}
+            # What the owner had begun is there for those that ask later.
+            await until(lambda: len(slow.gets) == 3)
+            slow.gate.set()
+            await until(lambda: owner.cache.used_bytes == 3 * CHUNK and owner.http.connection_count == 0)
+            assert owner.cache.held_bytes == 0
+
+    run(scenario)
+
+
+def test_a_peer_that_can_not_be_reached_is_left_alone_for_longer_each_time() -> None:
+    async def scenario() -> None:
+        zone, store = Zone(), CountingStore({"a": bytes(1000 * CHUNK)})
+        asker, owner = Node(1, zone, store), Node(2, zone, store)
+        async with running(zone, [asker]):
+            async with running(zone, [owner]):
+                address = str(owner.http.bound)
+            starts = iter(s for s in range(0, 1000 * CHUNK, CHUNK) if asker.zone_cache.owner("a", s) == 2)
+
+            async def outcome() -> str:
+                before = dict(asker.zone_cache.fallbacks)
+                await asker.read("a", next(starts), 10)
+                return next(r for r, n in asker.zone_cache.fallbacks.items() if n != before[r])
+
+            pauses_s = (1, 2, 4, 8, 16, 30, 30)
+            for pause_s in pauses_s:
+                assert await outcome() == "unreachable"
+                asker.clock.now_s += pause_s - 0.01
+                assert await outcome() == "left_alone"
+                asker.clock.now_s += 0.01
+            assert await outcome() == "unreachable"
+            assert await outcome() == "left_alone"
+            # Another process under the same name is asked at once.
+            zone.put(2, address, incarnation="2")
+            assert await outcome() == "unreachable"
+        assert len(store.gets) == 17
+
+    run(scenario)
+
+
+def test_a_peer_that_answers_again_is_forgiven() -> None:
+    async def scenario() -> None:
+        zone, store = Zone(), CountingStore({"a": bytes(100 * CHUNK)})
+        asker, owner = Node(1, zone, store), Node(2, zone, store)
+        async with running(zone, [asker, owner]):
+            starts = iter(s for s in range(0, 100 * CHUNK, CHUNK) if asker.zone_cache.owner("a", s) == 2)
+            for denied, pause_s in ((1, 1), (2, 2)):
+                owner.clock.wall_ms += 121_000
+                await asker.read("a", next(starts), 10)
+                assert asker.fallbacks == {"denied": denied}
+                owner.clock.wall_ms -= 121_000
+                asker.clock.now_s += pause_s
+            await asker.read("a", next(starts), 10)
+            assert (owner.route.served, owner.refused) == (1, {"clock": 2})
+            # The next pause is a short one again.
+            owner.clock.wall_ms -= 121_000
+            await asker.read("a", next(starts), 10)
+            owner.clock.wall_ms += 121_000
+            asker.clock.now_s += 1
+            await asker.read("a", next(starts), 10)
+            assert (owner.route.served, asker.fallbacks) == (2, {"denied": 3})
+
+    run(scenario)
+
+
+def test_an_owner_with_too_much_to_do_is_asked_again_at_once() -> None:
+    async def scenario() -> None:
+        zone, store = Zone(), CountingStore({"a": DATA})
+        asker, owner = Node(1, zone, store), Node(2, zone, store, requests_max=0)
+        async with running(zone, [asker, owner]):
+            starts = [
+                start for start in range(0, 30 * CHUNK, CHUNK) if asker.zone_cache.owner("a", start) == 2
+            ]
+            for start in starts[:4]:
+                assert await asker.read("a", start, 10) == DATA[start : start + 10]
+            assert (asker.fallbacks, owner.refused) == ({"busy": 4}, {"busy": 4})
+
+    run(scenario)
+
+
+def test_an_agent_of_another_cluster_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        caplog.clear()
+        zone, store = Zone(), CountingStore({"a": DATA})
+        asker, owner = Node(1, zone, store, secret=bytes(32)), Node(2, zone, store)
+        async with running(zone, [asker, owner]):
+            starts = [
+                start for start in range(0, 30 * CHUNK, CHUNK) if asker.zone_cache.owner("a", start) == 2
+            ]
+            for start in starts[:3]:
+                assert await asker.read("a", start, 10) == DATA[start : start + 10]
+                asker.clock.now_s += 30
+            assert (asker.fallbacks, owner.refused) == ({"denied": 3}, {"signature": 3})
+            assert owner.cache.loads == 0
+        lines = [record.message for record in caplog.records if "refused to hand out" in record.message]
+        assert len(lines) == 1
+        assert SECRET.hex() not in caplog.text
+
+    run(scenario)
+
+
+def test_a_connection_that_was_closed_while_idle_is_replaced() -> None:
+    async def scenario() -> None:
+        zone, store = Zone(), CountingStore({"a": DATA})
+        asker, owner = Node(1, zone, store), Node(2, zone, store)
+        async with running(zone, [asker, owner]):
+            starts = [
+                start for start in range(0, 30 * CHUNK, CHUNK) if asker.zone_cache.owner("a", start) == 2
+            ]
+            await asker.read("a", starts[0], 10)
+            for connection in list(owner.http._connections):
+                connection.end()
+            await asker.read("a", starts[1], 10)
+            assert asker.fallbacks == {}
+            assert owner.route.served == 2
+
+    run(scenario)
+
+
+def test_connections_are_used_again_and_bounded() -> None:
+    async def scenario() -> None:
+        zone, store = Zone(), CountingStore({"a": bytes(100 * CHUNK)})
+        asker = Node(1, zone, store, cache_chunks=100, limits=ZoneLimits(connections_max=3))
+        owner = Node(2, zone, store, cache_chunks=100)
+        async with running(zone, [asker, owner]):
+            await asyncio.gather(*(asker.read("a", start, 10) for start in range(0, 100 * CHUNK, CHUNK)))
+            assert 0 < owner.http.connection_count <= 3
+            assert owner.route.served == asker.cache.source.peer_loads > 30
+
+    run(scenario)
+
+
+def test_after_closing_the_store_is_read() -> None:
+    async def scenario() -> None:
+        zone, store = Zone(), CountingStore({"a": DATA})
+        asker, owner = Node(1, zone, store), Node(2, zone, store)
+        async with running(zone, [asker, owner]):
+            start = chunk_of(asker, 2)
+            asker.zone_cache.close()
+            assert await asker.read("a", start, 10) == DATA[start : start + 10]
+            assert owner.route.served == 0
+
+    run(scenario)
+
+
+def test_readers_that_leave_at_any_moment_leave_nothing_behind() -> None:
+    async def scenario() -> None:
+        zone, store = Zone(), CountingStore({"a": DATA})
+        nodes = [Node(1, zone, store), Node(2, zone, store), Node(3, zone, store)]
+        async with running(zone, nodes):
+            for turns in range(12):
+                key = f"k{turns}"
+                store.objects[key] = DATA
+                readers = [asyncio.create_task(node.read(key, 0, 5 * CHUNK)) for node in nodes]
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                readers[turns % 3].cancel()
+                outcomes = await asyncio.gather(*readers, return_exceptions=True)
+                assert [outcome for outcome in outcomes if isinstance(outcome, bytes)] == [
+                    DATA[: 5 * CHUNK]
+                ] * 2
+            await until(lambda: all(node.cache.held_bytes == 0 for node in nodes))
+            assert [node.fallbacks for node in nodes] == [{}, {}, {}]
+
+    run(scenario)
+
+
+# ---- peers that answer nonsense ----
+
+
+def answer_to(head: bytes, data: bytes, **changes: str) -> bytes:
+    """A right answer, but for `changes` of its headers."""
+    nonce = head.decode().partition("nonce=")[2][:24]
+    checksum = crc32c(data)
+    headers = {
+        "content-length": str(len(data)),
+        "x-warp-crc32c": str(checksum),
+        "x-warp-signature": PeerAuth(SECRET).sign_answer(nonce, len(data), checksum),
+        **{name.replace("_", "-"): value for name, value in changes.items()},
+    }
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"HTTP/1.1 200 OK\r\n{lines}\r\n".encode() + data
+
+
+def wanted(head: bytes) -> bytes:
+    start = int(head.decode().partition("start=")[2].partition("&")[0])
+    return DATA[start : start + CHUNK]
+
+
+def flipped(data: bytes) -> bytes:
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+NONSENSE: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
+    "closes": ("cut", lambda _head: b""),
+    "no HTTP": ("bad_answer", lambda _head: b"\x00\x01garbage\r\n\r\n" * 10),
+    "cut head": ("cut", lambda head: answer_to(head, wanted(head))[:30]),
+    "cut body": ("cut", lambda head: answer_to(head, wanted(head))[:-1]),
+    "one bit wrong": ("bad_answer", lambda head: flipped(answer_to(head, wanted(head)))),
+    "another checksum": ("bad_answer", lambda head: answer_to(head, wanted(head), x_warp_crc32c="17")),
+    "no number": ("bad_answer", lambda head: answer_to(head, wanted(head), x_warp_crc32c="-1")),
+    "unsigned": ("bad_answer", lambda head: answer_to(head, wanted(head), x_warp_signature="")),
+    "odd signature": ("bad_answer", lambda head: answer_to(head, wanted(head), x_warp_signature="\xff")),
+    "another's nonce": (
+        "bad_answer",
+        lambda head: answer_to(head.replace(b"nonce=", b"nonce=0"), wanted(head)),
+    ),
+    "too long": ("bad_answer", lambda head: answer_to(head, bytes(CHUNK + 1))),
+    "huge length": ("bad_answer", lambda head: answer_to(head, b"", content_length="9" * 19)),
+    "empty": ("bad_answer", lambda head: answer_to(head, b"")),
+    "bug": ("bad_answer", lambda _head: b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n"),
+    "does not know it": ("missing", lambda _head: b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n"),
+    "elsewhere": ("bad_answer", lambda _head: b"HTTP/1.1 302 Go\r\nLocation: /\r\nContent-Length: 0\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("name", NONSENSE)
+def test_a_peer_that_answers_nonsense_costs_a_request_to_the_store_and_no_more(name: str) -> None:
+    reason, answer = NONSENSE[name]
+
+    async def scenario() -> None:
+        zone, store = Zone(), CountingStore({"a": DATA})
+        asker = Node(1, zone, store)
+        async with running(zone, [asker]), scripted(answer) as address:
+            zone.put(2, address)
+            start = chunk_of(asker, 2)
+            assert await asker.read("a", start, CHUNK) == DATA[start : start + CHUNK]
+            assert asker.fallbacks == {reason: 1}
+            assert store.gets == [("a", start)]
+            assert asker.cache.source.peer_loads == 0
+
+    run(scenario)
+
+
+def test_the_answer_that_the_others_are_made_of_is_right() -> None:
+    async def scenario() -> None:
+        zone, store = Zone(), CountingStore({"a": DATA})
+        asker = Node(1, zone, store)
+        async with running(zone, [asker]), scripted(lambda head: answer_to(head, wanted(head))) as address:
+            zone.put(2, address)
+            start = chunk_of(asker, 2)
+            assert await asker.read("a", start, CHUNK) == DATA[start : start + CHUNK]
+            assert (asker.fallbacks, store.gets) == ({}, [])
+
+    run(scenario)
+
+
+def test_a_peer_that_never_finishes_its_answer_is_not_waited_for() -> None:
+    async def trickle(head: bytes) -> bytes:
+        await asyncio.sleep(3600)
+        return head
+
+    async def scenario() -> None:
+        zone, store = Zone(), CountingStore({"a": DATA})
+        asker = Node(1, zone, store, peer_limits=HASTY)
+        async with running(zone, [asker]), scripted(trickle) as address:
+            zone.put(2, address)
+            start = chunk_of(asker, 2)
+            assert await asker.read("a", start, 10) == DATA[start : start + 10]
+            assert asker.fallbacks == {"slow": 1}
+
+    run(scenario)
