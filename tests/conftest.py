@@ -18,6 +18,7 @@ from tests.support.postgres import PostgresServer
 from tests.support.rgw import RgwServer, missing_programs
 from tests.support.s3 import NO_OTHER_CREDENTIALS, S3Server
 from warp.clock import SystemClock
+from warp.metadata.urls import open_database
 
 REQUIRE_ALL = os.environ.get("WARP_TEST_REQUIRE_ALL", "") not in ("", "0")
 
@@ -103,7 +104,6 @@ def postgres_template(postgres_server: PostgresServer) -> str:
     """The name of a database that has the schema and nothing else."""
     name = "warp_template"
     url = postgres_server.create_database(name)
-    from warp.metadata.urls import open_database
 
     async def migrate() -> None:
         database = open_database(url, SystemClock())

@@ -25,6 +25,7 @@ from warp.metadata.session import (
 )
 from warp.metadata.sqlite import SqliteDatabase
 from warp.metadata.store import MetadataStore
+from warp.metadata.urls import open_database
 
 T = TypeVar("T")
 NOW_MS = 1_700_000_000_000
@@ -132,8 +133,6 @@ def sqlite_stores(path: Path | str) -> Stores:
 
 def postgres_stores(url: str) -> Stores:
     """Stores on a PostgreSQL database."""
-    from warp.metadata.urls import open_database
-
     return Stores(lambda clock: open_database(url, clock))
 
 
