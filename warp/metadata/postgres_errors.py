@@ -76,7 +76,8 @@ def _map_code(code: str, error: Exception) -> MetadataError:
     if code == DISK_FULL:
         return MetadataFull(f"PostgreSQL's disk is full ({text}): free some space")
     if code == READ_ONLY_TRANSACTION:
-        return MetadataReadOnly("PostgreSQL takes no writes: this is a standby, or set to read-only")
+        # Others than this connection's server may take them, once a failover is over.
+        return MetadataUnavailable("PostgreSQL takes no writes: this is a standby, or set to read-only")
     if code == INSUFFICIENT_PRIVILEGE:
         return MetadataReadOnly(f"the PostgreSQL role lacks rights ({text}): grant them")
     if code in (NO_SUCH_PREPARED_STATEMENT, PREPARED_STATEMENT_EXISTS):

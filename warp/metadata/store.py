@@ -2,7 +2,7 @@
 
 Each operation is one transaction or one snapshot, written once for SQLite and PostgreSQL; the modules named after their
 nouns hold them. All raise MetadataUnavailable (nothing was changed), OutcomeUnknown (it may have been) or another
-MetadataError.
+MetadataError; those that write and find another transaction in the way have tried again before they say so.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from warp.ids import BrokerId, IdSource, LogId, ProducerId, TopicId
 from warp.metadata import agents, commits, extents, group_offsets, groups, leases, records, topics
 from warp.metadata.cluster_model import AgentFacts, AgentRow, AgentState, ClusterRows
 from warp.metadata.commit import GapMemory
+from warp.metadata.contention import retried
 from warp.metadata.group_model import (
     Lease,
     LeaseState,
@@ -42,7 +43,7 @@ from warp.metadata.model import (
     SegmentCommit,
     Topic,
 )
-from warp.metadata.session import Database, load_statements
+from warp.metadata.session import Database, Notices, load_statements
 
 _SQL = load_statements("settings")
 READ_SETTING = _SQL["read_setting"]
@@ -66,6 +67,16 @@ class MetadataStore:
         self._clock = clock
         self._ids = ids
         self._gaps = GapMemory()
+
+    @property
+    def is_shared(self) -> bool:
+        """Do several agents use the database side by side?"""
+        return self._database.is_shared
+
+    @property
+    def notices(self) -> Notices | None:
+        """The way to tell other agents of changes; None where there are none."""
+        return self._database.notices
 
     async def open(self) -> None:
         """Connect, migrate, and check that this release may write here. Raises StartError."""
@@ -97,10 +108,12 @@ class MetadataStore:
         row = await self._database.one(READ_SETTING, name)
         return None if row is None else row[0]
 
+    @retried
     async def set_setting(self, name: str, value: str) -> None:
         """Set a cluster setting."""
         await self._database.execute(WRITE_SETTING, name, value)
 
+    @retried
     async def cluster_id(self, wanted: str | None) -> str:
         """The cluster's id: the stored one; where there is none yet, the wanted or a new one.
 
@@ -121,12 +134,14 @@ class MetadataStore:
         assert stored is not None, "it was there or has just been written"
         return base64.b64decode(stored)
 
+    @retried
     async def register_agent(self, name: str) -> BrokerId:
         """The agent's broker id: the one that it had before under this name, or one never given out."""
         row = await self._database.one(REGISTER_AGENT, name, self._clock.time_ms())
         assert row is not None, "an upsert returns its row"
         return BrokerId(row[0])
 
+    @retried
     async def allocate_producer_ids(self, count: int) -> ProducerId:
         """The first of `count` producer ids that were never given out."""
         if count < 1:
@@ -141,6 +156,7 @@ class MetadataStore:
         """The registration under a name, None where there is none."""
         return await agents.find_agent(self._database, name)
 
+    @retried
     async def join_agent(
         self, name: str, incarnation: str, facts: AgentFacts, seen: AgentRow | None
     ) -> BrokerId | None:
@@ -152,12 +168,14 @@ class MetadataStore:
         now_ms = self._clock.time_ms()
         return await agents.join_agent(self._database, name, incarnation, facts, seen, now_ms)
 
+    @retried
     async def beat(
         self, broker_id: BrokerId, incarnation: str, state: AgentState, facts: AgentFacts, now_ms: int
     ) -> ClusterRows:
         """Show the others that an agent lives, if its registration is still this incarnation's; and see them all."""
         return await agents.beat(self._database, broker_id, incarnation, state, facts, now_ms)
 
+    @retried
     async def forget_agents(self, seen: Sequence[AgentRow]) -> list[BrokerId]:
         """Delete registrations that are still as seen, and release their leases. Which these were."""
         return await agents.forget_agents(self._database, seen)
@@ -176,24 +194,29 @@ class MetadataStore:
         """What has changed since the known version; None when nothing has."""
         return await topics.read_changes(self._database, known_version)
 
+    @retried
     async def create_topics(self, new_topics: Sequence[NewTopic]) -> list[Topic | ErrorCode]:
         """Per topic: it, TOPIC_ALREADY_EXISTS, or INVALID_TOPIC_EXCEPTION when its name collides with another's."""
         return await topics.create_topics(self._database, new_topics, self._clock.time_ms())
 
+    @retried
     async def delete_topics(self, topic_ids: Sequence[TopicId]) -> list[ErrorCode]:
         """Per topic NONE or UNKNOWN_TOPIC_ID."""
         return await topics.delete_topics(self._database, topic_ids, self._clock.time_ms())
 
+    @retried
     async def create_partitions(self, topic_id: TopicId, total: int) -> Topic | ErrorCode:
         """Grow a topic to `total` partitions: it, UNKNOWN_TOPIC_ID, or INVALID_PARTITIONS unless that is more."""
         return await topics.create_partitions(self._database, topic_id, total)
 
+    @retried
     async def set_topic_configs(self, topic_id: TopicId, configs: Mapping[str, str]) -> Topic | ErrorCode:
         """Replace all overrides of a topic: it, or UNKNOWN_TOPIC_ID."""
         return await topics.set_topic_configs(self._database, topic_id, configs)
 
     # Logs
 
+    @retried
     async def commit(self, segments: Sequence[SegmentCommit], now_ms: int) -> CommitResult:
         """Give the batches of segments their offsets, in order, in one transaction, and once however often it is asked.
 
@@ -220,6 +243,7 @@ class MetadataStore:
         """The first extent that holds the log's largest timestamp; None when the log is empty or gone."""
         return await extents.extent_of_max_timestamp(self._database, log_id)
 
+    @retried
     async def delete_records(self, before_offsets: Mapping[LogId, int]) -> dict[LogId, int | ErrorCode]:
         """Move log starts up to an offset (-1: the end).
 
@@ -227,6 +251,7 @@ class MetadataStore:
         """
         return await records.delete_records(self._database, before_offsets)
 
+    @retried
     async def claim_key(self, key: str, size_bytes: int) -> bool:
         """Make an unknown object's key unusable for commits (it counts as dead); False when the key is known."""
         async with self._database.transaction() as session:
@@ -239,7 +264,7 @@ class MetadataStore:
 
         Writes under the epochs before come to an end first, or fail with LeaseLost.
         """
-        return await leases.take_leases(self._database, names, holder)
+        return await retried(leases.take_leases)(self._database, tuple(names), holder)
 
     async def take_leases_as_seen(
         self, seen: Mapping[str, LeaseState | None], holder: BrokerId
@@ -250,10 +275,12 @@ class MetadataStore:
         """
         return await leases.take_leases_as_seen(self._database, seen, holder)
 
+    @retried
     async def renew_leases(self, held: Sequence[Lease]) -> list[Lease]:
         """Move the counters of leases, for observers to see. Those that are still held."""
         return await leases.renew_leases(self._database, held)
 
+    @retried
     async def release_leases(self, held: Sequence[Lease]) -> list[Lease]:
         """Give leases up; their epochs stay. Those that were still held."""
         return await leases.release_leases(self._database, held)
@@ -272,6 +299,7 @@ class MetadataStore:
         """All groups of some coordinator slots, by id."""
         return await groups.load_groups(self._database, slots)
 
+    @retried
     async def save_groups(self, changed: Mapping[Lease, Sequence[StoredGroup]]) -> None:
         """Store groups, all or none: with these members and no others. Committed offsets stay.
 
@@ -279,16 +307,19 @@ class MetadataStore:
         """
         await groups.save_groups(self._database, changed)
 
+    @retried
     async def delete_groups(self, group_ids: Mapping[Lease, Sequence[str]]) -> set[str]:
         """Delete groups with their members and offsets. Those that there were."""
         return await groups.delete_groups(self._database, group_ids)
 
+    @retried
     async def delete_groups_without_offsets(self, group_ids: Mapping[Lease, Sequence[str]]) -> set[str]:
         """Delete those of the groups that have neither stored members nor offsets. Which these were."""
         return await groups.delete_groups_without_offsets(self._database, group_ids)
 
     # Committed offsets: the same holds of their writes
 
+    @retried
     async def commit_offsets(self, offset_commits: Sequence[OffsetCommit]) -> list[list[ErrorCode]]:
         """Commit offsets of many groups in one transaction; the last of several for one key counts.
 
@@ -305,16 +336,19 @@ class MetadataStore:
         """Committed offsets of groups beside the ends of their logs, by name; at most `rows_max` of them."""
         return await group_offsets.offset_lags(self._database, group_ids, rows_max)
 
+    @retried
     async def delete_offsets(self, deletions: Sequence[OffsetDeletion]) -> list[list[ErrorCode]]:
         """Per deletion and partition NONE (also where nothing was committed) or UNKNOWN_TOPIC_OR_PARTITION."""
         return await group_offsets.delete_offsets(self._database, deletions)
 
+    @retried
     async def expire_offsets(
         self, expiries: Sequence[OffsetExpiry], now_ms: int, rows_max: int
     ) -> list[OffsetKey]:
         """Remove at most `rows_max` offsets that have had their time. Which these were; fewer: there are no more."""
         return await group_offsets.expire_offsets(self._database, expiries, now_ms, rows_max)
 
+    @retried
     async def remove_orphan_offsets(
         self, cursor: OrphanCursor, rows_max: int, lease: Lease | None = None
     ) -> OrphanSweep:
