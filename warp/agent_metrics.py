@@ -32,7 +32,7 @@ METADATA_OPERATIONS: Final = (
     "delete_offsets", "delete_records", "delete_topics", "expire_offsets", "extent_of_max_timestamp",
     "extents_for_time", "fetch_offsets", "find_agent", "forget_agents", "is_committed", "join_agent", "load_groups",
     "log_states", "offset_lags", "read_extents", "register_agent", "remove_orphan_offsets", "save_groups",
-    "set_topic_configs", "take_leases",
+    "set_topic_configs", "take_leases", "take_leases_as_seen",
 )  # fmt: skip
 
 

@@ -168,7 +168,10 @@ class Membership:
         return self._clocks.state is not ClockState.DISTRUSTED
 
     def subscribe(self, callback: Callable[[ClusterView], None]) -> None:
-        """Call back, on the loop, whenever anything but load has changed, leases included, or a session is back."""
+        """Call back, on the loop, whenever anything but load has changed, leases included, or a session is back.
+
+        After the first beat in any case: the view knew of nobody before.
+        """
         self._callbacks.append(callback)
 
     # Coming and going.
@@ -303,10 +306,11 @@ class Membership:
             self._teller.clock(self._clocks)
             # The others are to hear of it before the next beat is due.
             self._wake.set()
+        is_first = self.rows is None
         self.rows, before = rows, observer.view
         has_changed = observer.observe(rows, self._own(), sent_s, received_s)
         self._teller.seen(before, observer.view, rows)
-        if has_changed or not was_live:
+        if has_changed or is_first or not was_live:
             self._notify()
 
     async def _check_commit(self) -> None:

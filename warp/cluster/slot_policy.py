@@ -17,7 +17,7 @@ from typing import Protocol
 from warp import rendezvous
 from warp.clock import Clock
 from warp.ids import BrokerId
-from warp.metadata.cluster_model import ClusterView, LiveAgent
+from warp.metadata.cluster_model import ClusterRows, ClusterView, LiveAgent
 from warp.metadata.group_model import SLOTS, LeaseState, coordinator_lease
 
 WAKE_LATER_S = 0.01
@@ -28,6 +28,10 @@ PATIENCE_TIMEOUTS = 2
 
 class Member(Protocol):
     """The part of an agent's membership in its cluster that the policy needs."""
+
+    @property
+    def rows(self) -> ClusterRows | None:
+        """What the last beat has read; None before the first: then the view knows of nobody else."""
 
     @property
     def view(self) -> ClusterView:
@@ -79,7 +83,7 @@ class ClusterSlotPolicy:
     def may_take(self, slot: int, state: LeaseState | None) -> bool:
         """Own slots at once; free ones if they fall to this agent, or have been free for long; no other's."""
         view = self._member.view
-        if not self._member.is_live or _is_leaving(view, view.own):
+        if self._member.rows is None or not self._member.is_live or view.agents[view.own].is_leaving:
             return False
         if state is not None and state.holder == view.own:
             return True
@@ -177,10 +181,6 @@ class ClusterSlotPolicy:
 def _is_free(view: ClusterView, state: LeaseState | None) -> bool:
     """Does nobody that lives hold the lease?"""
     return state is None or state.holder is None or state.holder not in view.agents
-
-
-def _is_leaving(view: ClusterView, agent: BrokerId) -> bool:
-    return view.agents[agent].is_leaving
 
 
 def _life(agent: LiveAgent) -> tuple[BrokerId, str]:

@@ -168,7 +168,9 @@ def test_groups_are_looked_at_shortly_before_their_offsets() -> None:
             seen.append([expiry.group_id for expiry in expiries])
             return []
 
-        async def remove_orphan_offsets(self, cursor: OrphanCursor, rows_max: int) -> OrphanSweep:
+        async def remove_orphan_offsets(
+            self, cursor: OrphanCursor, rows_max: int, lease: Lease | None = None
+        ) -> OrphanSweep:
             raise NotImplementedError
 
     async def test() -> None:

@@ -26,6 +26,28 @@ def test_every_taking_raises_the_epoch_whoever_takes(store: Store) -> None:
     assert store.take_leases([], A) == []
 
 
+def test_a_lease_is_taken_as_it_was_seen_or_not_at_all(store: Store) -> None:
+    assert store.take_leases_as_seen({"y": None, "x": None}, A) == [Lease("x", A, 1), Lease("y", A, 1)]
+    # Of two that have seen nobody there, one comes too late.
+    assert store.take_leases_as_seen({"x": None, "z": None}, B) == [Lease("z", B, 1)]
+    seen = store.read_leases("xyz")
+    assert store.take_leases_as_seen({"x": seen["x"]}, B) == [Lease("x", B, 2)]
+    # Taken, renewed, released, taken back by the same holder: it is not what it was.
+    store.renew_leases([Lease("y", A, 1)])
+    store.release_leases([Lease("z", B, 1)])
+    assert store.take_leases_as_seen(seen, A) == []
+    assert {name: state.holder for name, state in store.read_leases("xyz").items()} == {
+        "x": B,
+        "y": A,
+        "z": None,
+    }
+    seen = store.read_leases("xyz")
+    taken = store.take_leases_as_seen(seen, A)
+    assert taken == [Lease("x", A, 3), Lease("y", A, 2), Lease("z", A, 2)]
+    assert store.take_leases_as_seen(seen, A) == store.take_leases_as_seen({}, A) == []
+    assert store.leases_held(A) == taken
+
+
 def test_only_held_leases_are_renewed(store: Store) -> None:
     [x, y] = store.take_leases(["x", "y"], A)
     [taken] = store.take_leases(["y"], B)
