@@ -162,6 +162,7 @@ class Metrics:
         self._make_server_metrics()
         self._make_log_metrics()
         self._make_group_metrics()
+        self._make_cluster_metrics()
         self._make_hint_metrics()
         self._make_store_metrics()
         self._make_process_metrics()
@@ -270,6 +271,29 @@ class Metrics:
             "warp_offset_commit_seconds", "From a request to commit offsets to its answer"
         )
         self.offsets_committed = Counter("warp_offsets_committed_total", "Offsets committed")
+
+    def _make_cluster_metrics(self) -> None:
+        self.cluster_agents = Readings(
+            "warp_cluster_agents",
+            "Agents of the cluster as this one sees it, by state: serving, leaving, "
+            "lost (without a goodbye, and not forgotten yet)",
+            ["state"],
+        )
+        self.cluster_session_live = Reading(
+            "warp_cluster_session_live",
+            "1 while this agent's session lasts, 0 when the others may think it gone",
+        )
+        self.cluster_session_lapses = Reading(
+            "warp_cluster_session_lapses_total", "Sessions of this agent that lapsed and began anew"
+        )
+        self.cluster_beats = Counter(
+            "warp_cluster_beats_total",
+            "Signs of life that this agent has given, by outcome: ok, failed, unknown, lost, bug",
+            ["outcome"],
+        )
+        self.cluster_clock_skew_seconds = Reading(
+            "warp_cluster_clock_skew_seconds", "By how much this machine's clock is ahead of the database's"
+        )
 
     def _make_hint_metrics(self) -> None:
         self.cluster_hints = Readings(
