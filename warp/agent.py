@@ -8,18 +8,19 @@ build agents that have no sockets, no HTTP and no real time.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from warp import __version__
-from warp.agent_groups import Groups, build_groups
+from warp.agent_cluster import AgentCluster, LoadMeter, fixed_facts
+from warp.agent_groups import Groups, build_groups, group_jobs
 from warp.agent_log import Log, build_log, flush_settings_json
 from warp.agent_metrics import read_server
 from warp.agent_settings import broker_settings, listener_configs
 from warp.clock import Clock
 from warp.cluster.catalogue import CatalogueService
-from warp.cluster.discovery import Discovery, alone
+from warp.cluster.discovery import Discovery
 from warp.cluster.marker import check_marker
 from warp.cluster.producer_ids import ProducerIds
 from warp.config import AgentConfig, is_in_memory
@@ -49,7 +50,11 @@ HTTP_STOP_S = 1.0
 
 
 class Agent:
-    """One agent: `start`, then `stop`. The stores are its own from `start` on: it opens and closes them."""
+    """One agent: `start`, then `stop`. The stores are its own from `start` on: it opens and closes them.
+
+    `name` is what it is registered under: without one, in a cluster its first advertised address, otherwise a constant.
+    `ended` is told why, when the agent must not serve any longer: whoever runs it then calls `close`.
+    """
 
     def __init__(
         self,
@@ -60,8 +65,9 @@ class Agent:
         object_store: ObjectStore,
         metadata: MetadataStore,
         metrics: Metrics | None = None,
-        name: str = EMBEDDED_AGENT_NAME,
+        name: str | None = None,
         hedge_limits: HedgeLimits | None = None,
+        ended: Callable[[str], None] | None = None,
     ) -> None:
         self.config = config
         self.metrics = metrics or Metrics()
@@ -78,6 +84,10 @@ class Agent:
         self._metadata = metadata
         self._metadata_is_open = False
         self._locks: list[DirectoryLock] = []
+        self._ended = ended or (lambda reason: log.error("this agent must end: %s", reason))
+        self._facts = AgentFacts()
+        self._load = LoadMeter(clock)
+        self._cluster: AgentCluster | None = None
         self._catalogue: CatalogueService | None = None
         self._log: Log | None = None
         self._groups: Groups | None = None
@@ -99,6 +109,12 @@ class Agent:
         """The log's services. Valid after `start`."""
         assert self._log is not None, "the agent has not been started"
         return self._log
+
+    @property
+    def cluster(self) -> AgentCluster:
+        """This agent's part in its cluster. Valid after `start`."""
+        assert self._cluster is not None, "the agent has not been started"
+        return self._cluster
 
     @property
     def catalogue(self) -> CatalogueService:
@@ -127,26 +143,13 @@ class Agent:
             await self._open_stores()
             if listen:
                 await self._bind()
-            self.broker_id = await self._metadata.register_agent(self._name)
-            self._catalogue = self._build_catalogue()
-            await self._catalogue.refresh()
-            self._log = build_log(
-                self.config,
-                self._object_store,
-                self._metadata,
-                self.clock,
-                self._ids,
-                self._hedge_limits,
-                self.metrics,
-            )
-            self._groups = build_groups(
-                self.config, self._metadata, self.clock, self._ids, self.broker_id, self.metrics
-            )
-            await self._groups.coordinator.open()
-            self._server = self._build_server(self._catalogue, self._log, self._groups)
+            await self._join()
+            await self._build_services()
+            await self.groups.coordinator.open()
             if listen:
-                await self._server.start()
+                await self.server.start()
                 await self._start_http()
+            self.cluster.start()
         except BaseException:
             await self.close()
             raise
@@ -160,6 +163,8 @@ class Agent:
         self.readiness.state = "draining"
         finished = True
         deadline = self.clock.monotonic() + timeout_s
+        if self._cluster is not None:
+            await self._cluster.leave(0.2 * timeout_s)
         if self._log is not None:
             self._log.fetch.stop_waiting()
         if self._groups is not None:
@@ -185,10 +190,14 @@ class Agent:
             listener.close()
         if self._http is not None:
             await self._http.stop(HTTP_STOP_S)
+        if self._cluster is not None:
+            await self._cluster.close_sharing()
         if self._log is not None:
             await self._log.close()
         if self._groups is not None:
             await self._groups.coordinator.close()
+        if self._cluster is not None:
+            await self._cluster.close()
         if self._metadata_is_open:
             self._metadata_is_open = False
             await self._metadata.close()
@@ -226,23 +235,80 @@ class Agent:
             await http.bind()
             self._http = http
 
-    def _build_catalogue(self) -> CatalogueService:
-        return CatalogueService(
+    async def _join(self) -> None:
+        """Become a member of the cluster, to which nobody is sent yet."""
+        endpoints = [listener.advertised for listener in self._listeners]
+        self._facts = fixed_facts(self.config, endpoints, self.http_address, self.clock.time_ms())
+        cluster = self._cluster = AgentCluster(
+            self.config,
+            self._metadata,
+            self.clock,
+            self._ids,
+            name=self._name
+            or (self._facts.endpoints[0] if self._metadata.is_shared else EMBEDDED_AGENT_NAME),
+            facts=self._read_facts,
+            stop=self._ended,
+        )
+        self.broker_id = await cluster.join()
+
+    def _read_facts(self) -> AgentFacts:
+        """What this agent tells the others of itself at this moment."""
+        if self._server is None or self._log is None:
+            return self._facts
+        produced, fetched = self._load.rates(
+            self._log.flusher.committed_bytes, self._log.fetch.counters.records_bytes
+        )
+        return replace(
+            self._facts,
+            connections=self._server.connection_count,
+            produced_bytes_per_s=produced,
+            fetched_bytes_per_s=fetched,
+        )
+
+    async def _build_services(self) -> None:
+        """Everything that serves clients, for an agent that has joined its cluster."""
+        cluster = self.cluster
+        discovery = Discovery(lambda: cluster.membership.view, self.clock)
+        catalogue = self._catalogue = CatalogueService(
             self._metadata,
             self.clock,
             self._ids,
             broker=broker_settings(self.config, self.broker_id),
-            broker_ids=lambda: [self.broker_id],
+            broker_ids=discovery.broker_ids,
         )
+        await catalogue.refresh()
+        parts = self._log = build_log(
+            self.config,
+            self._object_store,
+            self._metadata,
+            self.clock,
+            self._ids,
+            self._hedge_limits,
+            self.metrics,
+            catalogue,
+            cluster,
+        )
+        groups = self._groups = build_groups(
+            self.config,
+            self._metadata,
+            self.clock,
+            self._ids,
+            self.broker_id,
+            self.metrics,
+            cluster.policy,
+        )
+        cluster.share_jobs(group_jobs(groups))
+        self._server = self._build_server(catalogue, parts, groups, discovery)
 
-    def _build_server(self, catalogue: CatalogueService, parts: Log, groups: Groups) -> Server:
+    def _build_server(
+        self, catalogue: CatalogueService, parts: Log, groups: Groups, discovery: Discovery
+    ) -> Server:
         config = self.config
-        view = alone(self.broker_id, AgentFacts(zone=config.zone))
         services = Services(
             cluster_id=self.cluster_id,
             broker_id=self.broker_id,
             clock=self.clock,
-            discovery=Discovery(lambda: view, self.clock),
+            discovery=discovery,
             catalogue=catalogue,
             produce=parts.produce,
             fetch=parts.fetch,
@@ -274,7 +340,7 @@ class Agent:
         face = AgentFace(
             self.status, self.readiness.reasons, self.render_metrics, self.trace, self.object_store_facts
         )
-        await self._http.start(App(face))
+        await self._http.start(App(face, self.cluster.chunk_routes(self.log.cache)))
 
     def status(self) -> dict[str, object]:
         """The fields of /v1/status."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -15,13 +16,26 @@ from warp.metrics import Metrics
 from warp.objectstore.urls import open_object_store
 
 
-def build_agent(config: AgentConfig, *, clock: Clock, ids: IdSource, metrics: Metrics) -> Agent:
+def build_agent(
+    config: AgentConfig,
+    *,
+    clock: Clock,
+    ids: IdSource,
+    metrics: Metrics,
+    ended: Callable[[str], None] | None = None,
+) -> Agent:
     """The agent that a configuration describes, on its own stores; its data directory is locked.
 
+    `ended` is told why, when it must not serve any longer.
     Raises UsageError for stores that can't be, StartError when the directory is held by another agent.
     """
     object_store = open_object_store(object_store_url(config), clock=clock, ids=ids)
-    database = open_database(config.metadata, clock)
+    database = open_database(
+        config.metadata,
+        clock,
+        connections_max=config.metadata_connections_max,
+        timeout_s=config.metadata_timeout_ms / 1000,
+    )
     agent = Agent(
         config,
         clock=clock,
@@ -29,6 +43,7 @@ def build_agent(config: AgentConfig, *, clock: Clock, ids: IdSource, metrics: Me
         object_store=MeasuredObjectStore(object_store, metrics),
         metadata=MeasuredMetadataStore(database, clock, ids, metrics),
         metrics=metrics,
+        ended=ended,
     )
     agent.lock_directories(directories_in_use(config))
     return agent

@@ -6,15 +6,19 @@ from dataclasses import dataclass
 
 from warp.agent_metrics import GroupMetrics
 from warp.clock import Clock
+from warp.cluster.jobs import Job
 from warp.config import AgentConfig
 from warp.groups.coordinator import GroupCoordinator
 from warp.groups.lag import GroupLags
 from warp.groups.model import GroupSettings
-from warp.groups.slots import GroupStore
+from warp.groups.slots import GroupStore, SlotPolicy
 from warp.groups.transitions import State
 from warp.groups.upkeep import UpkeepSettings
 from warp.ids import BrokerId, IdSource
 from warp.metrics import Metrics
+
+ORPHANS_INTERVAL_S = 600.0
+"""Between two passes over the committed offsets of topics and groups that are gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +30,15 @@ class Groups:
 
 
 def build_groups(
-    config: AgentConfig, store: GroupStore, clock: Clock, ids: IdSource, holder: BrokerId, metrics: Metrics
+    config: AgentConfig,
+    store: GroupStore,
+    clock: Clock,
+    ids: IdSource,
+    holder: BrokerId,
+    metrics: Metrics,
+    policy: SlotPolicy | None = None,
 ) -> Groups:
-    """The services, not open yet."""
+    """The services, not open yet. Without a policy all slots are this agent's."""
     coordinator = GroupCoordinator(
         store,
         clock,
@@ -41,11 +51,17 @@ def build_groups(
             members_max=config.group_members_max,
         ),
         upkeep=UpkeepSettings(retention_ms=config.offsets_retention_ms),
+        policy=policy,
         observer=GroupMetrics(metrics),
     )
     lags = GroupLags(store, clock, coordinator.some_groups, config.group_lag_series_max)
     _read_groups(metrics, coordinator, lags)
     return Groups(coordinator, lags)
+
+
+def group_jobs(groups: Groups) -> list[Job]:
+    """What one agent of a cluster does for all groups."""
+    return [Job("orphaned offsets", ORPHANS_INTERVAL_S, groups.coordinator.upkeep.sweep_orphans_once)]
 
 
 def _read_groups(metrics: Metrics, coordinator: GroupCoordinator, lags: GroupLags) -> None:

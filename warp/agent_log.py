@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from warp._blocks import set_free_bytes_max
-from warp.agent_metrics import FlushMetrics, read_log
+from warp.agent_cluster import AgentCluster
+from warp.agent_metrics import FlushMetrics, read_hints, read_log
 from warp.clock import Clock
+from warp.cluster.catalogue import CatalogueService
 from warp.config import AgentConfig
 from warp.ids import IdSource
 from warp.log.cache import ChunkCache
@@ -74,8 +76,10 @@ def build_log(
     ids: IdSource,
     hedge_limits: HedgeLimits,
     metrics: Metrics,
+    catalogue: CatalogueService,
+    cluster: AgentCluster,
 ) -> Log:
-    """The log's services, on stores that are open."""
+    """The log's services, on stores that are open, for an agent that has joined its cluster."""
     request_memory = MemoryBudget(config.request_memory_bytes_max)
     set_free_bytes_max(min(FREE_BLOCK_BYTES_MAX, config.request_memory_bytes_max // 8))
     fetch_memory = MemoryBudget(config.fetch_memory_bytes_max)
@@ -84,11 +88,17 @@ def build_log(
         object_store,
         bytes_max=config.cache_bytes_max,
         hedges=HedgedRequests(clock, hedge_limits) if is_paid else None,
+        peers=cluster.peers,
     )
     tail = TailIndex()
     trace = RequestTrace(clock)
-    fetch = FetchService(metadata, cache, tail, fetch_memory, trace=trace)
+    fetch = FetchService(metadata, cache, tail, fetch_memory, trace=trace, hears=cluster.hears)
+    hints = cluster.share_hints(fetch, catalogue)
     flush_metrics = FlushMetrics(metrics)
+    observers: list[FlushObserver] = [_ReaderFeed(fetch), flush_metrics]
+    if hints is not None:
+        read_hints(metrics, hints, fetch)
+        observers += [cluster.last_commit, hints]
     flush_limits = _flush_limits(config, hedge_limits)
     flusher = Flusher(
         object_store,
@@ -96,7 +106,7 @@ def build_log(
         clock,
         ids,
         limits=flush_limits,
-        observers=(_ReaderFeed(fetch), flush_metrics),
+        observers=observers,
         trace=trace,
     )
     limits = ProduceLimits()
@@ -105,7 +115,7 @@ def build_log(
         metadata,
         cache,
         fetch_memory,
-        fetch.log_starts_at,
+        (hints or fetch).log_starts_at,
         decompressed_bytes_max=limits.decompressed_bytes_max,
     )
     built = Log(request_memory, fetch_memory, cache, tail, flusher, flush_limits, produce, fetch, offsets)

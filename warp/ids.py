@@ -60,6 +60,10 @@ class IdSource:
         """22 characters of URL-safe base64, as Kafka's own cluster ids."""
         return uuid_text(self.uuid4())
 
+    def random_bytes(self, count: int) -> bytes:
+        """Bytes that nobody can guess."""
+        return self._random_bytes(count)
+
     def secret(self) -> bytes:
         """32 bytes that nobody can guess."""
         return self._random_bytes(32)

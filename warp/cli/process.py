@@ -22,6 +22,7 @@ from warp.cli.system import connection_limit, raise_descriptor_limit, set_alloca
 from warp.clock import SystemClock
 from warp.config import AgentConfig, is_in_memory
 from warp.config_values import mask_url
+from warp.errors import StartError
 from warp.ids import IdSource
 from warp.logs import RepeatLimiter, log_uncaught_exceptions, set_up_logging
 from warp.metrics import Metrics
@@ -42,6 +43,7 @@ class AgentProcess:
         self._metrics = Metrics()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_stopping = False
+        self._ended: str | None = None
         self._repeats = RepeatLimiter(monotonic)
         self._stop: asyncio.Event | None = None
 
@@ -71,6 +73,13 @@ class AgentProcess:
         if self._loop is not None and self._stop is not None:
             self._loop.call_soon_threadsafe(self._stop.set)
 
+    def _agent_ended(self, reason: str) -> None:
+        """Called on the loop: the agent must not serve any longer. It leaves to others what it has not finished."""
+        log.error("stopping: %s", reason)
+        self._ended = reason
+        if self._stop is not None:
+            self._stop.set()
+
     def _on_loop_error(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """What no task or protocol has caught: counted, and logged as often as helps."""
         self._metrics.loop_errors.add(1)
@@ -92,7 +101,13 @@ class AgentProcess:
             self._config, connections_max=connection_limit(self._config.connections_max, descriptors)
         )
         clock = SystemClock()
-        agent = build_agent(config, clock=clock, ids=IdSource(clock, os.urandom), metrics=self._metrics)
+        agent = build_agent(
+            config,
+            clock=clock,
+            ids=IdSource(clock, os.urandom),
+            metrics=self._metrics,
+            ended=self._agent_ended,
+        )
         if not await self._start(agent):
             return
         self._settle_memory()
@@ -103,6 +118,10 @@ class AgentProcess:
         await self._stop.wait()
         lag.cancel()
         watch.close()
+        if self._ended is not None:
+            async with asyncio.timeout(ORDERLY_SHARE * config.shutdown_timeout_ms / 1000):
+                await agent.close()
+            raise StartError(self._ended)
         finished = await agent.stop(ORDERLY_SHARE * config.shutdown_timeout_ms / 1000)
         log.info("stopped%s", "" if finished else "; what was not finished in time was cut")
 
@@ -116,6 +135,8 @@ class AgentProcess:
         if not starting.done():
             starting.cancel()
             await asyncio.wait([starting])
+            if self._ended is not None:
+                raise StartError(self._ended)
             log.info("stopped while starting")
             return False
         starting.result()
