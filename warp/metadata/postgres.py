@@ -267,6 +267,9 @@ class _Transaction(AbstractAsyncContextManager[Session]):
             self._pool.settle(connection)  # cancelled: its caller waits for nothing more
 
     async def _commit(self, connection: asyncpg.Connection) -> None:
+        if connection.is_closed():
+            self._pool.discard(connection)
+            raise MetadataUnavailable("the connection to PostgreSQL was lost before the commit")
         try:
             status = await connection.execute("commit")
         except DRIVER_ERRORS as error:

@@ -7,7 +7,11 @@ before COMMIT is sent a lost connection means a rollback, afterwards nobody know
 from __future__ import annotations
 
 import asyncpg
-from asyncpg.exceptions import ConnectionDoesNotExistError, InternalClientError
+from asyncpg.exceptions import (
+    ConnectionDoesNotExistError,
+    InternalClientError,
+    InvalidCachedStatementError,
+)
 
 from warp.errors import (
     MetadataContention,
@@ -71,6 +75,8 @@ def map_error(error: Exception, *, writing: bool = False, committing: bool = Fal
 
 def _map_code(code: str, error: Exception) -> MetadataError:
     text = describe(error)
+    if isinstance(error, InvalidCachedStatementError):
+        return MetadataContention(f"a newer release has changed a table meanwhile ({text})")
     if code in (SERIALIZATION_FAILURE, DEADLOCK, LOCK_NOT_AVAILABLE):
         return MetadataContention(f"another transaction was in the way ({text})")
     if code == DISK_FULL:
