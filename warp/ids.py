@@ -31,6 +31,7 @@ LEADER_EPOCH = 0
 """Nobody leads, so nobody is fenced: one constant epoch in Metadata, batches and answers."""
 
 SEGMENT_PREFIX = "segments/"
+SECRET_BYTES = 32
 
 
 class IdSource:
@@ -65,8 +66,8 @@ class IdSource:
         return self._random_bytes(count)
 
     def secret(self) -> bytes:
-        """32 bytes that nobody can guess."""
-        return self._random_bytes(32)
+        """SECRET_BYTES that nobody can guess."""
+        return self._random_bytes(SECRET_BYTES)
 
     def token(self) -> str:
         return self.uuid4().hex()

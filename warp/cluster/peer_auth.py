@@ -92,11 +92,11 @@ class PeerAuth:
         """Was the answer to the request with this nonce made by an agent of the cluster?"""
         # compare_digest refuses text that is not ASCII.
         return hmac.compare_digest(
-            signature.encode("utf-8"), self.sign_answer(nonce, length, crc32c).encode("ascii")
+            signature.encode("ascii", "replace"), self.sign_answer(nonce, length, crc32c).encode("ascii")
         )
 
     def _request_signature(self, method: str, target: str, claim: Claim) -> str:
         return self._mac(f"request\n{method}\n{target}\n{claim.sender}\n{claim.time_ms}\n{claim.nonce}")
 
     def _mac(self, text: str) -> str:
-        return hmac.digest(self._secret, text.encode("utf-8", "surrogateescape"), "sha256").hex()
+        return hmac.digest(self._secret, text.encode("utf-8", "surrogatepass"), "sha256").hex()

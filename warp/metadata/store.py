@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from warp.clock import Clock
 from warp.errors import ErrorCode, StartError
-from warp.ids import BrokerId, IdSource, LogId, ProducerId, TopicId
+from warp.ids import SECRET_BYTES, BrokerId, IdSource, LogId, ProducerId, TopicId
 from warp.metadata import agents, commits, extents, group_offsets, groups, leases, records, topics
 from warp.metadata.cluster_model import AgentFacts, AgentRow, AgentState, ClusterRows
 from warp.metadata.commit import GapMemory
@@ -127,12 +127,23 @@ class MetadataStore:
         return stored
 
     async def peer_secret(self) -> bytes:
-        """What the agents of the cluster know each other by: random bytes, made once. Never logged, never shown."""
+        """What the agents of the cluster know each other by: 32 random bytes, made once. Never logged, never shown.
+
+        Raises StartError when something else is stored.
+        """
         fresh = base64.b64encode(self._ids.secret()).decode("ascii")
         await self._database.execute(WRITE_SETTING_ONCE, PEER_SECRET, fresh)
         stored = await self.setting(PEER_SECRET)
         assert stored is not None, "it was there or has just been written"
-        return base64.b64decode(stored)
+        try:
+            secret = base64.b64decode(stored, validate=True)
+        except ValueError:
+            secret = b""
+        if len(secret) != SECRET_BYTES:
+            raise StartError(
+                f"the metadata's setting {PEER_SECRET} is damaged: delete it and start all agents anew"
+            )
+        return secret
 
     @retried
     async def register_agent(self, name: str) -> BrokerId:
