@@ -324,12 +324,13 @@ class FetchService:
         places = [
             ExtentQuery(query.log_id, query.offset, min(query.bytes_max, bytes_max)) for query in queries
         ]
+        asked_at = asyncio.get_running_loop().time()
         try:
             reads = await self._ask_index(places, note)
         except MetadataError as error:
             self._metadata_failed(error)
             return [View(ErrorCode.KAFKA_STORAGE_ERROR, asked=True) for _ in queries]
-        return [self._judge(query, read) for query, read in zip(queries, reads, strict=True)]
+        return [self._judge(query, read, asked_at) for query, read in zip(queries, reads, strict=True)]
 
     async def _ask_index(self, places: Sequence[ExtentQuery], note: FetchNote) -> Sequence[LogRead]:
         began_at = asyncio.get_running_loop().time()
@@ -338,12 +339,12 @@ class FetchService:
         finally:
             note.index_s += asyncio.get_running_loop().time() - began_at
 
-    def _judge(self, query: FetchPartitionQuery, read: LogRead) -> View:
+    def _judge(self, query: FetchPartitionQuery, read: LogRead, asked_at: float) -> View:
         """Turn the store's answer for one partition into a view. Only here is an offset found out of range."""
         if read.state is None:
             self._tail.forget(query.log_id)
             return View(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, asked=True)
-        state = self._tail.fill(read) or read.state
+        state = self._tail.fill(read, asked_at) or read.state
         # Memory may know a later end, but a start that others have told of is no reason to refuse.
         if not read.state.start_offset <= query.offset <= state.next_offset:
             return View(ErrorCode.OFFSET_OUT_OF_RANGE, asked=True)

@@ -95,7 +95,7 @@ class Member:
             offsets=self.offsets,
             settings=HandlerSettings(),
         )
-        client: Any = None
+        client: Any = SimpleNamespace(is_used=False)
         return RequestContext(services, [], client, None, version)
 
     async def create(self, name: str, partitions: int = 1) -> TopicInfo:
