@@ -248,6 +248,7 @@ class Agent:
             or (self._facts.endpoints[0] if self._metadata.is_shared else EMBEDDED_AGENT_NAME),
             facts=self._read_facts,
             stop=self._ended,
+            metrics=self.metrics,
         )
         self.broker_id = await cluster.join()
 
@@ -338,7 +339,12 @@ class Agent:
         if self._http is None:
             return
         face = AgentFace(
-            self.status, self.readiness.reasons, self.render_metrics, self.trace, self.object_store_facts
+            status=self.status,
+            reasons_not_ready=self.readiness.reasons,
+            metrics=self.render_metrics,
+            trace=self.trace,
+            object_store=self.object_store_facts,
+            cluster=self.cluster.describe,
         )
         await self._http.start(App(face, self.cluster.chunk_routes(self.log.cache)))
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from warp import __version__
 from warp.agent_settings import peer_address
 from warp.clock import Clock
 from warp.cluster.catalogue import CatalogueService
+from warp.cluster.describe import describe
 from warp.cluster.hints import HintBus
 from warp.cluster.jobs import Job, JobRunner
 from warp.cluster.membership import Membership, MembershipLimits
+from warp.cluster.membership_metrics import beat_counter, show_membership
 from warp.cluster.slot_policy import ClusterSlotPolicy
 from warp.config import AgentConfig
 from warp.config_values import Address
@@ -28,6 +30,7 @@ from warp.log.observer import FlushObserver
 from warp.metadata.cluster_model import JOBS, AgentFacts
 from warp.metadata.model import CommitResult
 from warp.metadata.store import MetadataStore
+from warp.metrics import Metrics
 from warp.objectstore.base import Buffer
 
 if TYPE_CHECKING:
@@ -112,6 +115,7 @@ class AgentCluster:
         name: str,
         facts: Callable[[], AgentFacts],
         stop: Callable[[str], None],
+        metrics: Metrics,
     ) -> None:
         self.is_shared = store.is_shared
         self.last_commit = LastCommit()
@@ -126,12 +130,14 @@ class AgentCluster:
             is_shared=self.is_shared,
             stop=stop,
             last_commit=lambda: self.last_commit.key,
+            beaten=beat_counter(metrics) if self.is_shared else lambda outcome: None,
         )
         self.policy: ClusterSlotPolicy | None = None
         self.peers: ZoneCache | None = None
         self.hints: HintBus | None = None
         self.jobs: JobRunner | None = None
         self._auth: PeerAuth | None = None
+        self._metrics = metrics
         self._config = config
         self._read_facts = facts
         self._store = store
@@ -151,6 +157,7 @@ class AgentCluster:
         from warp.cluster.zone_cache import ZoneCache  # noqa: PLC0415
 
         member = self.membership
+        show_membership(self._metrics, member)
         self.policy = ClusterSlotPolicy(member, self._clock, timeout_s=member.limits.timeout_s)
         self._auth = PeerAuth(await self._store.peer_secret())
         self.peers = ZoneCache(lambda: member.view, self._auth, self._clock, self._ids.random_bytes)
@@ -196,6 +203,10 @@ class AgentCluster:
         from warp.http.chunks import ChunkRoute  # noqa: PLC0415
 
         return {CHUNK_PATH: ChunkRoute(cache, self._auth, self._clock)}
+
+    def describe(self) -> dict[str, Any]:
+        """The fields of /v1/cluster."""
+        return describe(self.membership, self._clock.time_ms())
 
     def start(self) -> None:
         """Let clients be sent here, and jobs run here."""

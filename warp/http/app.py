@@ -2,6 +2,7 @@
 
 * `GET /v1/status`: the process is alive; its version and ids. Always 200.
 * `GET /v1/ready`: 200 when clients can be sent here, otherwise 503 with the reasons. Load balancers ask this.
+* `GET /v1/cluster`: the agents of the cluster, as this one sees them; `warp.cluster.describe` has the fields.
 * `GET /v1/object-store`: what the object store can do and was asked for; what `warp cost` reads.
 * `GET /v1/trace/last`: what recent and slow requests waited for, as docs/operations.md describes it.
 * `GET /metrics`: the Prometheus text format.
@@ -24,7 +25,8 @@ class AgentFace:
     """What the HTTP face asks of the agent.
 
     `status` returns the fields of /v1/status. `reasons_not_ready` is empty when the agent is ready. `metrics` renders
-    /metrics. `trace` and `object_store` return the fields of /v1/trace/last and /v1/object-store.
+    /metrics. `trace`, `object_store` and `cluster` return the fields of /v1/trace/last, /v1/object-store and
+    /v1/cluster.
     """
 
     status: Callable[[], Mapping[str, Any]]
@@ -32,6 +34,7 @@ class AgentFace:
     metrics: Callable[[], Awaitable[bytes]]
     trace: Callable[[], Mapping[str, Any]]
     object_store: Callable[[], Mapping[str, Any]]
+    cluster: Callable[[], Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ class App:
         routes = {
             "/v1/status": self._status,
             "/v1/ready": self._ready,
+            "/v1/cluster": self._cluster,
             "/v1/object-store": self._object_store,
             "/v1/trace/last": self._trace,
             "/metrics": self._metrics,
@@ -80,6 +84,9 @@ class App:
 
     async def _object_store(self, _request: Request) -> Response:
         return json_response(200, self.face.object_store())
+
+    async def _cluster(self, _request: Request) -> Response:
+        return json_response(200, self.face.cluster())
 
     async def _metrics(self, _request: Request) -> Response:
         return Response(200, await self.face.metrics(), CONTENT_TYPE)

@@ -79,6 +79,7 @@ def app(reasons: list[str]) -> App:
             metrics,
             lambda: {"now_ms": 7},
             lambda: {"sent_bytes": 5},
+            lambda: {"agents": []},
         )
     )
 
@@ -93,6 +94,8 @@ def test_status_ready_and_metrics_are_answered() -> None:
             assert json.loads(ready.partition(b"\r\n\r\n")[2]) == {"ready": True, "reasons": []}
             trace = await exchange(server, get("/v1/trace/last"))
             assert json.loads(trace.partition(b"\r\n\r\n")[2]) == {"now_ms": 7}
+            cluster = await exchange(server, get("/v1/cluster"))
+            assert json.loads(cluster.partition(b"\r\n\r\n")[2]) == {"agents": []}
             store = await exchange(server, get("/v1/object-store"))
             assert json.loads(store.partition(b"\r\n\r\n")[2]) == {"sent_bytes": 5}
             metrics = await exchange(server, get("/metrics"))
