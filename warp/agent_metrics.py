@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from time import perf_counter
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from warp.clock import Clock
 from warp.cluster.hints import HintBus
@@ -23,6 +23,11 @@ from warp.metadata.store import MetadataStore
 from warp.metrics import Metrics, Reading
 from warp.objectstore.base import Abilities, Buffer, ObjectInfo, ObjectStore
 from warp.server.listener import Server
+
+if TYPE_CHECKING:
+    # Loaded in a cluster alone.
+    from warp.cluster.zone_cache import ZoneCache
+    from warp.http.chunks import ChunkRoute
 
 T = TypeVar("T")
 
@@ -193,6 +198,17 @@ def read_hints(metrics: Metrics, bus: HintBus, fetch: FetchService) -> None:
     metrics.fetch_looks.read = lambda: fetch.counters.looks
 
 
+def read_zone(metrics: Metrics, cache: ChunkCache, peers: ZoneCache, route: ChunkRoute) -> None:
+    """Show what the agents of a zone read through each other."""
+    metrics.peer_loaded_bytes.read = lambda: cache.source.peer_bytes
+    metrics.peer_fallbacks.read = lambda: [((reason,), count) for reason, count in peers.fallbacks.items()]
+    metrics.peer_requests.read = lambda: [
+        (("served",), route.served),
+        *(((reason,), count) for reason, count in route.refused.items()),
+    ]
+    metrics.peer_served_bytes.read = lambda: route.served_bytes
+
+
 def read_log(
     metrics: Metrics,
     *,
@@ -218,6 +234,8 @@ def read_log(
     metrics.cache_hit_bytes.read = lambda: cache.hit_bytes
     metrics.cache_loaded_bytes.read = lambda: cache.source.store_bytes
     metrics.cache_evictions.read = lambda: cache.evictions
+    source = cache.source
+    metrics.cache_loads.read = lambda: [(("store",), source.store_loads), (("peer",), source.peer_loads)]
     metrics.tail_extents.read = lambda: tail.extent_count
     metrics.request_memory_bytes.read = lambda: request_memory.used_bytes
     metrics.request_memory_bytes_max.read = lambda: request_memory.bytes_max

@@ -164,6 +164,7 @@ class Metrics:
         self._make_group_metrics()
         self._make_cluster_metrics()
         self._make_hint_metrics()
+        self._make_zone_metrics()
         self._make_store_metrics()
         self._make_process_metrics()
         self.registry.register(self)
@@ -313,6 +314,30 @@ class Metrics:
         self.fetch_looks = Reading(
             "warp_fetch_looks_total",
             "Questions to the metadata store by fetches that waited, after a hint or because none had come for long",
+        )
+
+    def _make_zone_metrics(self) -> None:
+        self.cache_loads = Readings(
+            "warp_cache_loads_total",
+            "Chunks that the cache asked the object store for, and those that an agent of the same zone gave, "
+            "by source",
+            ["source"],
+        )
+        self.peer_loaded_bytes = Reading(
+            "warp_peer_loaded_bytes_total", "Bytes that agents of the same zone gave to the cache"
+        )
+        self.peer_fallbacks = Readings(
+            "warp_peer_fallbacks_total",
+            "Chunks read from the object store though another agent looks after them, by reason",
+            ["reason"],
+        )
+        self.peer_requests = Readings(
+            "warp_peer_requests_total",
+            "Requests of other agents for chunks, by outcome: served, or why not",
+            ["outcome"],
+        )
+        self.peer_served_bytes = Reading(
+            "warp_peer_served_bytes_total", "Bytes of chunks handed to other agents"
         )
 
     def _make_store_metrics(self) -> None:
