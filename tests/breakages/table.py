@@ -7,7 +7,7 @@ changed, it has to be rewritten; test_table.py says so in every run of the tests
 
 from __future__ import annotations
 
-from tests.breakages import grouping, objects, serving, storing
+from tests.breakages import clustering, grouping, objects, serving, storing
 
 BREAKAGES = (
     *storing.ACKNOWLEDGED,
@@ -21,4 +21,5 @@ BREAKAGES = (
     *serving.BOUNDED,
     *grouping.COMMITTED,
     *grouping.MEMBERS,
+    *clustering.SLOTS,
 )

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar, overload
 
 from warp.clock import Clock
-from warp.errors import ErrorCode, MetadataError
+from warp.errors import ErrorCode, MetadataError, OutcomeUnknown
 from warp.groups.commits import GroupOffsets
 from warp.groups.model import (
     CheckCommit,
@@ -139,12 +139,21 @@ class GroupCoordinator:
         return await self._committer.drain(max(0.0, deadline_s - self._clock.monotonic())) and is_saved
 
     async def _release(self) -> bool:
-        try:
-            await self._store.release_leases(self._runner.let_go)
-        except MetadataError as error:
-            _log.warning("the leases of coordinator slots were not released: %s", error)
-            return False
-        return True
+        """Give the leases up. Where only the answer got lost, the next attempt finds nothing left to do."""
+        for attempts_left in reversed(range(self._limits.unknown_attempts_max)):
+            try:
+                await self._store.release_leases(self._runner.let_go)
+            except OutcomeUnknown as error:
+                if not attempts_left:
+                    _log.warning(
+                        "it is not known whether the leases of coordinator slots were released: %s", error
+                    )
+            except MetadataError as error:
+                _log.warning("the leases of coordinator slots were not released: %s", error)
+                return False
+            else:
+                return True
+        return False
 
     async def close(self) -> None:
         """Stop at once. Whoever waits is answered."""

@@ -44,6 +44,8 @@ class Wire:
         """Operations of which the next call is done, but its answer gets lost."""
         self.late_s: dict[str, float] = {}
         """By how much later than usual the calls of an operation arrive."""
+        self.late_answers_s: dict[str, float] = {}
+        """By how much later the answers do."""
         self._serving: list[asyncio.Task[None]] = []
 
     def __getattr__(self, name: str) -> Callable[..., Coroutine[Any, Any, Any]]:
@@ -70,7 +72,8 @@ class Wire:
                     result = await operation(*arguments, **named)
                 except Exception as failure:  # noqa: BLE001 - it travels back to whoever asked
                     error = failure
-                self._loop.call_later(self.delay_s, settle, result, error, context=OUTSIDE)
+                back_s = self.delay_s + self.late_answers_s.get(name, 0.0)
+                self._loop.call_later(back_s, settle, result, error, context=OUTSIDE)
 
             def arrive() -> None:
                 if self.is_cut:
@@ -137,16 +140,18 @@ class ClusterAgent:
         self.process.is_alive = False
         self.town.agents.remove(self)
 
-    async def stop(self) -> None:
-        """End in good order."""
+    async def stop(self) -> bool:
+        """End in good order; was that possible?"""
 
-        async def stop() -> None:
+        async def stop() -> bool:
             await self.membership.leave()
-            assert await self.coordinator.drain(10.0)
+            is_drained = await self.coordinator.drain(10.0)
             await self.close()
+            return is_drained
 
-        await self.do(stop())
+        is_drained = await self.do(stop())
         self.town.agents.remove(self)
+        return is_drained
 
     async def close(self) -> None:
         await self.coordinator.close()

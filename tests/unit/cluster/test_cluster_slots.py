@@ -168,7 +168,7 @@ def test_an_agent_that_stops_hands_its_slots_over_while_it_still_finishes() -> N
         assert await beat(a, members) == [LOST, LOST]
         assert await beat(b, members) == [NONE, NONE]
         assert await town.holders() == dict.fromkeys(range(SLOTS), b.broker_id)
-        await a.stop()
+        assert await a.stop()
 
     run(test)
 
@@ -185,7 +185,7 @@ def test_a_commit_that_hangs_does_not_keep_the_slots_of_an_agent_that_stops_for_
         await asyncio.sleep(1.8)
         assert await commit_at(b, group_id, 9) is NONE
         assert await hanging is LOST
-        await stopping
+        assert await stopping
         assert await town.offset(group_id) == 9
 
     run(test)
@@ -196,7 +196,7 @@ def test_an_agent_that_comes_back_has_its_slots_at_once() -> None:
         a = await town.agent("a")
         await town.settle(2)
         members = await a.do(stable(a.coordinator, "g", 2))
-        await a.stop()
+        assert await a.stop()
         again = await town.agent("a")
         assert again.broker_id == a.broker_id
         await asyncio.sleep(0.5)
@@ -324,6 +324,33 @@ def test_who_wakes_while_another_one_is_about_to_take_its_slots_keeps_them() -> 
         assert {slot: state.epoch for slot, state in (await town.leases()).items()} == {
             slot: state.epoch for slot, state in before.items()
         }
+
+    run(test)
+
+
+def test_leases_that_were_taken_in_a_session_that_has_lapsed_are_not_used() -> None:
+    async def test(town: Town) -> None:
+        a, b = [await town.agent(name) for name in "ab"]
+        await town.settle()
+        # What it takes is its own at once, but it hears of that only when it has long been taken for gone itself.
+        group_id = next(g for g in map(group_of, range(SLOTS)) if town.serving(g) == [a])
+        a.kill()
+        await asyncio.sleep(TIMEOUT_S)
+        b.wire.late_answers_s["take_leases_as_seen"] = 6.0
+        await asyncio.sleep(0.6)
+        assert (await town.holders())[slot_of(group_id)] == b.broker_id
+        b.freeze(3.0)
+        c = await town.agent("c")
+        await asyncio.sleep(3.2)
+        assert town.serving(group_id) == [] or town.serving(group_id) == [c]
+        for _ in range(100):
+            await asyncio.sleep(0.1)
+            held = await town.leases()
+            for agent in town.serving(group_id):
+                assert held[slot_of(group_id)].holder == agent.broker_id
+        b.wire.late_answers_s.clear()
+        await town.settle()
+        assert all(len(town.serving(group_of(slot))) == 1 for slot in range(SLOTS))
 
     run(test)
 
