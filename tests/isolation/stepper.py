@@ -16,7 +16,7 @@ from typing import Any
 from warp.errors import MetadataError
 from warp.metadata.session import Argument, Call, Database, Row, Rows, Session, Statement, parse_statements
 
-RUNS_MAX = 5_000
+RUNS_MAX = 2_000
 SETTLE_S_MAX = 30.0
 
 
@@ -48,6 +48,7 @@ class Actor:
         self.task: asyncio.Task[Any] | None = None
         self._inner = database
         self._go = asyncio.Event()
+        self._passed_over: frozenset[str] = frozenset()
 
     async def open(self) -> None:
         """Connect. The database has to keep to one connection."""
@@ -59,7 +60,9 @@ class Actor:
         await self.abandon()
         await self._inner.close()
 
-    def begin(self, operation: Operation) -> None:
+    def begin(self, operation: Operation, passed_over: frozenset[str]) -> None:
+        """Run an operation up to its first stop."""
+        self._passed_over = passed_over
         self.task = asyncio.create_task(self._run(operation))
 
     async def _run(self, operation: Operation) -> Any:
@@ -70,6 +73,8 @@ class Actor:
 
     async def stop(self, place: str) -> None:
         """Wait until it is let go."""
+        if place in self._passed_over:
+            return
         self.place = place
         self._go.clear()
         await self._go.wait()
@@ -115,6 +120,8 @@ class Run:
 
     operations: Mapping[str, Operation]
     check: Callable[[Outcome], Awaitable[None]]
+    passed_over: frozenset[str] = frozenset()
+    """Statements that nobody stops before."""
 
 
 @dataclass(slots=True)
@@ -161,7 +168,7 @@ class Explorer:
         depth = 0
         try:
             for actor in actors:
-                actor.begin(run.operations[actor.name])
+                actor.begin(run.operations[actor.name], run.passed_over)
             waiting = await self._settle(actors)
             while not all(actor.is_done for actor in actors):
                 ready = [actor.name for actor in actors if actor.place is not None]
