@@ -11,13 +11,17 @@ FETCH = "tests/unit/log/test_fetch.py"
 FLUSH = "tests/unit/log/test_flush.py"
 LIMITS = "tests/unit/server/test_limits.py"
 LOCAL = "tests/unit/objectstore/test_local.py"
+HINTS = "tests/unit/cluster/test_hints.py"
 MEMORY = "tests/unit/log/test_memory.py"
 ORDER = "tests/unit/server/test_order.py"
 PRODUCE = "tests/unit/log/test_produce.py"
 PAID_FETCH = "tests/unit/log/test_paid_fetch.py"
 PAID_FLUSH = "tests/unit/log/test_paid_flush.py"
 RACE = "tests/unit/log/test_race.py"
+TWO_AGENTS = "tests/unit/cluster/test_two_agents.py"
 LEFTOVERS = "test_leftovers_of_a_crash_are_removed_at_the_next_start_but_not_what_a_living_process_writes"
+BUSY_BESIDE_QUIET = "test_partitions_that_always_have_something_do_not_keep_another_agents_records_back"
+TOGETHER = "test_what_comes_while_a_notice_is_on_its_way_goes_together_the_newest_of_each_log"
 
 VISIBLE = (
     Breakage(
@@ -92,6 +96,74 @@ VISIBLE = (
         "            tail.state = _newer(tail.state, state)\n",
         "            tail.state = state\n",
         (f"{FETCH}::test_watermarks_never_go_back",),
+    ),
+    Breakage(
+        "wait-without-the-hint-that-came-before-the-answer",
+        "P5",
+        "warp/log/fetch.py",
+        "        if watch.mark == self._marks.number:\n            return []\n",
+        "        if watch.mark is not None:\n            return []\n",
+        (f"{TWO_AGENTS}::test_a_hint_that_overtakes_the_answer_of_the_store_is_not_missed",),
+    ),
+    Breakage(
+        "trust-that-hints-arrive",
+        "P5",
+        "warp/log/fetch.py",
+        "        return self._limits.look_interval_hearing_s if self._hears() else self._limits.look_interval_s\n",
+        "        return math.inf if self._hears() else self._limits.look_interval_s\n",
+        (
+            f"{TWO_AGENTS}::test_a_waiting_fetch_looks_into_the_store_from_time_to_time",
+            f"{TWO_AGENTS}::{BUSY_BESIDE_QUIET}",
+        ),
+    ),
+    Breakage(
+        "look-beside-nothing-while-there-is-enough",
+        "P5",
+        "warp/log/fetch.py",
+        "        elif self._hears is not None and len(queries) > 1:\n",
+        "        elif self._hears is not None and not queries:\n",
+        (f"{TWO_AGENTS}::{BUSY_BESIDE_QUIET}",),
+    ),
+    Breakage(
+        "refuse-partitions-that-another-agent-has-added",
+        "P5",
+        "warp/handlers/resolve.py",
+        "    return isinstance(target, ErrorCode) and not isinstance(topic, ErrorCode)\n",
+        "    return isinstance(target, ErrorCode) and isinstance(topic, ErrorCode)\n",
+        (
+            f"{TWO_AGENTS}::test_fetch_finds_a_partition_that_another_agent_has_added",
+            f"{TWO_AGENTS}::test_produce_finds_a_partition_that_another_agent_has_added",
+        ),
+    ),
+    Breakage(
+        "refuse-offsets-on-the-word-of-a-hint",
+        "P5",
+        "warp/log/fetch.py",
+        "        if not read.state.start_offset <= query.offset <= state.next_offset:\n",
+        "        if not state.start_offset <= query.offset <= state.next_offset:\n",
+        (f"{TWO_AGENTS}::test_an_offset_is_out_of_range_on_the_word_of_the_store_alone",),
+    ),
+    Breakage(
+        "end-a-run-where-a-hint-says-that-the-log-does",
+        "P5",
+        "warp/log/tail.py",
+        "            tail.state = replace(known, start_offset=start_offset, next_offset=next_offset)\n",
+        """\
+            tail.state = replace(known, start_offset=start_offset, next_offset=next_offset)
+            tail.end_offset = next_offset
+""",
+        (
+            f"{TWO_AGENTS}::test_a_hint_that_says_nothing_new_wakes_nobody",
+            f"{TWO_AGENTS}::test_readers_skip_nothing_and_see_no_watermark_go_back_whatever_becomes_of_hints",
+        ),
+    ),
+    Breakage(
+        "lose-hints-that-came-while-a-notice-was-on-its-way",
+        "P5",
+        "warp/cluster/hints.py",
+        "        self._waiting.grown(result.logs)\n        self._send_soon()\n",
+        "        if self._task is None:\n            self._waiting.grown(result.logs)\n        self._send_soon()\n",
+        (f"{HINTS}::{TOGETHER}",),
     ),
 )
 
