@@ -188,7 +188,8 @@ class ConnectionPool:
         if not waiter.done():
             waiter.set_exception(
                 MetadataUnavailable(
-                    f"none of {self._connections_max} connections to PostgreSQL got free in {self._wait_s_max:g} s"
+                    f"no connection to PostgreSQL in {self._wait_s_max:g} s ({self._size} of at most "
+                    f"{self._connections_max} are in use or being made)"
                 )
             )
         self._waiters = deque(waiter for waiter in self._waiters if not waiter.done())
