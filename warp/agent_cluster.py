@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from warp import __version__
+from warp.agent_metrics import read_zone
 from warp.agent_settings import peer_address
 from warp.clock import Clock
 from warp.cluster.catalogue import CatalogueService
@@ -202,7 +203,10 @@ class AgentCluster:
         from warp.cluster.zone_cache import CHUNK_PATH  # noqa: PLC0415
         from warp.http.chunks import ChunkRoute  # noqa: PLC0415
 
-        return {CHUNK_PATH: ChunkRoute(cache, self._auth, self._clock)}
+        assert self.peers is not None, "there is a secret, so there are peers to be asked"
+        route = ChunkRoute(cache, self._auth, self._clock)
+        read_zone(self._metrics, cache, self.peers, route)
+        return {CHUNK_PATH: route}
 
     def describe(self) -> dict[str, Any]:
         """The fields of /v1/cluster."""
