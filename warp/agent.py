@@ -196,6 +196,8 @@ class Agent:
             await self._log.close()
         if self._groups is not None:
             await self._groups.coordinator.close()
+        if self._catalogue is not None:
+            await self._catalogue.close()
         if self._cluster is not None:
             await self._cluster.close()
         if self._metadata_is_open:
