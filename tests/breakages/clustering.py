@@ -5,7 +5,6 @@ from __future__ import annotations
 from tests.breakages.tree import Breakage
 
 CLUSTER_SLOTS = "tests/unit/cluster/test_cluster_slots.py"
-HISTORIES = "tests/unit/cluster/test_slot_histories.py"
 LEASES = "tests/unit/metadata/test_leases.py"
 POLICY = "tests/unit/cluster/test_slot_policy.py"
 
@@ -43,8 +42,8 @@ SLOTS = (
         "P6",
         "warp/groups/alarm.py",
         "        if not self._may_fire():\n",
-        "        if not self._may_fire() and self._is_paused:\n",
-        (HISTORIES, CLUSTER_SLOTS),
+        "        if self._is_paused:\n",
+        (f"{CLUSTER_SLOTS}::test_no_member_is_given_up_by_an_agent_whose_session_has_lapsed",),
     ),
     Breakage(
         "go-on-with-members-as-they-were-before-the-lapse",
