@@ -176,8 +176,10 @@ class AgentCluster:
     @property
     def hears(self) -> Callable[[], bool] | None:
         """Do hints of others arrive at present? None where there are no others."""
+        if not self.is_shared:
+            return None
         notices = self._store.notices
-        return None if notices is None else lambda: notices.is_connected
+        return lambda: notices is not None and notices.is_connected
 
     def share_hints(self, fetch: FetchService, catalogue: CatalogueService) -> HintBus | None:
         """Tell the others of this agent's commits and topics from now on, and hear of theirs."""
