@@ -22,8 +22,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         stores = ["memory", "local"]
         if metafunc.module.__name__.rpartition(".")[2] in OF_OBJECTS:
             stores.append("s3")
+        on_postgres = pytest.param("postgres", marks=pytest.mark.postgres)
         on_rgw = pytest.param("rgw", marks=pytest.mark.rgw)
-        metafunc.parametrize("with_broker", [*stores, on_rgw], indirect=True)
+        metafunc.parametrize("with_broker", [*stores, on_postgres, on_rgw], indirect=True)
 
 
 @pytest.fixture
@@ -32,8 +33,8 @@ def with_broker(
 ) -> RunWithBroker:
     """Run a test's coroutine beside an agent: on uvloop with stores in memory, on asyncio with stores on disk.
 
-    Objects on S3 come with the other metadata on disk, once on each kind of loop. Keyword arguments are settings of the
-    agent, by the names of its configuration.
+    Metadata in PostgreSQL come with objects on disk, on uvloop; objects on S3 with metadata on disk, once on each kind
+    of loop. Keyword arguments are settings of the agent, by the names of its configuration.
     """
 
     def run(test: BrokerTest, **settings: str) -> None:
@@ -42,6 +43,12 @@ def with_broker(
             uvloop.run(beside_agent(test, tmp_path, {**stores, **settings}))
         elif request.param == "local":
             asyncio.run(beside_agent(test, tmp_path, settings))
+        elif request.param == "postgres":
+            on_postgres = {
+                "object_store": (tmp_path / "objects").as_uri(),
+                "metadata": request.getfixturevalue("postgres_url"),
+            }
+            uvloop.run(beside_agent(test, tmp_path, {**on_postgres, **settings}))
         else:
             server: S3Server | RgwServer = request.getfixturevalue(f"{request.param}_server")
             for name, value in environment_of(server.credentials).items():
