@@ -7,7 +7,7 @@ changed, it has to be rewritten; test_table.py says so in every run of the tests
 
 from __future__ import annotations
 
-from tests.breakages import clustering, grouping, objects, serving, storing
+from tests.breakages import clustering, grouping, membership, objects, serving, storing
 
 BREAKAGES = (
     *storing.ACKNOWLEDGED,
@@ -22,4 +22,5 @@ BREAKAGES = (
     *grouping.COMMITTED,
     *grouping.MEMBERS,
     *clustering.SLOTS,
+    *membership.MEMBERS,
 )
