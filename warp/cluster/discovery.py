@@ -132,7 +132,7 @@ class Discovery:
         self._view = view
         self._clock = clock
         self._limits = limits or DiscoveryLimits()
-        self._agents = AgentMap(view())
+        self._agents: AgentMap | None = None
         self._alike: dict[bytes, int] = {}
         self._callers_made = 0
         self._choices: OrderedDict[tuple[bytes, int, str | None], BrokerId] = OrderedDict()
@@ -328,9 +328,10 @@ class Discovery:
     def _map(self) -> AgentMap:
         """The agents as the view has them."""
         view = self._view()
-        if view.version != self._agents.version:
-            self._agents = AgentMap(view)
-        return self._agents
+        agents = self._agents
+        if agents is None or view.version != agents.version:
+            agents = self._agents = AgentMap(view)
+        return agents
 
 
 def _key(client_id: str | None, host: str) -> bytes:

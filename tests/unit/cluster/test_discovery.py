@@ -406,7 +406,7 @@ def test_whatever_agents_do_the_answer_is_whole(changes: list[Change], client_id
         leaders = choice.leaders(TOPIC, 20) if choice.is_spread else [choice.leader]
         for leader in (choice.leader, *leaders):
             assert set(choice.replicas(leader)) <= named
-        agents = cluster.discovery._agents
+        agents = cluster.discovery._map()
         pool = agents.pool(0, cluster.discovery._zone(agents, caller), caller.features.role)
         assert choice.leader in pool.agents
         assert choice.leader == told or told not in pool.agents, "it moves only when it must"
