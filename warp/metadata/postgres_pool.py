@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import asyncpg
 
@@ -26,6 +27,18 @@ IDLE_S_MAX = 60.0
 
 SETTLE_S_MAX = 5.0
 CLOSE_S_MAX = 2.0
+
+
+class _Waiter(NamedTuple):
+    """A caller who waits for a connection. How many attempts to connect had begun before it came."""
+
+    future: asyncio.Future[asyncpg.Connection]
+    attempts_before: int
+
+    def fail(self, error: Exception) -> None:
+        """Unless it has got one, or has gone."""
+        if not self.future.done():
+            self.future.set_exception(error)
 
 
 class ConnectionPool:
@@ -44,7 +57,8 @@ class ConnectionPool:
         self._wait_s_max = wait_s_max
         self._idle_s_max = idle_s_max
         self._idle: deque[tuple[float, asyncpg.Connection]] = deque()
-        self._waiters: deque[asyncio.Future[asyncpg.Connection]] = deque()
+        self._waiters: deque[_Waiter] = deque()
+        self._attempts = 0
         self._size = 0
         self._connecting: set[asyncio.Task[asyncpg.Connection]] = set()
         self._settling: set[asyncio.Task[None]] = set()
@@ -71,7 +85,7 @@ class ConnectionPool:
         if len(self._waiters) >= WAITERS_MAX:
             raise MetadataUnavailable(f"{WAITERS_MAX} requests wait for a connection to PostgreSQL already")
         waiter: asyncio.Future[asyncpg.Connection] = loop.create_future()
-        self._waiters.append(waiter)
+        self._waiters.append(_Waiter(waiter, self._attempts))
         self._connect_more()
         timer = loop.call_later(self._wait_s_max, self._give_up, waiter)
         try:
@@ -95,7 +109,7 @@ class ConnectionPool:
             self.discard(connection)
             return
         while self._waiters:
-            waiter = self._waiters.popleft()
+            waiter = self._waiters.popleft().future
             if not waiter.done():
                 waiter.set_result(connection)
                 return
@@ -134,8 +148,7 @@ class ConnectionPool:
         """Close all connections; those in use when they are handed back."""
         self._is_closed = True
         for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_exception(MetadataUnavailable("the metadata store is closed"))
+            waiter.fail(MetadataUnavailable("the metadata store is closed"))
         self._waiters.clear()
         for task in self._connecting:
             task.cancel()
@@ -160,14 +173,15 @@ class ConnectionPool:
 
     def _connect_more(self) -> None:
         """Begin as many connections as there are callers waiting for one, and room."""
-        wanted = sum(not waiter.done() for waiter in self._waiters) if self._waiters else 0
+        wanted = sum(not waiter.future.done() for waiter in self._waiters)
         while not self._is_closed and len(self._connecting) < wanted and self._size < self._connections_max:
             self._size += 1
+            self._attempts += 1
             task = asyncio.get_running_loop().create_task(self._connect())
             self._connecting.add(task)
-            task.add_done_callback(self._connected)
+            task.add_done_callback(partial(self._connected, self._attempts))
 
-    def _connected(self, task: asyncio.Task[asyncpg.Connection]) -> None:
+    def _connected(self, attempt: int, task: asyncio.Task[asyncpg.Connection]) -> None:
         self._connecting.discard(task)
         if task.cancelled():
             self._size -= 1
@@ -180,9 +194,10 @@ class ConnectionPool:
         if self._size > 0:
             return  # one of the others will be handed on
         for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_exception(_own_copy(error))
-        self._waiters.clear()
+            if waiter.attempts_before < attempt:
+                waiter.fail(_own_copy(error))
+        self._waiters = deque(waiter for waiter in self._waiters if not waiter.future.done())
+        self._connect_more()  # for those who came after the attempt had begun: things may have changed since
 
     def _give_up(self, waiter: asyncio.Future[asyncpg.Connection]) -> None:
         if not waiter.done():
@@ -192,7 +207,7 @@ class ConnectionPool:
                     f"{self._connections_max} are in use or being made)"
                 )
             )
-        self._waiters = deque(waiter for waiter in self._waiters if not waiter.done())
+        self._waiters = deque(waiter for waiter in self._waiters if not waiter.future.done())
 
     async def _settle(self, connection: asyncpg.Connection) -> None:
         try:

