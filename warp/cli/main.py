@@ -34,6 +34,7 @@ COMMANDS: Final = (
     Command("demo", "warp.cli.demo", "Watch a broker, a producer and a consumer at work for a while"),
     Command("topic", "warp.cli.topic", "Create, list, describe and delete topics"),
     Command("group", "warp.cli.group.command", "List, describe, reset and delete consumer groups"),
+    Command("cluster", "warp.cli.cluster", "Show the agents of a cluster and what each of them does"),
     Command("produce", "warp.cli.produce", "Send lines from a file or standard input to a topic"),
     Command("consume", "warp.cli.consume", "Print the records of a topic"),
     Command("bench", "warp.cli.bench.command", "Measure a Kafka broker, whichever it is"),

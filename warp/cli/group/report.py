@@ -7,6 +7,7 @@ from typing import Any
 
 from warp.cli.group.facts import Description, Listing, Member, Place, Progress, total_lag, uncommitted_of
 from warp.cli.group.reset import Move
+from warp.cli.tables import printable, table
 
 NONE = "-"
 
@@ -78,23 +79,6 @@ def moves_json(name: str, moves: Sequence[Move], *, is_executed: bool) -> dict[s
         for move in moves
     ]
     return {"group": name, "executed": is_executed, "offsets": rows}
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Columns as wide as their widest entry, two blanks between; no blanks at the ends of lines."""
-    lines = [header, *([printable(text) for text in row] for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    return "\n".join(
-        "  ".join(f"{text:<{width}}" for text, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
-
-
-def printable(text: str) -> str:
-    """Names are the clients' own: what would move a terminal's cursor is written as its number, like `\\x1b`."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text
-    )
 
 
 def count(number: int, noun: str) -> str:
