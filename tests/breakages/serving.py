@@ -50,8 +50,8 @@ VISIBLE = (
         "answer-nothing-without-asking-the-store",
         "P5",
         "warp/log/fetch.py",
-        "        if not _is_enough(queries, views, max(bytes_min, 1), read_committed):\n",
-        "        if not _is_enough(queries, views, bytes_min, read_committed):\n",
+        "        if _is_enough(queries, views, max(bytes_min, 1), read_committed):\n",
+        "        if _is_enough(queries, views, bytes_min, read_committed):\n",
         (f"{FETCH}::test_a_fetch_that_would_answer_too_little_sees_what_was_committed_elsewhere_before",),
     ),
     Breakage(
@@ -120,8 +120,8 @@ VISIBLE = (
         "look-beside-nothing-while-there-is-enough",
         "P5",
         "warp/log/fetch.py",
-        "        elif self._hears is not None and len(queries) > 1:\n",
-        "        elif self._hears is not None and not queries:\n",
+        "            if self._hears is not None and len(queries) > 1:\n",
+        "            if self._hears is not None and not queries:\n",
         (f"{TWO_AGENTS}::{BUSY_BESIDE_QUIET}",),
     ),
     Breakage(

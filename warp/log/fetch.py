@@ -163,20 +163,38 @@ class FetchService:
         note: FetchNote,
     ) -> list[View]:
         """Resolve all partitions, as often as it takes until the answer may go out."""
-        loop = asyncio.get_running_loop()
-        watch = _Watch(self._marks.number, loop.time() + min(wait_ms, self._limits.wait_ms_max) / 1000)
+        deadline = asyncio.get_running_loop().time() + min(wait_ms, self._limits.wait_ms_max) / 1000
+        mark = self._marks.number
         asked: dict[int, View] = {}
         views = await self._resolve(queries, bytes_max, asked, note)
         # Even a client that wants no minimum must see what was acknowledged before it asked.
-        if not _is_enough(queries, views, max(bytes_min, 1), read_committed):
-            known = [query for query, view in zip(queries, views, strict=True) if not view.asked]
-            error = await self._refresh_ends(known, bytes_max, note)
-            if error is not None:
-                self._metadata_failed(error)
-                return [_unless_known(view) for view in views]
-            views = await self._resolve(queries, bytes_max, asked, note)
-        elif self._hears is not None and len(queries) > 1:
-            views = await self._look_beside(queries, views, bytes_max, asked, note)
+        if _is_enough(queries, views, max(bytes_min, 1), read_committed):
+            if self._hears is not None and len(queries) > 1:
+                return await self._look_beside(queries, views, bytes_max, asked, note)
+            return views
+        known = [query for query, view in zip(queries, views, strict=True) if not view.asked]
+        error = await self._refresh_ends(known, bytes_max, note)
+        if error is not None:
+            self._metadata_failed(error)
+            return [_unless_known(view) for view in views]
+        views = await self._resolve(queries, bytes_max, asked, note)
+        watch = _Watch(mark, deadline)
+        return await self._wait_until_enough(
+            queries, views, bytes_max, bytes_min, read_committed, watch, note
+        )
+
+    async def _wait_until_enough(
+        self,
+        queries: Sequence[FetchPartitionQuery],
+        views: list[View],
+        bytes_max: int,
+        bytes_min: int,
+        read_committed: bool,
+        watch: _Watch,
+        note: FetchNote,
+    ) -> list[View]:
+        """Wait for more than these views, which the store has just confirmed."""
+        loop = asyncio.get_running_loop()
         watch.look_at = loop.time() + self._look_interval_s()
         # Between a view from memory and the wait that builds on it nothing is awaited: no commit is missed.
         while not _is_enough(queries, views, bytes_min, read_committed):
@@ -190,8 +208,7 @@ class FetchService:
                 await self._waiters.wait(room, bytes_min - available, until - now)
                 note.wait_s += loop.time() - now
             await self._look(queries, watch, bytes_max, note)
-            asked.clear()
-            views = await self._resolve(queries, bytes_max, asked, note)
+            views = await self._resolve(queries, bytes_max, {}, note)
         return views
 
     def _doubtful(self, queries: Sequence[FetchPartitionQuery], watch: _Watch) -> list[FetchPartitionQuery]:
