@@ -228,7 +228,7 @@ class ZoneCache:
             peer.circuit.was_slow(now)
         elif reason in _FAULTS:
             peer.circuit.failed(now)
-        elif reason != "busy":
+        else:
             peer.circuit.succeeded()
 
 

@@ -149,6 +149,17 @@ def test_that_an_object_is_too_short_is_believed_of_the_store_alone() -> None:
     run(scenario)
 
 
+def test_what_the_store_itself_says_is_asked_of_it_once() -> None:
+    async def scenario() -> None:
+        for peers in (None, ScriptedPeers(None), ScriptedPeers(gives_nothing)):
+            cache, store = make(peers)
+            with pytest.raises(ShortObject):
+                await read(cache, 200, 80)
+            assert store.gets == [("a", 200)]
+
+    run(scenario)
+
+
 def test_readers_that_want_less_and_more_of_a_short_answer_are_each_served() -> None:
     async def scenario() -> None:
         come = asyncio.Event()
@@ -337,6 +348,16 @@ def test_nothing_waits_for_memory_on_behalf_of_a_peer() -> None:
         assert await served(cache, 100, CHUNK) is None
         cache.let_go(first[1])
         assert await served(cache, 100, CHUNK) == DATA[100:200]
+
+    run(scenario)
+
+
+def test_a_range_that_can_not_be_held_whole_is_not_held_at_all() -> None:
+    async def scenario() -> None:
+        cache, _ = make(None, chunks=4)
+        assert await served(cache, 0, 250) is None
+        assert cache.held_bytes == 0
+        assert await served(cache, 0, 200) == DATA[:200]
 
     run(scenario)
 
