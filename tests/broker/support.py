@@ -17,12 +17,18 @@ from warp.agent_build import build_agent
 from warp.clock import SystemClock
 from warp.config import config_of
 from warp.ids import IdSource, TopicId
+from warp.metadata.group_model import SLOTS, slot_of
 from warp.metrics import Metrics
 from warp.protocol.messages.topics import CreatableTopic, CreatableTopicConfig, CreateTopicsRequest
 
 TEST_S_MAX = 60.0
 NOW_MS = 1_700_000_000_000
 MIB = 2**20
+
+
+ONE_PER_SLOT = tuple({slot_of(name): name for name in map(str, range(30 * SLOTS))}.values())
+"""Group ids, one in each coordinator slot."""
+assert len(ONE_PER_SLOT) == SLOTS
 
 
 def batch(*values: bytes, timestamp_ms: int = NOW_MS, key: bytes | None = b"key", **fields: Any) -> bytes:
@@ -94,6 +100,7 @@ async def beside_agent(test: BrokerTest, directory: Path, settings: dict[str, st
     broker = Broker(agent)
     try:
         async with asyncio.timeout(TEST_S_MAX):
+            await slots_taken(agent)
             await test(broker)
             for client in broker.clients:
                 await client.close()
@@ -104,6 +111,13 @@ async def beside_agent(test: BrokerTest, directory: Path, settings: dict[str, st
         await asyncio.sleep(0)
         await agent.stop(5)
     assert agent.server.handler_bugs == 0
+
+
+async def slots_taken(agent: Agent) -> None:
+    """Wait until the agent coordinates every group. In a cluster it has to see first that nobody else does."""
+    coordinator = agent.groups.coordinator
+    while coordinator.is_loading or not all(map(coordinator.coordinates, ONE_PER_SLOT)):  # noqa: ASYNC110  no event tells of it
+        await asyncio.sleep(0.001)
 
 
 async def everything_ended(broker: Broker) -> None:
