@@ -294,6 +294,7 @@ def test_a_peer_is_served_what_there_is_and_told_when_there_is_nothing() -> None
         cache, store = make(None)
         assert await served(cache, 200, CHUNK) == DATA[200:]
         assert await served(cache, 100, 3 * CHUNK) == DATA[100:]
+        assert store.gets == [("a", 200), ("a", 100)]
         with pytest.raises(ShortObject):
             await served(cache, 300, CHUNK)
         with pytest.raises(ShortObject):
@@ -304,6 +305,18 @@ def test_a_peer_is_served_what_there_is_and_told_when_there_is_nothing() -> None
         with pytest.raises(ObjectStoreError, match="down"):
             await served(cache, 0, CHUNK)
         assert cache.held_bytes == 0
+
+    run(scenario)
+
+
+def test_nothing_that_comes_after_a_gap_is_served() -> None:
+    async def gives_half(_key: str, position: int, size: int) -> Buffer | None:
+        return DATA[position : position + size // 2]
+
+    async def scenario() -> None:
+        cache, _ = make(ScriptedPeers(gives_half))
+        assert await read(cache, 0, 50) == DATA[:50]
+        assert await served(cache, 0, 200) == DATA[:50]
 
     run(scenario)
 
