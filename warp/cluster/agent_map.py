@@ -7,8 +7,10 @@ is bounded by the cluster: listeners, zones and roles that agents have, never by
 from __future__ import annotations
 
 import logging
+import struct
 from collections.abc import Sequence
 from hashlib import blake2b
+from zlib import crc32
 
 from warp.config_values import Address, parse_address
 from warp.ids import BrokerId
@@ -19,13 +21,9 @@ _log = logging.getLogger("warp.discovery")
 
 REPLICAS_MAX = 3
 """Agents that stand for the replicas of a partition, its leader among them."""
-LEADERS_CACHED_MAX = 500_000
-"""Partitions of one pool whose leaders are kept."""
-
-_BITS = 2**64 - 1
-_STEP = 0x9E3779B97F4A7C15
-_MIX_1 = 0xBF58476D1CE4E5B9
-_MIX_2 = 0x94D049BB133111EB
+SLOTS = 4_096
+"""In how many parts the partitions of all topics are spread over agents. All agents have to agree on it."""
+_WEIGHT_BYTES = 4
 
 
 class Pool:
@@ -34,46 +32,34 @@ class Pool:
     def __init__(self, agents: tuple[BrokerId, ...]) -> None:
         self.agents = agents
         """By broker id, rising."""
-        self._seeds = [(_seed(broker_id), broker_id) for broker_id in agents]
-        self._leaders: dict[bytes, list[BrokerId]] = {}
-        self._cached = 0
+        self._slots: list[BrokerId] = []
 
-    def leaders(self, topic_id: bytes, partitions: int) -> Sequence[BrokerId]:
-        """Who leads the partitions of a topic from 0 to `partitions` - 1 at least. Not to be changed."""
-        leaders = self._leaders.get(topic_id)
-        if leaders is None or len(leaders) < partitions:
-            if self._cached > LEADERS_CACHED_MAX:
-                self._leaders.clear()
-                self._cached = 0
-            start = 0 if leaders is None else len(leaders)
-            self._cached += partitions - start
-            added = [self._leader(weight) for weight in _weights(topic_id, start, partitions)]
-            leaders = self._leaders[topic_id] = [*leaders, *added] if leaders else added
-        return leaders
+    def leaders(self, topic_id: bytes, partitions: int) -> list[BrokerId]:
+        """Who leads the partitions of a topic from 0 to `partitions` - 1, when they are spread over these agents.
 
-    def _leader(self, weight: int) -> BrokerId:
-        """Rendezvous hashing, with a weight that takes a tenth of the time of a cryptographic hash."""
-        return max([((weight ^ seed) * _MIX_2 & _BITS, broker_id) for seed, broker_id in self._seeds])[1]
+        A partition falls into a slot, the next one into the next slot, and each slot is an agent's by rendezvous. So no
+        hash has to be worked out per partition, and still only those partitions move whose agent comes or goes.
+        """
+        if not self._slots:
+            self._slots = _slots(self.agents) * 2
+        start = crc32(topic_id) % SLOTS
+        if partitions <= SLOTS:
+            return self._slots[start : start + partitions]
+        return (self._slots[start : start + SLOTS] * (partitions // SLOTS + 1))[:partitions]
 
 
-def _seed(broker_id: BrokerId) -> int:
-    digest = blake2b(digest_size=8, salt=broker_id.to_bytes(8, "big", signed=True)).digest()
-    return int.from_bytes(digest, "big")
-
-
-def _weights(topic_id: bytes, start: int, end: int) -> list[int]:
-    """A well mixed number for each partition of a topic, the same everywhere and always.
-
-    Source: the finaliser of SplitMix64 (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", 2014).
-    """
-    base = int.from_bytes(blake2b(topic_id, digest_size=8).digest(), "big")
-    weights = []
-    for partition in range(start, end):
-        mixed = (base + partition * _STEP) & _BITS
-        mixed = (mixed ^ mixed >> 30) * _MIX_1 & _BITS
-        mixed = (mixed ^ mixed >> 27) * _MIX_2 & _BITS
-        weights.append(mixed ^ mixed >> 31)
-    return weights
+def _slots(agents: Sequence[BrokerId]) -> list[BrokerId]:
+    """The agent of each slot."""
+    columns = []
+    for broker_id in agents:
+        salt = broker_id.to_bytes(8, "big", signed=True)
+        digests = [
+            blake2b(block.to_bytes(4, "big"), digest_size=64, salt=salt).digest()
+            for block in range(SLOTS * _WEIGHT_BYTES // 64)
+        ]
+        weights = struct.unpack(f">{SLOTS}I", b"".join(digests))
+        columns.append([(weight, broker_id) for weight in weights])
+    return [max(candidates)[1] for candidates in zip(*columns, strict=True)]
 
 
 class AgentMap:

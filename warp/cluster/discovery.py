@@ -103,24 +103,30 @@ class Caller:
 class Choice:
     """Who leads what, for one client, at one moment."""
 
-    __slots__ = ("_agents", "_caller", "_pool", "is_spread", "leader")
+    __slots__ = ("_agents", "_caller", "_pool", "_replicas", "is_spread", "leader")
 
     def __init__(self, agents: AgentMap, pool: Pool, leader: BrokerId, caller: Caller) -> None:
         self._agents = agents
         self._pool = pool
         self._caller = caller
+        self._replicas: dict[BrokerId, tuple[BrokerId, ...]] = {}
         self.leader = leader
         """The agent for all that the client does; it is the controller too."""
         self.is_spread = caller.features.strategy is Strategy.CONSISTENT and len(pool.agents) > 1
         """Each partition has a leader of its own: ask `leaders`."""
 
     def leaders(self, topic_id: bytes, partitions: int) -> Sequence[BrokerId]:
-        """When they are spread: the leaders of a topic's partitions 0 to `partitions` - 1 at least. Don't change it."""
+        """The leaders of a topic's partitions from 0 to `partitions` - 1, when they are spread."""
         return self._pool.leaders(topic_id, partitions)
 
     def replicas(self, leader: BrokerId) -> tuple[BrokerId, ...]:
         """The leader, and at most one agent of each of two other zones."""
-        return self._agents.replicas(self._caller.listener, self._caller.features.role, leader)
+        found = self._replicas.get(leader)
+        if found is None:
+            caller = self._caller
+            found = self._agents.replicas(caller.listener, caller.features.role, leader)
+            self._replicas[leader] = found
+        return found
 
 
 class Discovery:

@@ -195,8 +195,7 @@ def _partitions_of(choice: Choice, topic: TopicInfo) -> list[MetadataResponsePar
     if not choice.is_spread:
         return _partitions(choice.replicas(choice.leader), topic.partitions)
     leaders = choice.leaders(topic.topic_id, topic.partitions)
-    led_by = {leader: _partitions(choice.replicas(leader), topic.partitions) for leader in set(leaders)}
-    return [led_by[leaders[index]][index] for index in range(topic.partitions)]
+    return [_partition(choice.replicas(leader), index) for index, leader in enumerate(leaders)]
 
 
 @functools.lru_cache(maxsize=256)
@@ -205,18 +204,19 @@ def _partitions(agents: tuple[int, ...], count: int) -> list[MetadataResponsePar
 
     They are alike, so all topics share them, and nobody changes them.
     """
-    leader, replicas = agents[0], list(agents)
-    return [
-        MetadataResponsePartition(
-            error_code=ErrorCode.NONE,
-            partition_index=index,
-            leader_id=leader,
-            leader_epoch=LEADER_EPOCH,
-            replica_nodes=replicas,
-            isr_nodes=replicas,
-        )
-        for index in range(count)
-    ]
+    return [_partition(agents, index) for index in range(count)]
+
+
+def _partition(agents: tuple[int, ...], index: int) -> MetadataResponsePartition:
+    replicas = list(agents)
+    return MetadataResponsePartition(
+        error_code=ErrorCode.NONE,
+        partition_index=index,
+        leader_id=agents[0],
+        leader_epoch=LEADER_EPOCH,
+        replica_nodes=replicas,
+        isr_nodes=replicas,
+    )
 
 
 def metadata_failed(
