@@ -13,8 +13,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import os
 import ssl
 from collections.abc import Callable
+from pathlib import Path
 
 import asyncpg
 
@@ -30,6 +32,7 @@ from warp.metadata.postgres_errors import (
     describe,
     map_error,
 )
+from warp.metadata.postgres_url import PostgresUrl
 
 log = logging.getLogger("warp.metadata")
 
@@ -54,12 +57,20 @@ create table if not exists warp_migrations (
     version bigint primary key, name text not null, applied_ms bigint not null, needed_version bigint not null
 )
 """
+# Reads the catalogue's table itself: a lookup by name may be answered as it was when the transaction began.
+_IS_MIGRATED = """
+select exists (
+    select 1 from pg_class c join pg_namespace n on n.oid = c.relnamespace
+    where c.relname = 'warp_migrations' and n.nspname = current_schema()
+)
+"""
 _VERSIONS = "select coalesce(max(version), 0), coalesce(max(needed_version), 0) from warp_migrations"
 
 
 async def open_schema(connector: Connector, now_ms: Callable[[], int]) -> tuple[asyncpg.Connection, str]:
     """A connection that is ready for use, and the schema that the tables are in. Raises StartError."""
     where = connector.url.where
+    _check_files(connector.url)
     try:
         connection = await connector.connect_raw()
     except (*DRIVER_ERRORS, ValueError) as error:
@@ -75,6 +86,15 @@ async def open_schema(connector: Connector, now_ms: Callable[[], int]) -> tuple[
         connection.terminate()
         raise
     return connection, schema
+
+
+def _check_files(url: PostgresUrl) -> None:
+    """asyncpg does not say which file it misses, and goes without a password file that others may read."""
+    for name, path in url.files:
+        if not os.access(path, os.R_OK):
+            raise StartError(f"the {name} of PostgreSQL at {url.where} can't be read: {path}")
+        if name == "passfile" and Path(path).stat().st_mode & 0o077:
+            raise StartError(f"others may read the passfile of PostgreSQL at {url.where}: chmod 600 {path}")
 
 
 async def _check(connection: asyncpg.Connection, connector: Connector) -> str:
@@ -187,7 +207,7 @@ async def _lock(connection: asyncpg.Connection, where: str) -> None:
 
 async def _versions(connection: asyncpg.Connection) -> tuple[int, int]:
     """The newest migration that has run, and the schema version that a release must know."""
-    if not await connection.fetchval("select to_regclass('warp_migrations') is not null"):
+    if not await connection.fetchval(_IS_MIGRATED):
         return 0, 0
     row = await connection.fetchrow(_VERSIONS)
     assert row is not None, "aggregates have a row"

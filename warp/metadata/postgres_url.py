@@ -33,6 +33,7 @@ _PASSED_ON = (
     "ssl_max_protocol_version",
     "target_session_attrs",
 )
+_FILES = ("passfile", "sslrootcert", "sslcert", "sslkey", "sslcrl")
 _OWN = ("schema", "pooler", "application_name")
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
@@ -49,6 +50,8 @@ class PostgresUrl:
     application_name: str = APPLICATION_NAME
     target: str | None = None
     """Which of several hosts will do, None for any."""
+    files: tuple[tuple[str, str], ...] = ()
+    """Parameters that name files, and their paths."""
 
     def __repr__(self) -> str:
         return f"PostgresUrl({self.where})"
@@ -93,6 +96,7 @@ def parse_postgres_url(url: str) -> PostgresUrl:
         schema=schema,
         is_transaction_pooled=is_pooled,
         application_name=options.get("application_name", APPLICATION_NAME),
+        files=tuple((name, options[name]) for name in _FILES if name in options),
         target="read-write" if "," in hosts and "target_session_attrs" not in options else None,
     )
 
