@@ -188,6 +188,46 @@ def test_an_epoch_that_is_counted_outside_of_the_row_is_found(
         in_world(takeovers)
 
 
+async def takeovers_of_what_was_seen(world: World) -> list[Outcome]:
+    async def prepare() -> Run:
+        found = await Group.create(world)
+        name, new = found.lease.name, f"lease of {found.group_id}"
+        seen = {**await world.store.read_leases([name]), new: None}
+
+        def take(holder: BrokerId) -> Callable[[MetadataStore], Awaitable[list[Lease]]]:
+            return lambda store: store.take_leases_as_seen(seen, holder)
+
+        async def check(outcome: Outcome) -> None:
+            first, second = outcome.answers["a"], outcome.answers["b"]
+            [winner] = [taken for taken in (first, second) if taken]
+            assert [(lease.name, lease.epoch) for lease in winner] == [
+                (name, found.lease.epoch + 1),
+                (new, 1),
+            ]
+            now = await world.store.read_leases([name, new])
+            assert {state.holder for state in now.values()} == {winner[0].holder}
+
+        return world.run(take(SECOND), take(BrokerId(3)), check)
+
+    return await world.explore(prepare)
+
+
+def test_one_of_those_who_have_seen_a_lease_free_takes_it(in_world: Explored) -> None:
+    outcomes = in_world(takeovers_of_what_was_seen)
+    assert {len(outcome.answers["a"]) for outcome in outcomes} == {0, 2}
+
+
+def test_a_lease_that_is_taken_though_it_has_moved_is_found(
+    in_world: Explored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = leases.TAKE_LEASES_AS_SEEN.text.replace("leases.epoch = ", "leases.epoch >= ")
+    text = text.replace("leases.counter = ", "leases.counter >= ")
+    assert text != leases.TAKE_LEASES_AS_SEEN.text
+    monkeypatch.setattr(leases, "TAKE_LEASES_AS_SEEN", replace(leases.TAKE_LEASES_AS_SEEN, text=text))
+    with pytest.raises(AssertionError, match=FOUND):
+        in_world(takeovers_of_what_was_seen)
+
+
 # Writes of one holder beside each other
 
 
