@@ -1,9 +1,10 @@
 """The catalogue: which topics there are, as one versioned snapshot per agent, and how topics come and go.
 
-A snapshot never changes; a newer one takes its place. What it says of a topic that it knows by id is right for as long
-as the topic lives, because ids are never used twice. What it does not know, and what it says of a name, may be out of
-date: then the version in the metadata store is looked at first, which is one small read, and only what has changed
-since is read again. So a topic that any agent has created is known to all of them when they are asked for it.
+A snapshot never changes; a newer one takes its place. The logs that it has for a topic id are that topic's for as long
+as it lives, because ids are never used twice. What it does not know, partitions of a topic among it, and what it says of
+a name, may be out of date: then the version in the metadata store is looked at first, which is one small read, and only
+what has changed since is read again. So a topic that any agent has created is known to all of them when they are asked
+for it.
 
 Other agents' hints that the catalogue has changed only make that look happen sooner.
 """
@@ -150,22 +151,28 @@ class CatalogueService:
         return self._clock.monotonic() - self._checked_s < NAME_FRESHNESS_S
 
     def at_hand(
-        self, *, names: Collection[str] = (), topic_ids: Collection[TopicId] = ()
+        self, *, names: Collection[str] = (), topic_ids: Collection[TopicId] = (), fresh_ids: bool = False
     ) -> Catalogue | None:
         """The snapshot, if it can answer for these topics without a look at the store: see `lookup`."""
         catalogue = self._current
         if not all(topic_id in catalogue.by_id for topic_id in topic_ids):
             return None
+        if topic_ids and fresh_ids and not self.is_fresh:
+            return None
         if names and not (self.is_fresh and all(name in catalogue.by_name for name in names)):
             return None
         return catalogue
 
-    async def lookup(self, *, names: Collection[str] = (), topic_ids: Collection[TopicId] = ()) -> Catalogue:
+    async def lookup(
+        self, *, names: Collection[str] = (), topic_ids: Collection[TopicId] = (), fresh_ids: bool = False
+    ) -> Catalogue:
         """A snapshot that can answer for these topics: what it does not know did not exist when this was called.
 
-        What it knows by name is at most a second out of date. Does not wait when the snapshot at hand will do.
+        What it knows by name is at most a second out of date, and with `fresh_ids` what it knows by id: topics are
+        deleted, and grow, under their ids. Does not wait when the snapshot at hand will do.
         """
-        return self.at_hand(names=names, topic_ids=topic_ids) or await self.refresh()
+        found = self.at_hand(names=names, topic_ids=topic_ids, fresh_ids=fresh_ids)
+        return found or await self.refresh()
 
     async def lookup_partitions(self, wanted: Collection[tuple[str, Iterable[int]]]) -> Catalogue:
         """As `lookup` by names; where it lacks a partition with one of these numbers, that did not exist either."""

@@ -53,7 +53,7 @@ def metadata(
     if _asks_for_all(context, request):
         return _describe_all(context, request)
     names, topic_ids = _asked_for(context, request)
-    catalogue = context.services.catalogue.at_hand(names=names, topic_ids=topic_ids)
+    catalogue = context.services.catalogue.at_hand(names=names, topic_ids=topic_ids, fresh_ids=True)
     if catalogue is None:
         return _look_up(context, request, names, topic_ids)
     known: list[TopicInfo | _Missing] = [catalogue.by_name[name] for name in names]
@@ -99,7 +99,7 @@ async def _look_up(
     if not topic_ids:
         found = await _by_name(context, names, may_create=request.allow_auto_topic_creation)
         return _response(context, request, found)
-    by_id = (await context.services.catalogue.lookup(topic_ids=topic_ids)).by_id
+    by_id = (await context.services.catalogue.lookup(topic_ids=topic_ids, fresh_ids=True)).by_id
     return _response(
         context,
         request,

@@ -109,6 +109,21 @@ def test_what_is_unknown_or_old_by_name_costs_one_look_at_the_version(cluster: C
     assert cluster.statements == look
 
 
+def test_what_is_asked_for_by_id_and_has_to_be_fresh_is_at_most_a_second_old(cluster: Cluster) -> None:
+    info = cluster.create("t", 1)
+    cluster.run(cluster.there.refresh())
+    cluster.run(cluster.here.create_partitions(PartitionsRequest("t", 3)))
+    wanted: dict[str, Any] = {"topic_ids": [info.topic_id], "fresh_ids": True}
+    assert cluster.run(cluster.there.lookup(**wanted)).by_name["t"].partitions == 1
+    cluster.store.clock.seconds += NAME_FRESHNESS_S
+    assert cluster.there.at_hand(topic_ids=[info.topic_id]) is not None
+    assert cluster.there.at_hand(topic_ids=[info.topic_id], fresh_ids=True) is None
+    assert cluster.run(cluster.there.lookup(**wanted)).by_name["t"].partitions == 3
+    cluster.run(cluster.here.delete([info.topic_id]))
+    cluster.store.clock.seconds += NAME_FRESHNESS_S
+    assert info.topic_id not in cluster.run(cluster.there.lookup(**wanted)).by_id
+
+
 def test_a_topic_created_anew_elsewhere_shows_within_a_second(cluster: Cluster) -> None:
     old = cluster.create("t", 3)
     cluster.run(cluster.there.refresh())
