@@ -1,10 +1,10 @@
 """The catalogue: which topics there are, as one versioned snapshot per agent, and how topics come and go.
 
 A snapshot never changes; a newer one takes its place. The logs that it has for a topic id are that topic's for as long
-as it lives, because ids are never used twice. What it does not know, partitions of a topic among it, and what it says of
-a name, may be out of date: then the version in the metadata store is looked at first, which is one small read, and only
-what has changed since is read again. So a topic that any agent has created is known to all of them when they are asked
-for it.
+as it lives, because ids are never used twice. What it does not know, partitions of a topic among it, and what it says
+of a name, may be out of date: then the version in the metadata store is looked at first, which is one small read, and
+only what has changed since is read again. So a topic that any agent has created is known to all of them when they are
+asked for it.
 
 Other agents' hints that the catalogue has changed only make that look happen sooner.
 """
