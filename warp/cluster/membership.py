@@ -37,6 +37,8 @@ FORGET_S = 3600.0
 """How often agents that are gone for a day are forgotten."""
 FORGET_AGENTS_MAX = 100
 """Of these, in one go."""
+BEAT_S_MAX = 0.5
+"""Between two beats, in a session of any length."""
 NO_MEMBER = "this agent takes no part in the cluster any more"
 
 
@@ -71,8 +73,12 @@ class MembershipLimits:
 
     @classmethod
     def of_timeout(cls, timeout_s: float) -> MembershipLimits:
-        """Limits in the usual proportions: three beats fit into a session, with a margin."""
-        return cls(beat_s=timeout_s / 4, timeout_s=timeout_s, margin_s=timeout_s / 4)
+        """Limits in the usual proportions: three beats fit into a session, with a margin.
+
+        However long that is, an agent that comes, or leaves in order, is to be noticed soon.
+        """
+        beat_s = min(BEAT_S_MAX, timeout_s / 4)
+        return cls(beat_s=beat_s, timeout_s=timeout_s, margin_s=timeout_s / 4)
 
 
 class BeatOutcome(StrEnum):
@@ -202,6 +208,7 @@ class Membership:
         self._session.joined(registration.sent_s)
         self._forget_s = self._clock.boottime() + FORGET_S
         self._loop_task = asyncio.get_running_loop().create_task(self._run(), name="membership")
+        self._loop_task.add_done_callback(self._ended)
         return broker_id
 
     def start(self) -> None:
@@ -273,6 +280,12 @@ class Membership:
         except TimeoutError:
             outcome = BeatOutcome.UNKNOWN
             error = MetadataUnavailable(f"no answer within {self.limits.timeout_s:g} s")
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Not this task, but something that it waited for.
+            outcome, error = BeatOutcome.UNKNOWN, MetadataUnavailable("the request was given up")
         except OutcomeUnknown as unknown:
             outcome, error = BeatOutcome.UNKNOWN, unknown
         except MetadataError as failed:
@@ -404,6 +417,14 @@ class Membership:
         self._session.end()
         self._wake.set()
         self._guarded(lambda: self._stop(reason), "stopping")
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """The loop is over; if a bug has ended it, this agent is of no more use to its cluster."""
+        bug = None if task.cancelled() else task.exception()
+        if bug is not None:
+            self._teller.bug(bug, "taking part in the cluster")
+            self._answer(self._asked, MetadataUnavailable(NO_MEMBER))
+            self._end(f"this agent takes no part in the cluster any more, because of a bug: {bug!r}")
 
     def _answer(self, asked: Sequence[asyncio.Future[ClusterView]], error: MetadataError | None) -> None:
         for answer in asked:

@@ -44,7 +44,7 @@ class TroubledStore:
         self.store = store
         self.fault: Exception | None = None
         """Raised by every request while it is set, in place of the request."""
-        self.late_faults: list[Exception] = []
+        self.late_faults: list[BaseException] = []
         """Raised by the next requests after they have been done."""
         self.delay_s = 0.0
         """Before a request is done."""

@@ -437,6 +437,36 @@ def test_the_loop_survives_subscribers_facts_and_stores_with_bugs(caplog: pytest
     in_virtual_time(main)
 
 
+def test_a_request_that_is_cancelled_from_within_ends_nothing() -> None:
+    async def main(rig: Rig) -> None:
+        [a] = await rig.serving(A)
+        a.store.late_faults = [asyncio.CancelledError()]
+        await asyncio.sleep(TWO_BEATS_S)
+        assert BeatOutcome.UNKNOWN in a.outcomes
+        assert (a.outcomes[-1], a.is_live()) == (BeatOutcome.OK, True)
+
+    in_virtual_time(main)
+
+
+def test_a_loop_that_a_bug_has_ended_ends_the_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main(rig: Rig) -> None:
+        [a] = await rig.serving(A)
+
+        async def broken(began_s: float) -> None:
+            raise ZeroDivisionError("a bug of the loop")
+
+        monkeypatch.setattr(a.membership, "_pause", broken)
+        await asyncio.sleep(TWO_BEATS_S)
+        assert len(a.stops) == 1
+        assert "a bug of the loop" in a.stops[0]
+        assert not a.is_live()
+        with pytest.raises(MetadataUnavailable):
+            await a.membership.refresh()
+        await a.membership.close()
+
+    in_virtual_time(main)
+
+
 def test_a_look_begins_after_it_was_asked_for_and_many_share_one() -> None:
     async def main(rig: Rig) -> None:
         [a] = await rig.serving(A)
@@ -525,8 +555,10 @@ def test_agents_that_are_gone_for_a_day_are_forgotten_with_their_leases() -> Non
 
 def test_limits_keep_their_proportions() -> None:
     assert MembershipLimits.of_timeout(2.0) == MembershipLimits()
+    short = MembershipLimits.of_timeout(1.0)
+    assert (short.beat_s, short.timeout_s, short.margin_s) == (0.25, 1.0, 0.25)
     long = MembershipLimits.of_timeout(30.0)
-    assert (long.beat_s, long.timeout_s, long.margin_s) == (7.5, 30.0, 7.5)
+    assert (long.beat_s, long.timeout_s, long.margin_s) == (0.5, 30.0, 7.5)
 
 
 def test_leases_of_an_agent_come_with_the_view_it_starts_with() -> None:
