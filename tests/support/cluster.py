@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tests.support.process import AgentProcess
 
@@ -159,7 +159,7 @@ class Cluster:
         for agent in self.running:
             eventually(lambda agent=agent: is_settled(agent), f"{agent.bootstrap} sees {sorted(wanted)}")  # type: ignore[misc]
 
-    def __enter__(self) -> Cluster:
+    def __enter__(self) -> Self:
         try:
             for agent in self.agents:
                 agent.start()

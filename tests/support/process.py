@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Self
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 60.0
@@ -98,7 +99,7 @@ class AgentProcess:
         self._process = None
         return code
 
-    def __enter__(self) -> AgentProcess:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
