@@ -59,6 +59,8 @@ def describe(seer: Seer, now_ms: int) -> dict[str, Any]:
       clock and theirs, and `slots`, the coordinator slots that they hold;
     * `slots`: how many there are, are held by agents that live (`held`) and are not (`free`);
     * `jobs`, by name: all other leases, with their `holder` (None when that does not live) and `epoch`.
+
+    Before the first beat, and of an agent on a database of its own, no leases are known.
     """
     view, rows = seer.view, seer.rows
     time_ms = now_ms if rows is None else rows.time_ms
