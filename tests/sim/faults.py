@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from tests.sim.loop import OUTSIDE, Process, SimClock, SimLoop
 from warp.errors import MetadataUnavailable, ObjectStoreError, OutcomeUnknown
-from warp.metadata.session import Argument, Row, Rows, Session, Statement
+from warp.metadata.session import Argument, Call, Row, Rows, Session, Statement
 from warp.metadata.sqlite import SqliteDatabase
 from warp.objectstore.base import Buffer, ObjectInfo
 from warp.objectstore.memory import MemoryStore
@@ -195,6 +195,9 @@ class WriteTurn:
 class SimDatabase:
     """The real SQLite database, inline, with faults around every statement and every COMMIT."""
 
+    is_shared = False
+    notices = None
+
     def __init__(
         self,
         path: Path,
@@ -248,6 +251,15 @@ class SimDatabase:
         """A batch in a transaction of its own."""
         async with self.transaction() as session:
             await session.execute_rows(statement, rows)
+
+    async def together(self, calls: Sequence[Call]) -> list[list[Row]]:
+        """Statements in one transaction of their own."""
+        async with self.transaction() as session:
+            return await session.together(calls)
+
+    async def time_ms(self) -> int:
+        """The clock of the machine."""
+        return await self._inner.time_ms()
 
     def _maybe_writing(self, statement: Statement) -> AbstractAsyncContextManager[Session]:
         return self.transaction() if _WRITES.search(statement.text) else self.snapshot()
@@ -313,3 +325,7 @@ class _SimSession:
     async def execute_rows(self, statement: Statement, rows: Rows) -> None:
         await self._sky.pause(self._sky.weather.statement_s)
         await self._inner.execute_rows(statement, rows)
+
+    async def together(self, calls: Sequence[Call]) -> list[list[Row]]:
+        await self._sky.pause(self._sky.weather.statement_s)
+        return await self._inner.together(calls)
