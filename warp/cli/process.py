@@ -119,8 +119,11 @@ class AgentProcess:
         lag.cancel()
         watch.close()
         if self._ended is not None:
-            async with asyncio.timeout(ORDERLY_SHARE * config.shutdown_timeout_ms / 1000):
-                await agent.close()
+            try:
+                async with asyncio.timeout(ORDERLY_SHARE * config.shutdown_timeout_ms / 1000):
+                    await agent.close()
+            except TimeoutError:
+                log.warning("not everything could be closed in time")
             raise StartError(self._ended)
         finished = await agent.stop(ORDERLY_SHARE * config.shutdown_timeout_ms / 1000)
         log.info("stopped%s", "" if finished else "; what was not finished in time was cut")
