@@ -217,9 +217,8 @@ class ZoneCache:
         length = len(answer.body)
         if not length or not _NUMBER.fullmatch(stated):
             return False
-        return self._auth.is_answer(signature, nonce, length, int(stated)) and crc32c(answer.body) == int(
-            stated
-        )
+        checksum = int(stated)
+        return self._auth.is_answer(signature, nonce, length, checksum) and crc32c(answer.body) == checksum
 
     def _judge(self, peer: _Peer, reason: str) -> None:
         """Let the circuit know how a request ended."""

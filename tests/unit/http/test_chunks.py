@@ -18,7 +18,7 @@ from warp.config_values import Address
 from warp.errors import ObjectStoreError
 from warp.http.app import AgentFace, App
 from warp.http.chunks import ChunkRoute
-from warp.http.connection import HttpLimits
+from warp.http.connection import SLICE_BYTES, HttpLimits
 from warp.http.messages import Request, Response
 from warp.http.server import HttpServer
 from warp.ids import BrokerId
@@ -343,10 +343,15 @@ def test_several_requests_use_one_connection() -> None:
 def test_an_asker_that_takes_nothing_is_cut_and_its_memory_given_back() -> None:
     async def test() -> None:
         bench = Bench({KEY: bytes(16 * MIB)}, chunk_bytes=MIB)
-        async with bench.serving(answer_ms_max=200) as server:
+        async with bench.serving(answer_ms_max=1000) as server:
             _, writer = await asyncio.open_connection("127.0.0.1", server.bound.port, limit=1)
             writer.write(bench.message(bench.query(0, 16 * MIB)))
             await until(lambda: bench.cache.held_bytes == 16 * MIB)
+            [connection] = server._connections
+            transport = connection._transport
+            assert transport is not None
+            await until(lambda: transport.get_write_buffer_size() > 0)
+            assert transport.get_write_buffer_size() <= SLICE_BYTES
             await until(lambda: server.connection_count == 0)
             # The place among the requests is free again as well.
             await until(lambda: (bench.cache.held_bytes, bench.route._requests) == (0, 0))

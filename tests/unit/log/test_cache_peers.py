@@ -254,6 +254,22 @@ def test_a_peer_that_asks_for_what_this_agent_asks_a_peer_for_gets_it_from_the_s
     run(scenario)
 
 
+def test_an_answer_that_comes_when_the_store_was_already_wanted_is_not_taken() -> None:
+    async def scenario() -> None:
+        cache, store = make(peers := ScriptedPeers(None))
+
+        async def gives_too_late(_key: str, position: int, size: int) -> Buffer | None:
+            # Before the load hears of this answer, whoever believes nobody but the store joins it.
+            asyncio.get_running_loop().call_soon(cache._loads["a", 0].read_store)
+            return DATA[position : position + size // 2]
+
+        peers.answer = gives_too_late
+        assert await read(cache, 0, 10) == DATA[:10]
+        assert (store.gets, cache.source.peer_loads) == ([("a", 0)], 0)
+
+    run(scenario)
+
+
 def test_a_load_that_still_waits_for_memory_asks_no_peer_once_a_peer_waits_for_it() -> None:
     async def scenario() -> None:
         peers = ScriptedPeers(None)
