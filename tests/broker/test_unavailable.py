@@ -58,7 +58,7 @@ class Outage:
         self._names = [
             name
             for name in dir(self._store)
-            if not name.startswith("_") and name not in ("open", "close", "check")
+            if not name.startswith("_") and name not in ("open", "close", "check", "is_shared", "notices")
         ]
 
     def __enter__(self) -> None:
