@@ -94,6 +94,32 @@ def test_metadata_names_the_agents_of_the_group_and_a_leader_in_the_zone_of_the_
     with_memory_broker(test)
 
 
+def test_clients_of_another_listener_are_told_other_addresses(with_memory_broker: RunWithBroker) -> None:
+    async def test(broker: Broker) -> None:
+        own = broker.agent.broker_id
+        both = AgentFacts(endpoints=("b.test:9092", "b.inner:9093"))
+        outer_only = AgentFacts(endpoints=("c.test:9092",))
+        agents = [LiveAgent(own, "", AgentFacts()), LiveAgent(B, "", both), LiveAgent(C, "", outer_only)]
+        group = coordinator_lease(slot_of("group"))
+        leases = {group: LeaseState(group, C, 1, 1)}
+        view = ClusterView(1_000_000, own, {agent.broker_id: agent for agent in agents}, leases)
+        discovery_of(broker)._view = lambda: view
+        broker.agent.groups.coordinator.stop_waiting()
+        outer, inner = (listener.bound.port for listener in broker.agent.server.listeners)
+        told = {}
+        for port in (outer, inner):
+            client = await Client.connect(port)
+            broker.clients.append(client)
+            named = (await metadata(client, "x")).brokers
+            found = await client.ask(FindCoordinatorRequest(key="group"), 3)
+            told[port] = [f"{node.host}:{node.port}" for node in named], found.error_code, found.host
+        assert told[outer] == ([f"127.0.0.1:{outer}", "b.test:9092", "c.test:9092"], ErrorCode.NONE, "c.test")
+        nobody = ErrorCode.COORDINATOR_NOT_AVAILABLE
+        assert told[inner] == ([f"127.0.0.1:{inner}", "b.inner:9093"], nobody, "")
+
+    with_memory_broker(test, listen="127.0.0.1:0,127.0.0.1:0")
+
+
 def test_other_apis_name_the_same_agents_as_metadata(with_memory_broker: RunWithBroker) -> None:
     async def test(broker: Broker) -> None:
         pretend(broker)

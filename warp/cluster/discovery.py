@@ -290,14 +290,19 @@ class Discovery:
 
     # Readers that name their rack (KIP-392).
 
+    def is_near(self, rack: str) -> bool:
+        """A reader in this rack needs no look at who else is there: this agent is of that zone, or alone."""
+        agents = self._map()
+        return agents.is_alone or rack == agents.zone(agents.own)
+
     def nearer(self, caller: Caller, rack: str) -> BrokerId | None:
         """The agent that a reader which names its rack should read from instead of this one. None: it should stay.
 
         That is an agent of that very zone, and the one that Metadata has as a replica: clients accept no other.
         """
-        agents = self._map()
-        if agents.is_alone or rack == agents.zone(agents.own):
+        if self.is_near(rack):
             return None
+        agents = self._map()
         if rack not in agents.zones(caller.listener):
             if caller.features.zone is None:
                 self._zone_is_unknown(rack[:VALUE_CHARACTERS_MAX])

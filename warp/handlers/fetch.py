@@ -93,7 +93,7 @@ async def fetch(context: RequestContext, request: FetchRequest) -> Any:
 def _steer(context: RequestContext, rack: str, targets: list[LogTarget | ErrorCode]) -> BrokerId | None:
     """The agent that a consumer is sent to, if any is nearer; the partitions to be read there become `_NEARER`."""
     discovery = context.services.discovery
-    if discovery.is_alone:
+    if discovery.is_near(rack):
         return None
     caller = caller_of(context)
     nearer = discovery.nearer(caller, rack)
