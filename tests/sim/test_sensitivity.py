@@ -100,8 +100,8 @@ def test_a_request_in_two_commits_is_noticed(monkeypatch: pytest.MonkeyPatch) ->
 def test_reading_from_memory_what_another_agent_has_changed_is_noticed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def lazy(self: FetchService, *_: Any) -> bool:
-        return True
+    async def lazy(self: FetchService, *_: Any) -> None:
+        """The store has nothing new."""
 
     monkeypatch.setattr(FetchService, "_refresh_ends", lazy)
     assert "P5" in promises_seen_to_break()
