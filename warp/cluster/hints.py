@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 FORMAT = "a"
 LOOK = "*"
 _OFFSET_MAX = 2**63 - 1
+_SHORT = 16
+"""So few characters hold no number that is too large."""
 
 SENT, RECEIVED = "sent", "received"
 LOG_KIND, CATALOGUE_KIND, LOOK_KIND, UNKNOWN_KIND = "log", "catalogue", "look", "unknown"
@@ -280,12 +282,11 @@ class _Waiting:
         if self._catalogue_version >= 0:
             counted[SENT, CATALOGUE_KIND] += 1
             yield f"v{self._catalogue_version:x}"
+        counted[SENT, LOG_KIND] += len(self._grown.keys() | self._starts.keys())
         for log_id, state in self._grown.items():
             start_offset = max(state.start_offset, self._starts.pop(log_id, 0))
-            counted[SENT, LOG_KIND] += 1
             yield encode_log(LogHint(log_id, state.next_offset, start_offset, state.last_stable_offset))
         for log_id, start_offset in self._starts.items():
-            counted[SENT, LOG_KIND] += 1
             yield encode_log(LogHint(log_id, 0, start_offset, 0))
 
     def _bound(self) -> None:
@@ -311,6 +312,8 @@ def encode(sender: BrokerId, items: Iterator[str], bytes_max: int) -> Iterator[s
 def encode_log(hint: LogHint) -> str:
     """One log's item."""
     unstable = max(hint.next_offset - hint.last_stable_offset, 0)
+    if hint.next_offset and not (hint.start_offset or unstable):
+        return f"{hint.log_id:x}.{hint.next_offset:x}"
     numbers = (hint.log_id, hint.next_offset, hint.start_offset, unstable)
     return ".".join(f"{number:x}" if number else "" for number in numbers).rstrip(".")
 
@@ -338,7 +341,13 @@ def decode(text: str) -> Notice:
 
 
 def _decode_log(item: str) -> LogHint:
-    log_id, *others = [_number(digits) for digits in item.split(".")]
+    numbers = item.split(".")
+    if len(numbers) == 2 and len(item) < _SHORT:
+        # By far the most are like this, and there may be thousands in a second.
+        log_number, end = int(numbers[0], 16), int(numbers[1], 16)
+        if log_number > 0 <= end:
+            return LogHint(LogId(log_number), end, 0, end)
+    log_id, *others = map(_number, numbers)
     if not log_id or len(others) > 3:
         raise ValueError(f"no log: {item[:80]}")
     next_offset, start_offset, unstable = (*others, 0, 0, 0)[:3]
