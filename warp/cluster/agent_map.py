@@ -114,11 +114,11 @@ class AgentMap:
 
     def zones(self, listener: int) -> frozenset[str]:
         """The zones of those who are eligible."""
-        found = self._zones.get(listener)
-        if found is None:
-            zones = [self.zone(broker_id) for broker_id in self.eligible(listener)]
-            found = self._zones[listener] = frozenset(zone for zone in zones if zone is not None)
-        return found
+        known = self._zones.get(listener)
+        if known is None:
+            each = [self.zone(broker_id) for broker_id in self.eligible(listener)]
+            known = self._zones[listener] = frozenset(zone for zone in each if zone is not None)
+        return known
 
     def pool(self, listener: int, zone: str | None, role: str | None) -> Pool:
         """Who may lead for clients of a listener, in a zone that `zones` has (None: in any), with a role.
