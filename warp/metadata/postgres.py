@@ -175,21 +175,21 @@ async def _all(
     connection: asyncpg.Connection, texts: _Texts, statement: Statement, arguments: Sequence[Argument]
 ) -> list[Row]:
     rendered = texts.alone(statement)
-    return cast("list[Row]", await connection.fetch(rendered.text, *bind(rendered.widths, arguments)))
+    return cast("list[Row]", await connection.fetch(rendered.text, *bind(rendered.shapes, arguments)))
 
 
 async def _execute(
     connection: asyncpg.Connection, texts: _Texts, statement: Statement, arguments: Sequence[Argument]
 ) -> int:
     rendered = texts.alone(statement)
-    status = await connection.execute(rendered.text, *bind(rendered.widths, arguments))
+    status = await connection.execute(rendered.text, *bind(rendered.shapes, arguments))
     return int(status.rpartition(" ")[2])
 
 
 async def _together(connection: asyncpg.Connection, texts: _Texts, calls: Sequence[Call]) -> list[list[Row]]:
     rendered = texts.together(tuple(call.statement for call in calls))
     arguments = [argument for call in calls for argument in call.arguments]
-    return split_answer(rendered, await connection.fetch(rendered.text, *bind(rendered.widths, arguments)))
+    return split_answer(rendered, await connection.fetch(rendered.text, *bind(rendered.shapes, arguments)))
 
 
 class _Statements:

@@ -20,10 +20,7 @@ STATEMENT_CHARS_MAX = 64 * 1024
 
 # Asks for the one thing that can change between connections, and makes asyncpg look up the arrays' types here: looking
 # them up takes several round trips, which belong into no transaction.
-_READY = (
-    "select pg_is_in_recovery(), cast($1 as bigint[]) is null, cast($2 as text[]) is null,"
-    " cast($3 as bytea[]) is null, cast($4 as integer[]) is null"
-)
+_READY = "select pg_is_in_recovery(), cast($1 as text[]) is null, cast($2 as bytea[]) is null"
 
 
 class Connector:
@@ -61,7 +58,7 @@ class Connector:
             raise map_error(error) from error
         try:
             await self.prepare(connection)
-            row = await connection.fetchrow(_READY, [], [], [], [])
+            row = await connection.fetchrow(_READY, [], [])
         except DRIVER_ERRORS as error:
             connection.terminate()
             raise map_error(error) from error

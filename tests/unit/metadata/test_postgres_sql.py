@@ -22,33 +22,42 @@ def squeezed(text: str) -> str:
 def test_a_batch_of_rows_is_one_array_per_column() -> None:
     rendered = render(only("select w.id from rows($1 as w: id bigint,\n  name text) where w.name = $2"))
     assert (
-        rendered.text == "select w.id from unnest($1::bigint[], $2::text[]) as w(id, name) where w.name = $3"
+        rendered.text
+        == "select w.id from unnest(cast($1 as text)::bigint[], $2::text[]) as w(id, name) where w.name = $3"
     )
-    assert bind(rendered.widths, ([(1, "a"), (2, "b")], "c")) == [(1, 2), ("a", "b"), "c"]
+    assert bind(rendered.shapes, ([(1, "a"), (2, "b")], "c")) == ["{1, 2}", ("a", "b"), "c"]
 
 
 def test_no_rows_are_empty_arrays() -> None:
     rendered = render(only("select w.a from rows($1 as w: a bigint, b bytea)"))
-    assert bind(rendered.widths, ([],)) == [(), ()]
+    assert bind(rendered.shapes, ([],)) == ["{}", ()]
+
+
+def test_numbers_travel_as_a_literal_and_may_be_missing() -> None:
+    rendered = render(only("select w.a from rows($1 as w: a bigint, b integer)"))
+    assert bind(rendered.shapes, ([(-(2**63), None), (None, 2)],)) == [f"{{{-(2**63)}, null}}", "{null, 2}"]
 
 
 def test_placeholders_are_numbered_by_arguments_not_by_their_places() -> None:
     rendered = render(only("select $3, w.a, $1, $3 from rows($2 as w: a bigint, b bigint)"))
-    assert rendered.text == "select $4, w.a, $1, $4 from unnest($2::bigint[], $3::bigint[]) as w(a, b)"
-    assert bind(rendered.widths, (7, [(1, 2)], 9)) == [7, (1,), (2,), 9]
+    assert (
+        rendered.text
+        == "select $4, w.a, $1, $4 from unnest(cast($2 as text)::bigint[], cast($3 as text)::bigint[]) as w(a, b)"
+    )
+    assert bind(rendered.shapes, (7, [(1, 2)], 9)) == [7, "{1}", "{2}", 9]
 
 
 def test_two_batches_in_one_statement() -> None:
     rendered = render(only("select 1 from rows($1 as w: a text, b text), rows($2 as k: c bigint) limit $3"))
     assert rendered.text == (
-        "select 1 from unnest($1::text[], $2::text[]) as w(a, b), unnest($3::bigint[]) as k(c) limit $4"
+        "select 1 from unnest($1::text[], $2::text[]) as w(a, b), unnest(cast($3 as text)::bigint[]) as k(c) limit $4"
     )
 
 
 def test_an_argument_too_many_or_too_few_is_an_error() -> None:
     rendered = render(only("select $1, $2"))
     with pytest.raises(ValueError, match="zip"):
-        bind(rendered.widths, (1,))
+        bind(rendered.shapes, (1,))
 
 
 def test_dollars_within_quotes_are_left_alone() -> None:
@@ -68,10 +77,11 @@ def test_statements_together_number_their_arguments_on() -> None:
         ]
     )
     assert squeezed(rendered.text) == (
-        "with c0 as ( update t set a = w.a from unnest($1::bigint[], $2::bigint[]) as w(id, a) where t.id = w.id ),"
+        "with c0 as ( update t set a = w.a"
+        " from unnest(cast($1 as text)::bigint[], cast($2 as text)::bigint[]) as w(id, a) where t.id = w.id ),"
         " c1 as ( select a from t where id = $3 ) select c1.* from c1"
     )
-    assert bind(rendered.widths, ([(1, 2)], 3)) == [(1,), (2,), 3]
+    assert bind(rendered.shapes, ([(1, 2)], 3)) == ["{1}", "{2}", 3]
     assert split_answer(rendered, [("x",), ("y",)]) == [[], [("x",), ("y",)]]
 
 
