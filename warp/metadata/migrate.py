@@ -71,6 +71,6 @@ def pending(
     if needed_version > newest:
         raise StartError(
             f"the metadata in {where} belongs to a newer release (schema {needed_version}, this one knows "
-            f"{newest}): install that release, or use another data directory"
+            f"{newest}): install that release, or use other metadata"
         )
     return migrations[applied_version:]

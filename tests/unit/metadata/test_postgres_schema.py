@@ -6,11 +6,12 @@ import asyncio
 import logging
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.support.postgres import PostgresServer
-from tests.unit.metadata.support import TestClock
+from tests.unit.metadata.support import TestClock, connection_of, sqlite_store
 from warp.errors import StartError
 from warp.metadata import postgres_schema
 from warp.metadata.postgres import PostgresDatabase
@@ -267,3 +268,21 @@ def test_a_server_without_tls_is_refused_where_the_url_asks_for_it(postgres_url:
 def test_a_certificate_that_is_not_there_is_told(postgres_url: str) -> None:
     text = open_fails(f"{postgres_url}?sslmode=verify-full&sslrootcert=/nowhere/root.crt")
     assert "/nowhere/root.crt" in text
+
+
+def test_both_databases_have_the_same_tables_and_columns(
+    postgres_server: PostgresServer, postgres_url: str, tmp_path: Path
+) -> None:
+    store = sqlite_store(tmp_path / "db")
+    found = connection_of(store).execute(
+        "select t.name || '.' || c.name from sqlite_master t join pragma_table_info(t.name) c"
+        " where t.type = 'table' and t.name not like 'sqlite_%' and t.name <> 'migrations'"
+    )
+    on_sqlite = {row[0] for row in found}
+    store.close()
+    on_postgres = postgres_server.execute(
+        "select table_name || '.' || column_name from information_schema.columns"
+        " where table_schema = 'public' and table_name <> 'warp_migrations'",
+        name_of(postgres_url),
+    )
+    assert set(on_postgres) == on_sqlite
