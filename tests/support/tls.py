@@ -21,7 +21,7 @@ class Certificate:
 
     def __init__(self, directory: Path, names: Sequence[str] = ()) -> None:
         self.ca_file = directory / "certificate.pem"
-        self._key_file = directory / "key.pem"
+        self.key_file = directory / "key.pem"
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
         now = dt.datetime.now(dt.UTC)
@@ -42,7 +42,7 @@ class Certificate:
             .sign(key, hashes.SHA256())
         )
         self.ca_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        self._key_file.write_bytes(
+        self.key_file.write_bytes(
             key.private_bytes(
                 serialization.Encoding.PEM,
                 serialization.PrivateFormat.PKCS8,
@@ -53,5 +53,5 @@ class Certificate:
     def server_context(self) -> ssl.SSLContext:
         """What a server serves it with."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self.ca_file, self._key_file)
+        context.load_cert_chain(self.ca_file, self.key_file)
         return context

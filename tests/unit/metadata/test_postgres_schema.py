@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import shutil
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.postgres import PostgresServer
+from tests.support.tls import Certificate
 from tests.unit.metadata.support import TestClock, connection_of, sqlite_store
 from warp.errors import StartError
 from warp.metadata import postgres_schema
@@ -18,6 +22,25 @@ from warp.metadata.postgres import PostgresDatabase
 from warp.metadata.postgres_url import parse_postgres_url
 
 pytestmark = pytest.mark.postgres
+
+
+@pytest.fixture
+def ca_file(postgres_server: PostgresServer, tmp_path: Path) -> Iterator[Path]:
+    """What has to be trusted to talk to the server, which speaks TLS during the test."""
+    certificate = Certificate(tmp_path)
+    owner = postgres_server.data.stat()
+    for source, name in ((certificate.ca_file, "server.crt"), (certificate.key_file, "server.key")):
+        target = postgres_server.data / name
+        shutil.copyfile(source, target)
+        target.chmod(0o600)
+        os.chown(target, owner.st_uid, owner.st_gid)
+    for setting in ("set ssl = on", "reset ssl"):
+        postgres_server.execute(f"alter system {setting};\nselect pg_reload_conf()")
+        wanted = ["on" if "on" in setting else "off"]
+        while postgres_server.execute("show ssl") != wanted:
+            time.sleep(0.01)
+        if wanted == ["on"]:
+            yield certificate.ca_file
 
 
 @pytest.fixture
@@ -263,6 +286,27 @@ def test_a_role_whose_search_path_leads_nowhere_is_told(
 
 def test_a_server_without_tls_is_refused_where_the_url_asks_for_it(postgres_url: str) -> None:
     assert "can't use the metadata" in open_fails(f"{postgres_url}?sslmode=require")
+
+
+def test_a_server_with_the_right_certificate_is_spoken_to_in_secret(postgres_url: str, ca_file: Path) -> None:
+    async def main() -> None:
+        opened = database(f"{postgres_url}?sslmode=verify-full&sslrootcert={ca_file}")
+        await opened.open()
+        connection = await opened.pool.acquire()
+        assert await connection.fetchval("select ssl from pg_stat_ssl where pid = pg_backend_pid()")
+        opened.pool.release(connection)
+        await opened.close()
+
+    asyncio.run(main())
+
+
+def test_a_server_with_another_certificate_is_refused(
+    postgres_url: str, ca_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    other = Certificate(tmp_path_factory.mktemp("other")).ca_file
+    text = open_fails(f"{postgres_url}?sslmode=verify-full&sslrootcert={other}")
+    assert "no trusted connection" in text
+    assert "sslrootcert" in text
 
 
 def test_a_certificate_that_is_not_there_is_told(postgres_url: str) -> None:
