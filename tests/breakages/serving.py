@@ -348,14 +348,14 @@ BOUNDED = (
         "P8",
         "warp/log/cache.py",
         """\
-            if self._waiting_for_space or not self._make_room(size_bytes):
-                return False
-            self.used_bytes += size_bytes
-            return True
+        if self._waiting_for_space or not self._make_room(self.chunk_bytes):
+            return False
+        self.used_bytes += self.chunk_bytes
+        return True
 """,
         """\
-            self.used_bytes += size_bytes
-            return True
+        self.used_bytes += self.chunk_bytes
+        return True
 """,
         (f"{PAID_FETCH}::test_a_second_get_needs_memory_of_its_own",),
     ),
@@ -363,8 +363,8 @@ BOUNDED = (
         "keep-the-memory-of-a-second-get",
         "P8",
         "warp/log/cache.py",
-        "            self.used_bytes -= size_bytes\n            self._grant_space()\n\n        return await",
-        "            self._grant_space()\n\n        return await",
+        "        self.used_bytes -= self.chunk_bytes\n        self._grant_space()\n",
+        "        self._grant_space()\n",
         (f"{PAID_FETCH}::test_a_slow_get_is_hedged_and_its_readers_share_the_faster_one",),
     ),
     Breakage(

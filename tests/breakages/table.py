@@ -7,7 +7,7 @@ changed, it has to be rewritten; test_table.py says so in every run of the tests
 
 from __future__ import annotations
 
-from tests.breakages import clustering, grouping, membership, objects, serving, storing
+from tests.breakages import clustering, grouping, membership, objects, serving, storing, zone
 
 BREAKAGES = (
     *storing.ACKNOWLEDGED,
@@ -23,4 +23,5 @@ BREAKAGES = (
     *grouping.MEMBERS,
     *clustering.SLOTS,
     *membership.MEMBERS,
+    *zone.READ_THROUGH,
 )
