@@ -150,6 +150,8 @@ class PostgresServer:
             for pid in new:
                 _signal(pid, signal.SIGSTOP)
             stopped.update(new)
+        while not all(_is_stopped(pid) for pid in stopped):
+            time.sleep(0.001)
 
     def resume(self) -> None:
         """Let them go on."""
@@ -259,6 +261,14 @@ def _as_server() -> list[str]:
     if os.geteuid() != 0:
         return ["setpriv"]
     return ["setpriv", f"--reuid={OS_USER}", f"--regid={OS_USER}", "--init-groups"]
+
+
+def _is_stopped(pid: int) -> bool:
+    """Is it stopped (proc(5): T), or has it ended?"""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "TtZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def _signal(pid: int, number: signal.Signals) -> None:
