@@ -132,7 +132,7 @@ class ConnectionPool:
 
     def settle(self, connection: asyncpg.Connection) -> None:
         """Hand back a connection with a transaction to be rolled back, if there is one. The caller does not wait."""
-        if connection.is_closed():
+        if self._is_closed or connection.is_closed():
             self.discard(connection)
             return
         task = asyncio.get_running_loop().create_task(self._settle(connection))

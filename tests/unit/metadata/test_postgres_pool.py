@@ -300,8 +300,8 @@ def test_closing_ends_all_and_refuses_more() -> None:
             await waiting
         with pytest.raises(MetadataUnavailable, match="closed"):
             await pool.acquire()
-        for connection in held:
-            pool.release(connection)
+        pool.release(held[0])
+        pool.settle(held[1])
         assert pool.size == 0
         assert all(made.closed for made in server.made)
 
