@@ -13,8 +13,6 @@ from tests.isolation.world import World, open_world
 T = TypeVar("T")
 InWorld = Callable[[Callable[[World], Awaitable[T]]], T]
 
-pytestmark = pytest.mark.postgres
-
 
 @pytest.fixture
 def in_world(postgres_url: str) -> InWorld[T]:
