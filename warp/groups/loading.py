@@ -189,6 +189,7 @@ class SlotKeeper:
             if state is None or state.epoch < tenure.lease.epoch:
                 continue
             if state.epoch > tenure.lease.epoch or state.holder != self._holder:
+                _log.info("coordinator slot %d is another agent's by now (%s)", tenure.slot, state.holder)
                 self._events.lost(tenure)
 
     def _takeable(self, known: Mapping[str, LeaseState]) -> dict[int, LeaseState | None]:
@@ -271,14 +272,18 @@ class SlotKeeper:
     def _choose_for_others(self) -> None:
         """Give up slots that rather belong to other agents: those that nobody is in at once, others one by one."""
         now_s = asyncio.get_running_loop().time()
+        moved = []
         for tenure in self._for_others():
             is_time = now_s >= self._next_hand_over_s
             if tenure.is_resting or (tenure.is_calm and is_time):
                 if not tenure.is_resting:
                     self._next_hand_over_s = now_s + self._limits.hand_over_s
-                _log.info("coordinator slot %d is handed over to another agent", tenure.slot)
+                moved.append(tenure.slot)
                 self._given_up[tenure.slot] = tenure.lease
                 self._events.lost(tenure)
+
+        if moved:
+            _log.info("%d coordinator slots are handed over to other agents: %s", len(moved), moved)
 
     def _for_others(self) -> list[Tenure]:
         if not self._policy.is_shared or self._policy.session() is None:

@@ -214,7 +214,7 @@ class GroupRunner:
                 self._reply(step.replies)
                 self._note(group, step)
         if not self._is_closing:
-            level = logging.INFO if error is ErrorCode.NOT_COORDINATOR else logging.WARNING
+            level = logging.DEBUG if error is ErrorCode.NOT_COORDINATOR else logging.WARNING
             _log.log(level, "coordinator slot %d is given up (%s)", tenure.slot, error.name)
             self.keeper.lost(tenure, to_another=error is ErrorCode.NOT_COORDINATOR)
 

@@ -26,11 +26,11 @@ LEASES_OF_HOLDER = _SQL["leases_of_holder"]
 
 async def take_leases(database: Database, names: Iterable[str], holder: BrokerId) -> list[Lease]:
     """Take leases, whoever holds them; each gets an epoch that it never had. In order of their names."""
-    wanted = sorted(set(names))
-    if not wanted:
+    ordered = sorted(set(names))
+    if not ordered:
         return []
     async with database.transaction() as session:
-        rows = await session.all(TAKE_LEASES, [(name, holder) for name in wanted])
+        rows = await session.all(TAKE_LEASES, [(name, holder) for name in ordered])
     return sorted((Lease(name, holder, epoch) for name, epoch in rows), key=lambda lease: lease.name)
 
 
@@ -64,10 +64,10 @@ async def release_leases(database: Database, leases: Sequence[Lease]) -> list[Le
 
 async def read_leases(database: Database, names: Iterable[str]) -> dict[str, LeaseState]:
     """Those of the leases that anybody has ever taken."""
-    wanted = sorted(set(names))
-    if not wanted:
+    ordered = sorted(set(names))
+    if not ordered:
         return {}
-    rows = await database.all(READ_LEASES, [(name,) for name in wanted])
+    rows = await database.all(READ_LEASES, [(name,) for name in ordered])
     return {row[0]: LeaseState(*row) for row in rows}
 
 
