@@ -60,8 +60,8 @@ class GroupOffsets:
             else:
                 self._end(tenure, group_id, under_way)
 
-    async def read(self, wanted: Sequence[tuple[Tenure, OffsetQuery]]) -> list[list[OffsetRow]]:
-        """What is committed, per query, commits that are under way included. Raises MetadataError."""
+    async def read(self, wanted: Sequence[tuple[Tenure | None, OffsetQuery]]) -> list[list[OffsetRow]]:
+        """What is committed, per query, this agent's commits that are under way included. Raises MetadataError."""
         await self._wait_for_commits(wanted)
         queries = [query for _, query in wanted]
         if sum(len(query.partitions or ()) for query in queries) <= PARTITIONS_AT_ONCE:
@@ -99,9 +99,10 @@ class GroupOffsets:
         if under_way:
             await asyncio.wait(under_way)
 
-    async def _wait_for_commits(self, wanted: Sequence[tuple[Tenure, OffsetQuery]]) -> None:
+    async def _wait_for_commits(self, wanted: Sequence[tuple[Tenure | None, OffsetQuery]]) -> None:
         for tenure, query in wanted:
-            await self.wait_for_commits(tenure, query.group_id)
+            if tenure is not None:
+                await self.wait_for_commits(tenure, query.group_id)
 
     def _note(
         self, tenure: Tenure, group_id: str, rows: Sequence[OffsetRow], errors: Sequence[ErrorCode]

@@ -265,15 +265,20 @@ class GroupCoordinator:
     ) -> list[list[OffsetRow] | ErrorCode]:
         """Per query its committed offsets, or the error of that group. Where nothing is committed there is no row.
 
+        They are in the store, so any agent can tell, whoever holds the slot: nobody has to look for a coordinator, and
+        librdkafka's admin client, which dies of NOT_COORDINATOR here, lives. This agent's commits that are under way are
+        waited for. While the store is away they are being loaded: every client tries again after that, at the same agent.
         `require_stable`: nothing is pending as long as there are no transactions, so all are stable.
         """
         answers: list[list[OffsetRow] | ErrorCode] = []
-        wanted: list[tuple[int, Tenure, OffsetQuery]] = []
+        wanted: list[tuple[int, Tenure | None, OffsetQuery]] = []
         for place, query in enumerate(queries):
             found = self._runner.slot(query.group_id, may_be_empty=True)
-            answers.append(found if isinstance(found, ErrorCode) else [])
-            if isinstance(found, Tenure):
-                wanted.append((place, found, query))
+            if found is ErrorCode.INVALID_GROUP_ID:
+                answers.append(found)
+                continue
+            answers.append([])
+            wanted.append((place, found if isinstance(found, Tenure) else None, query))
         if not wanted:
             return answers
         try:
@@ -281,12 +286,11 @@ class GroupCoordinator:
         except MetadataError as error:
             self._tell("reading committed offsets", error)
             for place, _, _ in wanted:
-                answers[place] = ErrorCode.COORDINATOR_NOT_AVAILABLE
+                answers[place] = ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
             return answers
         self._store_is_away = False
-        is_serving = self._runner.guard.is_serving
         for (place, _, _), of_query in zip(wanted, rows, strict=True):
-            answers[place] = of_query if is_serving else ErrorCode.NOT_COORDINATOR
+            answers[place] = of_query
         return answers
 
     async def delete_offsets(
