@@ -10,7 +10,7 @@ const emit = (event, fields = {}) => process.stdout.write(`${JSON.stringify({ ev
 
 const logCreator = () => ({ log }) => emit("problem", { message: `${log.message} ${log.error ?? ""}` });
 const kafka = new Kafka({
-  brokers: [bootstrap],
+  brokers: bootstrap.split(','),
   logLevel: logLevel.ERROR,
   logCreator,
   retry: { retries: 100, initialRetryTime: 100, maxRetryTime: 1000 },

@@ -9,7 +9,7 @@ CompressionCodecs[CompressionTypes.Snappy] = SnappyCodec
 const [bootstrap, topic, codec, mode, countText] = process.argv.slice(2)
 const compression = { none: CompressionTypes.None, gzip: CompressionTypes.GZIP, snappy: CompressionTypes.Snappy }[codec]
 const count = Number(countText)
-const kafka = new Kafka({ clientId: 'kafkajs-test', brokers: [bootstrap], logLevel: logLevel.WARN })
+const kafka = new Kafka({ clientId: 'kafkajs-test', brokers: bootstrap.split(','), logLevel: logLevel.WARN })
 
 const admin = kafka.admin()
 await admin.connect()

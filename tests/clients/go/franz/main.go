@@ -27,7 +27,7 @@ func codec(name string) kgo.CompressionCodec {
 
 func produce(ctx context.Context, job member.Job) error {
 	client, err := kgo.NewClient(
-		kgo.SeedBrokers(job.Bootstrap),
+		kgo.SeedBrokers(job.Servers()...),
 		kgo.DefaultProduceTopic(job.Topic),
 		kgo.AllowAutoTopicCreation(),
 		kgo.ProducerBatchCompression(codec(job.Setting("codec", "none"))),
@@ -76,7 +76,7 @@ func (owned *owned) change(topic string, gained, lost map[string][]int32) {
 func consume(ctx context.Context, job member.Job) error {
 	var has owned
 	options := []kgo.Opt{
-		kgo.SeedBrokers(job.Bootstrap),
+		kgo.SeedBrokers(job.Servers()...),
 		kgo.ConsumerGroup(job.Group),
 		kgo.ConsumeTopics(job.Topic),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),

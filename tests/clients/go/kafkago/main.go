@@ -34,7 +34,7 @@ func produce(ctx context.Context, job member.Job) error {
 		return err
 	}
 	writer := &kafka.Writer{
-		Addr:         kafka.TCP(job.Bootstrap),
+		Addr:         kafka.TCP(job.Servers()...),
 		Topic:        job.Topic,
 		Balancer:     balancer{job},
 		RequiredAcks: kafka.RequireAll,
@@ -68,7 +68,7 @@ func produce(ctx context.Context, job member.Job) error {
 
 // inspect makes the topic if it has to, and looks at it, over a bare Conn.
 func inspect(ctx context.Context, job member.Job) error {
-	conn, err := kafka.DialContext(ctx, "tcp", job.Bootstrap)
+	conn, err := kafka.DialContext(ctx, "tcp", job.Servers()[0])
 	if err != nil {
 		return err
 	}
@@ -86,7 +86,7 @@ func inspect(ctx context.Context, job member.Job) error {
 	if len(partitions) != topic.NumPartitions {
 		return fmt.Errorf("%d partitions, not %d", len(partitions), topic.NumPartitions)
 	}
-	leader, err := kafka.DialLeader(ctx, "tcp", job.Bootstrap, job.Topic, 0)
+	leader, err := kafka.DialLeader(ctx, "tcp", job.Servers()[0], job.Topic, 0)
 	if err != nil {
 		return fmt.Errorf("leader: %w", err)
 	}
@@ -101,7 +101,7 @@ func inspect(ctx context.Context, job member.Job) error {
 
 func consume(ctx context.Context, job member.Job) error {
 	reader := kafka.NewReader(kafka.ReaderConfig{
-		Brokers:           []string{job.Bootstrap},
+		Brokers:           job.Servers(),
 		GroupID:           job.Group,
 		Topic:             job.Topic,
 		StartOffset:       kafka.FirstOffset,

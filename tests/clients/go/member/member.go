@@ -29,6 +29,11 @@ type Job struct {
 	Settings  map[string]string
 }
 
+// Servers are the addresses of Bootstrap, which has commas between them.
+func (job Job) Servers() []string {
+	return strings.Split(job.Bootstrap, ",")
+}
+
 // Setting is the value given for a name, or another one.
 func (job Job) Setting(name, otherwise string) string {
 	if value, given := job.Settings[name]; given {
