@@ -48,6 +48,8 @@ class SessionGuard:
     @property
     def is_serving(self) -> bool:
         """May this agent act as a coordinator? As of this very moment."""
+        if not self._policy.is_shared:
+            return True
         if self._session is not None:
             if self._policy.session() == self._session:
                 return True
