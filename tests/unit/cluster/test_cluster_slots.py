@@ -23,7 +23,7 @@ from tests.unit.groups.group_support import SESSION_MS
 from warp.errors import ErrorCode
 from warp.groups.model import CheckCommit, JoinAnswer
 from warp.groups.slots import CoordinatorLimits
-from warp.metadata.group_model import SLOTS, LeaseLost, OrphanCursor, slot_of
+from warp.metadata.group_model import SLOTS, LeaseLost, OffsetQuery, OrphanCursor, slot_of
 
 AWAY = ErrorCode.COORDINATOR_NOT_AVAILABLE
 LOST = ErrorCode.NOT_COORDINATOR
