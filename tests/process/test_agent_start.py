@@ -63,7 +63,7 @@ def test_every_documented_metric_is_shown_once_there_is_something_to_show(spawn:
     errors = {"warp_flush_failures_total", "warp_object_store_errors_total", "warp_metadata_errors_total"}
     of_groups = {"warp_group_lag"}
     of_clusters = {
-        name for name in all_names if name.startswith(("warp_cluster_", "warp_zone_", "warp_fetch_looks_"))
+        name for name in all_names if name.startswith(("warp_cluster_", "warp_peer_", "warp_fetch_looks_"))
     }
     of_paid_stores = {
         f"warp_{kind}_hedges{of}_total" for kind in ("put", "get") for of in ("", "_won", "_denied")

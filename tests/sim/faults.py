@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from tests.sim.loop import OUTSIDE, Process, SimClock, SimLoop
 from warp.errors import MetadataUnavailable, ObjectStoreError, OutcomeUnknown
-from warp.metadata.session import Argument, Call, Row, Rows, Session, Statement
+from warp.metadata.session import Argument, Call, Notices, Row, Rows, Session, Statement
 from warp.metadata.sqlite import SqliteDatabase
 from warp.objectstore.base import Buffer, ObjectInfo
 from warp.objectstore.memory import MemoryStore
@@ -196,7 +196,7 @@ class SimDatabase:
     """The real SQLite database, inline, with faults around every statement and every COMMIT."""
 
     is_shared = False
-    notices = None
+    notices: Notices | None = None
 
     def __init__(
         self,
