@@ -77,6 +77,15 @@ def test_dollars_within_quotes_are_left_alone() -> None:
 def test_every_file_of_statements_is_used_by_its_name() -> None:
     folder = resources.files("warp.metadata").joinpath("sql")
     files = sorted(path.name.removesuffix(".sql") for path in folder.iterdir() if path.name.endswith(".sql"))
-    assert files == ["agents", "commits", "extents", "group_offsets", "groups", "leases", "settings", "topics"]
+    assert files == [
+        "agents",
+        "commits",
+        "extents",
+        "group_offsets",
+        "groups",
+        "leases",
+        "settings",
+        "topics",
+    ]
     for name in files:
         assert load_statements(name)
