@@ -24,7 +24,7 @@ from tests.support.process import free_port
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 60.0
 DEBIAN_DIRECTORY = Path("/usr/lib/postgresql")
-PROGRAMS = ("initdb", "postgres", "psql")
+PROGRAMS = ("initdb", "pg_basebackup", "postgres", "psql")
 OS_USER = "postgres"
 """Whom the server runs as when root starts it."""
 ADMINISTRATOR = "warp"
@@ -45,6 +45,7 @@ _SETTINGS = {
 
 _ACCESS = f"""\
 host all {ADMINISTRATOR} 127.0.0.1/32 trust
+host replication {ADMINISTRATOR} 127.0.0.1/32 trust
 host all all 127.0.0.1/32 scram-sha-256
 """
 
@@ -87,6 +88,7 @@ class PostgresServer:
         self._binaries = binaries
         self._settings = {**_SETTINGS, **settings, "port": str(self.port)}
         self._directory = Path(os.sep)
+        self._primary: PostgresServer | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._names = (f"warp_{number}" for number in itertools.count())
         # The kernel ends the server together with the thread that has started it, so that is one which stays.
@@ -120,6 +122,36 @@ class PostgresServer:
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
         return [self.pid, *map(int, children.split())]
 
+    def standby(self, name: str = "standby") -> PostgresServer:
+        """A server that is to follow this one by streaming replication, asynchronously. Use as a context manager.
+
+        On entry it becomes a copy of this server, and follows; it serves reads. `name` is what this server knows it by.
+        """
+        made = PostgresServer(
+            primary_conninfo=f"host=127.0.0.1 port={self.port} user={ADMINISTRATOR} application_name={name}"
+        )
+        made._primary = self
+        return made
+
+    def wait_for_standby(self, name: str = "standby") -> None:
+        """From now on let every commit wait until that standby has it too. Returns when it does."""
+        self.execute(f"alter system set synchronous_standby_names = '{name}'; select pg_reload_conf()")
+        self._await(f"select 1 from pg_stat_replication where application_name = '{name}' and sync_state = 'sync'")
+
+    def hold_back_standbys(self) -> None:
+        """Send standbys nothing any more, not even in the moment in which this server dies."""
+        pids = [int(pid) for pid in self.execute("select pid from pg_stat_replication")]
+        assert pids, "no standby follows"
+        for pid in pids:
+            _signal(pid, signal.SIGSTOP)
+        while not all(_is_stopped(pid) for pid in pids):
+            time.sleep(0.001)
+
+    def promote(self) -> None:
+        """Make a standby a primary. Returns when it takes writes."""
+        assert self.execute("select pg_promote(true, 60)") == ["t"], self.log()[-4000:]
+        self._primary = None
+
     def start(self) -> None:
         """Returns when it serves. Raises AssertionError with its log when it doesn't in time."""
         assert self._process is None, "PostgreSQL runs already"
@@ -135,6 +167,15 @@ class PostgresServer:
         """Returns when it has ended: `fast` cuts all connections, `immediate` is a crash, `smart` waits for clients."""
         assert self._process is not None, "PostgreSQL does not run"
         self._process.send_signal(_SIGNALS[mode])
+        self._process.wait(STOP_TIMEOUT_S)
+        self._process = None
+
+    def crash(self) -> None:
+        """kill -9 of all its processes at one moment, as when its machine dies. It may be started again."""
+        self.pause()
+        for pid in self.pids():
+            _signal(pid, signal.SIGKILL)
+        assert self._process is not None
         self._process.wait(STOP_TIMEOUT_S)
         self._process = None
 
@@ -205,10 +246,15 @@ class PostgresServer:
         if os.geteuid() == 0:
             user = pwd.getpwnam(OS_USER)
             os.chown(self._directory, user.pw_uid, user.pw_gid)
-        self._run(
-            "initdb", f"--pgdata={self.data}", f"--username={ADMINISTRATOR}", "--auth=trust",
-            "--encoding=UTF8", "--no-locale", "--no-sync",
-        )  # fmt: skip
+        if self._primary is not None:
+            source = f"--dbname={self._primary.url()}"
+            self._run("pg_basebackup", source, f"--pgdata={self.data}", "--checkpoint=fast", "--no-sync")
+            (self.data / "standby.signal").touch()
+        else:
+            self._run(
+                "initdb", f"--pgdata={self.data}", f"--username={ADMINISTRATOR}", "--auth=trust",
+                "--encoding=UTF8", "--no-locale", "--no-sync",
+            )  # fmt: skip
         lines = [f"{name} = '{value}'" for name, value in self._settings.items()]
         (self.data / "postgresql.auto.conf").write_text("\n".join(lines) + "\n")
         (self.data / "pg_hba.conf").write_text(_ACCESS)
@@ -245,7 +291,15 @@ class PostgresServer:
             lines = (self.data / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
             return False
-        return len(lines) > 7 and lines[0] == str(self.pid) and lines[7].strip() == "ready"
+        # A standby that serves reads says so in a word of its own.
+        return len(lines) > 7 and lines[0] == str(self.pid) and lines[7].strip() in ("ready", "standby")
+
+    def _await(self, question: str) -> None:
+        """Ask until there is an answer."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self.execute(question):
+            assert time.monotonic() < deadline, question
+            time.sleep(0.02)
 
     def _run(self, program: str, *arguments: str, text: str = "") -> str:
         done = subprocess.run(
