@@ -32,7 +32,7 @@ from warp.metadata.group_model import (
     slot_of,
 )
 from warp.metadata.model import NewTopic
-from warp.metadata.session import Argument, Row, Rows, Session, Statement
+from warp.metadata.session import Argument, Call, Row, Rows, Session, Statement
 from warp.metadata.sqlite import SqliteDatabase
 from warp.metadata.store import MetadataStore
 
@@ -82,6 +82,10 @@ class CountingSession:
     async def execute_rows(self, statement: Statement, rows: Rows) -> None:
         self._database.statements += 1
         await self._inner.execute_rows(statement, rows)
+
+    async def together(self, calls: Sequence[Call]) -> list[list[Row]]:
+        self._database.statements += len(calls)
+        return await self._inner.together(calls)
 
 
 class Consumer:
