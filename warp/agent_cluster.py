@@ -162,7 +162,9 @@ class AgentCluster:
         self.policy = ClusterSlotPolicy(member, self._clock, timeout_s=member.limits.timeout_s)
         self._auth = PeerAuth(await self._store.peer_secret())
         self.peers = ZoneCache(lambda: member.view, self._auth, self._clock, self._ids.random_bytes)
-        log.info("joined the cluster as agent %d, %s", broker_id, member.name, extra={"zone": self._config.zone})
+        log.info(
+            "joined the cluster as agent %d, %s", broker_id, member.name, extra={"zone": self._config.zone}
+        )
         if urlsplit(self._config.object_store).scheme == "file":
             log.warning(
                 "the object store is a directory: all agents of this cluster have to be on this machine"

@@ -83,13 +83,7 @@ def build_log(
     request_memory = MemoryBudget(config.request_memory_bytes_max)
     set_free_bytes_max(min(FREE_BLOCK_BYTES_MAX, config.request_memory_bytes_max // 8))
     fetch_memory = MemoryBudget(config.fetch_memory_bytes_max)
-    is_paid = not object_store.requests_are_free
-    cache = ChunkCache(
-        object_store,
-        bytes_max=config.cache_bytes_max,
-        hedges=HedgedRequests(clock, hedge_limits) if is_paid else None,
-        peers=cluster.peers,
-    )
+    cache = _build_cache(config, object_store, clock, hedge_limits, cluster)
     tail = TailIndex()
     trace = RequestTrace(clock)
     fetch = FetchService(metadata, cache, tail, fetch_memory, trace=trace, hears=cluster.hears)
@@ -129,6 +123,22 @@ def build_log(
         fetch_memory=fetch_memory,
     )
     return built
+
+
+def _build_cache(
+    config: AgentConfig,
+    object_store: ObjectStore,
+    clock: Clock,
+    hedge_limits: HedgeLimits,
+    cluster: AgentCluster,
+) -> ChunkCache:
+    is_paid = not object_store.requests_are_free
+    return ChunkCache(
+        object_store,
+        bytes_max=config.cache_bytes_max,
+        hedges=HedgedRequests(clock, hedge_limits) if is_paid else None,
+        peers=cluster.peers,
+    )
 
 
 def _flush_limits(config: AgentConfig, hedge_limits: HedgeLimits) -> FlushLimits:
