@@ -6,12 +6,14 @@ Their logs are kept beside their data, and the ends of them printed, which pytes
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
 
@@ -105,7 +107,7 @@ class ClusterAgent(AgentProcess):
 class Cluster:
     """Agents of some zones, over `metadata` and `object_store`. Use as a context manager.
 
-    `options` are those of every agent. On entry all are started and see each other.
+    `options` are those of every agent, `own_options` those of each one. On entry all are started and see each other.
     """
 
     def __init__(
@@ -116,6 +118,7 @@ class Cluster:
         *,
         zones: Sequence[str] = ("zone-1", "zone-1", "zone-2"),
         options: Sequence[str] = (),
+        own_options: Sequence[Sequence[str]] = (),
         environment: dict[str, str] | None = None,
     ) -> None:
         self.directory = directory
@@ -124,8 +127,9 @@ class Cluster:
         self._options = list(options)
         self._environment = environment or {}
         self.agents: list[ClusterAgent] = []
-        for zone in zones:
-            self.add(zone)
+        for zone, own in itertools.zip_longest(zones, own_options, fillvalue=()):
+            assert isinstance(zone, str), "there are no more own options than agents"
+            self.add(zone, *own)
 
     @property
     def bootstrap(self) -> str:
@@ -161,8 +165,8 @@ class Cluster:
 
     def __enter__(self) -> Self:
         try:
-            for agent in self.agents:
-                agent.start()
+            with ThreadPoolExecutor() as starters:
+                list(starters.map(ClusterAgent.start, self.agents))
             self.settle()
         except BaseException:
             self.__exit__()
