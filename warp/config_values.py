@@ -109,7 +109,8 @@ def parse_url(text: str) -> str:
     """`SCHEME://…`, well formed; what the scheme asks for is the business of the store that it names."""
     try:
         parts = urlsplit(text)
-        _ = parts.port
+        if "," not in parts.netloc.rpartition("@")[2]:  # PostgreSQL takes several hosts, each with a port
+            _ = parts.port
     except ValueError as error:
         raise ValueError(f"{mask_url(text)!r} is not a URL: {error}") from None
     if not parts.scheme or "://" not in text:

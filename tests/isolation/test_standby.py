@@ -1,4 +1,4 @@
-"""The standbys that the tests start: that they follow, keep what a synchronous one has to keep, and can be held back."""
+"""The standbys that the tests start: that they follow, keep what a synchronous one has to, and can be held back."""
 
 from __future__ import annotations
 

@@ -136,7 +136,9 @@ class PostgresServer:
     def wait_for_standby(self, name: str = "standby") -> None:
         """From now on let every commit wait until that standby has it too. Returns when it does."""
         self.execute(f"alter system set synchronous_standby_names = '{name}'; select pg_reload_conf()")
-        self._await(f"select 1 from pg_stat_replication where application_name = '{name}' and sync_state = 'sync'")
+        self._await(
+            f"select 1 from pg_stat_replication where application_name = '{name}' and sync_state = 'sync'"
+        )
 
     def hold_back_standbys(self) -> None:
         """Send standbys nothing any more, not even in the moment in which this server dies."""

@@ -205,6 +205,12 @@ def test_agents_that_share_their_metadata_may_share_a_directory_and_listen_on_lo
     assert not is_shared("sqlite:///x")
 
 
+def test_a_url_may_name_several_hosts() -> None:
+    url = "postgresql://warp:hunter2@a:5432,b:5433/warp"
+    assert config_of(metadata=url, object_store="s3://bucket").metadata == url
+    assert mask_url(url) == "postgresql://warp:********@a:5432,b:5433/warp"
+
+
 def test_several_listeners_on_free_ports_are_no_conflict() -> None:
     assert len(config_of(listen=["127.0.0.1:0", "127.0.0.1:0"], http="127.0.0.1:0").listen) == 2
 

@@ -139,9 +139,10 @@ class PostgresDatabase:
                 return connection, await run(connection)
             except DRIVER_ERRORS as error:
                 self._pool.hand_back(connection, leaves_stale(error))
+                if is_lost(error):
+                    self._pool.drop_idle()
                 if may_repeat and is_lost(error) and not isinstance(error, TimeoutError):
                     may_repeat = False
-                    self._pool.drop_idle()
                     continue
                 raise map_error(error, writing=is_write) from error
             except BaseException:

@@ -2,7 +2,8 @@
 
 Every wait has a bound, nested so that the innermost speaks first: a lock (half of the timeout), a statement (the
 timeout), the answer on this side (a little more). A transaction that its agent has left idle, because it was frozen or
-its machine is gone, ends by itself after half of the timeout, and with it the locks that others wait for.
+its machine is gone, ends by itself after half of the timeout, or sooner (IDLE_S_MAX), and with it the locks that others
+wait for.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from warp.metadata.postgres_url import PostgresUrl
 
 CONNECT_S_MAX = 10.0
 ANSWER_MARGIN_S = 2.0
+IDLE_S_MAX = 3.0
+"""How long a transaction may stand between two statements: nothing but a few microseconds of work belongs there."""
 STATEMENTS_CACHED_MAX = 256
 STATEMENT_CHARS_MAX = 64 * 1024
 
@@ -28,11 +31,13 @@ class Connector:
 
     def __init__(self, url: PostgresUrl, *, timeout_s: float) -> None:
         self.url = url
+        self._serving = 0
+        """The place of the host that the last connection was made to."""
         self._timeout_s = timeout_s
         settings = {
             "statement_timeout": str(round(1000 * timeout_s)),
             "lock_timeout": str(round(500 * timeout_s)),
-            "idle_in_transaction_session_timeout": str(round(500 * timeout_s)),
+            "idle_in_transaction_session_timeout": str(round(1000 * min(timeout_s / 2, IDLE_S_MAX))),
             # Compiling takes longer than any of the statements does.
             "jit": "off",
             # Statements look rows up by their keys, in batches, whatever the statistics of a young table may say.
@@ -71,11 +76,28 @@ class Connector:
         return connection
 
     async def connect_raw(self) -> asyncpg.Connection:
-        """A connection as the server gives it. Raises one of DRIVER_ERRORS, or ValueError for a bad URL."""
+        """A connection as the server gives it. Raises one of DRIVER_ERRORS, or ValueError for a bad URL.
+
+        Of several hosts the first is taken that will do, that of the last connection before the others; each has its
+        share of the time, since the one that was the primary may have gone silent.
+        """
+        hosts = len(self.url.dsns)
+        failures: list[Exception] = []
+        for place in range(self._serving, self._serving + hosts):
+            try:
+                connection = await self._connect_to(self.url.dsns[place % hosts], hosts)
+            except DRIVER_ERRORS as error:
+                failures.append(error)
+            else:
+                self._serving = place % hosts
+                return connection
+        raise max(failures, key=_telling)
+
+    async def _connect_to(self, dsn: str, hosts: int) -> asyncpg.Connection:
         is_pooled = self.url.is_transaction_pooled
         return await asyncpg.connect(
-            self.url.dsn,
-            timeout=min(CONNECT_S_MAX, self._timeout_s),
+            dsn,
+            timeout=min(CONNECT_S_MAX, self._timeout_s) / hosts,
             command_timeout=self._timeout_s + ANSWER_MARGIN_S,
             statement_cache_size=0 if is_pooled else STATEMENTS_CACHED_MAX,
             max_cached_statement_lifetime=0,
@@ -91,3 +113,10 @@ class Connector:
 
     def _set(self, command: str) -> str:
         return "; ".join(f"{command} {name} = {value}" for name, value in self._settings.items())
+
+
+def _telling(error: Exception) -> int:
+    """How much more an error says than that nobody was there."""
+    if isinstance(error, asyncpg.PostgresError):
+        return 2
+    return int(not isinstance(error, OSError))

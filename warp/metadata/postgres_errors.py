@@ -11,6 +11,7 @@ from asyncpg.exceptions import (
     ConnectionDoesNotExistError,
     InternalClientError,
     InvalidCachedStatementError,
+    TargetServerAttributeNotMatched,
 )
 
 from warp.errors import (
@@ -33,6 +34,8 @@ READ_ONLY_TRANSACTION = "25006"
 INSUFFICIENT_PRIVILEGE = "42501"
 NO_SUCH_PREPARED_STATEMENT, PREPARED_STATEMENT_EXISTS = "26000", "42P05"
 NO_SUCH_TABLE, NO_SUCH_COLUMN = "42P01", "42703"
+
+NO_PRIMARY = "none of the servers takes writes: each is a standby, is read-only or does not answer"
 
 _UNAVAILABLE_CLASSES = ("08", "28", "53", "57", "58")
 """Lost connections, credentials, resources, an operator's doings, the system under the server."""
@@ -75,6 +78,8 @@ def map_error(error: Exception, *, writing: bool = False, committing: bool = Fal
 
 def _map_code(code: str, error: Exception) -> MetadataError:
     text = describe(error)
+    if isinstance(error, TargetServerAttributeNotMatched):
+        return MetadataUnavailable(NO_PRIMARY)
     if isinstance(error, InvalidCachedStatementError):
         return MetadataContention(f"a newer release has changed a table meanwhile ({text})")
     if code in (SERIALIZATION_FAILURE, DEADLOCK, LOCK_NOT_AVAILABLE):

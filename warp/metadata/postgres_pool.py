@@ -12,6 +12,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
+from itertools import islice
 from typing import Any, NamedTuple
 
 import asyncpg
@@ -173,8 +174,11 @@ class ConnectionPool:
 
     def _connect_more(self) -> None:
         """Begin as many connections as there are callers waiting for one, and room."""
-        wanted = sum(not waiter.future.done() for waiter in self._waiters)
-        while not self._is_closed and len(self._connecting) < wanted and self._size < self._connections_max:
+        if self._is_closed or self._size >= self._connections_max:
+            return
+        waiting = (waiter for waiter in self._waiters if not waiter.future.done())
+        wanted = sum(1 for _ in islice(waiting, self._connections_max))
+        while len(self._connecting) < wanted and self._size < self._connections_max:
             self._size += 1
             self._attempts += 1
             task = asyncio.get_running_loop().create_task(self._connect())
@@ -207,14 +211,18 @@ class ConnectionPool:
                     f"{self._connections_max} are in use or being made)"
                 )
             )
-        self._waiters = deque(waiter for waiter in self._waiters if not waiter.future.done())
+        # They came in this order, so their time is over in this order.
+        while self._waiters and self._waiters[0].future.done():
+            self._waiters.popleft()
 
     async def _settle(self, connection: asyncpg.Connection) -> None:
         try:
             # One that has sent COMMIT, and was cancelled then, has no transaction any more: the server only warns.
             await connection.execute("rollback", timeout=SETTLE_S_MAX)
-        except DRIVER_ERRORS:
+        except DRIVER_ERRORS as error:
             self.discard(connection)  # the server ends its transaction with it
+            if isinstance(error, TimeoutError):
+                self.drop_idle()  # whatever is silent here is so for the others as well
         except BaseException:
             self.discard(connection)
             raise

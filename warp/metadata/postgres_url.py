@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 from warp.errors import UsageError
 
@@ -40,9 +40,9 @@ _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full
 
 @dataclass(frozen=True, slots=True)
 class PostgresUrl:
-    """Where the database is. `dsn` is what asyncpg takes, and the only part that may hold a password."""
+    """Where the database is. `dsns` is what asyncpg takes, one for each host, and all that may hold a password."""
 
-    dsn: str
+    dsns: tuple[str, ...]
     where: str
     """Host and database, for messages."""
     schema: str | None = None
@@ -91,13 +91,35 @@ def parse_postgres_url(url: str) -> PostgresUrl:
     passed = {name: value for name, value in options.items() if name in _PASSED_ON}
     database = options.get("dbname") or parts.path.removeprefix("/")
     return PostgresUrl(
-        dsn=parts._replace(scheme="postgresql", query=urlencode(passed)).geturl(),
+        dsns=_dsns(parts, hosts, passed),
         where=f"{hosts or 'the local server'}/{database}",
         schema=schema,
         is_transaction_pooled=is_pooled,
         application_name=options.get("application_name", APPLICATION_NAME),
         files=tuple((name, options[name]) for name in _FILES if name in options),
         target="read-write" if "," in hosts and "target_session_attrs" not in options else None,
+    )
+
+
+def _dsns(parts: SplitResult, hosts: str, passed: dict[str, str]) -> tuple[str, ...]:
+    """A URL for each of the hosts, so that one that does not answer can't use up the time of the others."""
+    parts = parts._replace(scheme="postgresql")
+    if "," not in hosts:
+        return (parts._replace(query=urlencode(passed)).geturl(),)
+    specs = [unquote(spec) for spec in hosts.split(",")] if "host" not in passed else hosts.split(",")
+    ports = passed["port"].split(",") if passed.get("port") else [""]
+    ports = ports * len(specs) if len(ports) == 1 else ports
+    if not all(specs) or len(ports) != len(specs) or not all(port.isdecimal() or not port for port in ports):
+        raise UsageError(
+            "metadata: give each host of the URL a name, and one port= for all of them or one for each"
+        )
+    user, at, _ = parts.netloc.rpartition("@")
+    rest = {name: value for name, value in passed.items() if name not in ("host", "port")}
+    return tuple(
+        parts._replace(
+            netloc=user + at, query=urlencode({**rest, "host": spec, **({"port": port} if port else {})})
+        ).geturl()
+        for spec, port in zip(specs, ports, strict=True)
     )
 
 

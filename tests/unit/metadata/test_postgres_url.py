@@ -17,7 +17,7 @@ from warp.metadata.urls import open_database
 
 def test_what_the_driver_knows_is_passed_on_and_the_rest_is_kept() -> None:
     url = parse_postgres_url("postgres://u:p%40@h:5433/d?sslmode=require&schema=warp_1&application_name=w")
-    assert url.dsn == "postgresql://u:p%40@h:5433/d?sslmode=require"
+    assert url.dsns == ("postgresql://u:p%40@h:5433/d?sslmode=require",)
     assert (url.schema, url.application_name, url.is_transaction_pooled) == ("warp_1", "w", False)
     assert url.where == "h:5433/d"
 
@@ -31,6 +31,25 @@ def test_of_several_hosts_the_one_that_takes_writes_is_used() -> None:
     assert parse_postgres_url("postgresql://a,b:5433/d").target == "read-write"
     assert parse_postgres_url("postgresql://a,b/d?target_session_attrs=any").target is None
     assert parse_postgres_url("postgresql://a/d").target is None
+
+
+@pytest.mark.parametrize(
+    ("url", "dsns"),
+    [
+        (
+            "postgresql://u:p%40@a,[::1]:5433/d",
+            ["//u:p%40@/d?host=a", "//u:p%40@/d?host=%5B%3A%3A1%5D%3A5433"],
+        ),
+        (
+            "postgresql://u@/d?host=a,b:2&sslmode=require",
+            ["//u@/d?sslmode=require&host=a", "//u@/d?sslmode=require&host=b%3A2"],
+        ),
+        ("postgresql:///d?host=a,/run&port=1,2", ["/d?host=a&port=1", "/d?host=%2Frun&port=2"]),
+        ("postgresql://a,b/d?port=7", ["/d?host=a&port=7", "/d?host=b&port=7"]),
+    ],
+)
+def test_each_of_several_hosts_is_asked_by_itself(url: str, dsns: list[str]) -> None:
+    assert parse_postgres_url(url).dsns == tuple(f"postgresql:{dsn}" for dsn in dsns)
 
 
 def test_the_directory_of_a_socket_is_a_parameter() -> None:
@@ -49,6 +68,8 @@ def test_the_directory_of_a_socket_is_a_parameter() -> None:
         ("postgresql://u:hunter2@h/d?sslmode", "not a URL"),
         ("postgresql://u:hunter2@h/d#x", "write %23"),
         ("postgresql://%2Frun/d", "host="),
+        ("postgresql://u:hunter2@a,b,c/d?port=1,2", "port="),
+        ("postgresql://u:hunter2@a,,c/d", "each host"),
     ],
 )
 def test_a_bad_url_is_refused_without_showing_its_password(url: str, says: str) -> None:
