@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
@@ -323,3 +324,27 @@ def test_a_free_connection_is_had_without_a_task_and_without_waiting() -> None:
             pool.release(cast("Any", connection))
 
     run(test)
+
+
+def test_thousands_who_wait_cost_each_other_nothing() -> None:
+    async def test(server: Server, pool: ConnectionPool) -> None:
+        looked_at = 0
+        held = [await pool.acquire() for _ in range(2)]
+        waiting = [asyncio.ensure_future(pool.acquire()) for _ in range(5_000)]
+
+        def count(frame: Any, event: str, argument: Any) -> None:
+            nonlocal looked_at
+            looked_at += event == "call" and frame.f_code.co_filename == postgres_pool.__file__
+
+        sys.setprofile(count)
+        try:
+            answers = await asyncio.gather(*waiting, return_exceptions=True)
+        finally:
+            sys.setprofile(None)
+        assert all(isinstance(answer, MetadataUnavailable) for answer in answers)
+        assert looked_at < 20 * len(waiting)
+        for connection in held:
+            pool.release(connection)
+        assert (pool.size, pool.idle) == (2, 2)
+
+    run(test, wait_s=0.2)
