@@ -15,6 +15,9 @@ from warp.metadata.urls import open_database
 from warp.metrics import Metrics
 from warp.objectstore.urls import open_object_store
 
+BEAT_CONNECTIONS_MAX = 2
+"""For signs of life alone. One is used; the second is for when the first hangs."""
+
 
 def build_agent(
     config: AgentConfig,
@@ -30,23 +33,32 @@ def build_agent(
     Raises UsageError for stores that can't be, StartError when the directory is held by another agent.
     """
     object_store = open_object_store(object_store_url(config), clock=clock, ids=ids)
-    database = open_database(
-        config.metadata,
-        clock,
-        connections_max=config.metadata_connections_max,
-        timeout_s=config.metadata_timeout_ms / 1000,
-    )
     agent = Agent(
         config,
         clock=clock,
         ids=ids,
         object_store=MeasuredObjectStore(object_store, metrics),
-        metadata=MeasuredMetadataStore(database, clock, ids, metrics),
+        metadata=_metadata_store(config, clock, ids, metrics),
         metrics=metrics,
         ended=ended,
     )
     agent.lock_directories(directories_in_use(config))
     return agent
+
+
+def _metadata_store(
+    config: AgentConfig, clock: Clock, ids: IdSource, metrics: Metrics
+) -> MeasuredMetadataStore:
+    timeout_s = config.metadata_timeout_ms / 1000
+    database = open_database(
+        config.metadata, clock, connections_max=config.metadata_connections_max, timeout_s=timeout_s
+    )
+    beats = None
+    if database.is_shared:
+        beats = open_database(
+            config.metadata, clock, connections_max=BEAT_CONNECTIONS_MAX, timeout_s=timeout_s
+        )
+    return MeasuredMetadataStore(database, clock, ids, metrics, beats=beats)
 
 
 def directories_in_use(config: AgentConfig) -> list[Path]:

@@ -103,8 +103,16 @@ class MeasuredObjectStore:
 class MeasuredMetadataStore(MetadataStore):
     """A metadata store that times and counts its operations."""
 
-    def __init__(self, database: Database, clock: Clock, ids: IdSource, metrics: Metrics) -> None:
-        super().__init__(database, clock, ids)
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        ids: IdSource,
+        metrics: Metrics,
+        *,
+        beats: Database | None = None,
+    ) -> None:
+        super().__init__(database, clock, ids, beats=beats)
         self._metrics = metrics
         for name in METADATA_OPERATIONS:
             setattr(self, name, self._timed(name, getattr(self, name)))

@@ -99,7 +99,7 @@ OPTIONS: Final = (
     ),
     Option(
         "metadata-connections-max", "metadata_connections_max", kinds.COUNT, "10",
-        "Connections to a PostgreSQL metadata store open at once, besides the one that listens for hints.",
+        "Connections to a PostgreSQL metadata store open at once, besides those for hints and signs of life.",
         minimum=2, maximum=1000,
     ),
     Option(

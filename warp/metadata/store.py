@@ -60,10 +60,17 @@ FIRST_FORMAT_LEVEL = 1
 
 
 class MetadataStore:
-    """Operations on the metadata of one cluster, over a database that is SQLite or PostgreSQL."""
+    """Operations on the metadata of one cluster, over a database that is SQLite or PostgreSQL.
 
-    def __init__(self, database: Database, clock: Clock, ids: IdSource) -> None:
+    `beats`, which need not be opened, leads to the same database past everybody who waits for `database`: for signs of
+    life, which the agent is taken for gone without. It is the store's to close.
+    """
+
+    def __init__(
+        self, database: Database, clock: Clock, ids: IdSource, *, beats: Database | None = None
+    ) -> None:
         self._database = database
+        self._beats = beats or database
         self._clock = clock
         self._ids = ids
         self._gaps = GapMemory()
@@ -95,6 +102,8 @@ class MetadataStore:
 
     async def close(self) -> None:
         """Let go of the database."""
+        if self._beats is not self._database:
+            await self._beats.close()
         await self._database.close()
 
     async def check(self) -> None:
@@ -184,7 +193,7 @@ class MetadataStore:
         self, broker_id: BrokerId, incarnation: str, state: AgentState, facts: AgentFacts, now_ms: int
     ) -> ClusterRows:
         """Show the others that an agent lives, if its registration is still this incarnation's; and see them all."""
-        return await agents.beat(self._database, broker_id, incarnation, state, facts, now_ms)
+        return await agents.beat(self._beats, broker_id, incarnation, state, facts, now_ms)
 
     @retried
     async def forget_agents(self, seen: Sequence[AgentRow]) -> list[BrokerId]:
@@ -193,7 +202,7 @@ class MetadataStore:
 
     async def is_committed(self, key: str) -> bool:
         """Is a segment known? It is from its commit on, until some time after its death."""
-        return await agents.is_committed(self._database, key)
+        return await agents.is_committed(self._beats, key)
 
     # The catalogue
 

@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from tests.support.postgres import PostgresServer
+from warp.agent_build import build_agent
 from warp.clock import SystemClock
 from warp.cluster.membership import Membership, MembershipLimits
+from warp.config import resolve
 from warp.errors import StartError
 from warp.ids import IdSource
 from warp.metadata.cluster_model import AgentFacts
 from warp.metadata.store import MetadataStore
 from warp.metadata.urls import open_database
+from warp.metrics import Metrics
 
 pytestmark = pytest.mark.postgres
 
@@ -157,3 +162,32 @@ def test_a_database_that_was_set_back_stops_all_agents(
         assert not b.membership.is_live
 
     with_two(main, postgres_url)
+
+
+def test_an_agent_whose_connections_are_all_taken_still_shows_that_it_lives(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        clock = SystemClock()
+        options = {
+            "metadata": [postgres_url],
+            "object-store": [tmp_path.as_uri()],
+            "metadata-connections-max": ["2"],
+            "agent-timeout": ["1s"],
+            "listen": ["127.0.0.1:9092"],
+            "http": ["off"],
+        }
+        config = resolve(options, {}).config
+        agent = build_agent(config, clock=clock, ids=IdSource(clock, os.urandom), metrics=Metrics())
+        await agent.start(listen=False)
+        try:
+            async with AsyncExitStack() as taken:
+                for _ in range(config.metadata_connections_max):
+                    await taken.enter_async_context(agent._metadata._database.snapshot())
+                await asyncio.sleep(2.0)
+                assert agent.cluster.membership.is_live
+                assert agent.cluster.membership.lapses == 0
+        finally:
+            await agent.close()
+
+    asyncio.run(asyncio.wait_for(main(), PATIENCE_S))

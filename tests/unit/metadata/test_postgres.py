@@ -260,6 +260,17 @@ def test_a_transaction_that_is_left_idle_lets_go_of_its_locks(postgres_url: str)
     run(postgres_url, test, timeout_s=1.0)
 
 
+@pytest.mark.parametrize(("timeout_s", "idle"), [(4.0, "2s"), (10.0, "3s"), (300.0, "3s")])
+def test_what_an_idle_transaction_locks_keeps_others_for_no_longer_than_3_s(
+    postgres_url: str, timeout_s: float, idle: str
+) -> None:
+    async def test(opened: PostgresDatabase) -> None:
+        [(shown,)] = await opened.all(SQL["show"], "idle_in_transaction_session_timeout")
+        assert shown == idle
+
+    run(postgres_url, test, timeout_s=timeout_s)
+
+
 def test_a_statement_that_takes_too_long_is_stopped(postgres_url: str) -> None:
     async def test(opened: PostgresDatabase) -> None:
         with pytest.raises(MetadataUnavailable, match="57014"):
