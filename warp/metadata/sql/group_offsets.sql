@@ -3,12 +3,15 @@
 
 -- name: resolve_offsets
 -- The numbers behind names, null for what there is not; the last column is null when nothing is committed there yet.
-select w.place, g.group_number, l.log_id, o.log_id
+-- Logs are looked up one by one, by topic and partition: a join may read all partitions of a topic for each of them.
+select w.place, g.group_number, l.log_id,
+    (select o.log_id from group_offsets o where o.group_number = g.group_number and o.log_id = l.log_id)
 from rows($1 as w: place bigint, group_id text, topic text, partition integer)
 left join groups g on g.group_id = w.group_id
-left join topics t on t.name = w.topic
-left join logs l on l.topic_id = t.topic_id and l.partition = w.partition
-left join group_offsets o on o.group_number = g.group_number and o.log_id = l.log_id
+left join logs l on l.log_id = (
+    select n.log_id from topics t cross join logs n
+    where t.name = w.topic and n.topic_id = t.topic_id and n.partition = w.partition
+)
 
 -- name: insert_simple_groups
 -- A group that has come since its name was resolved is answered like a new one; an update that changes nothing does that.
@@ -37,11 +40,14 @@ set committed_offset = excluded.committed_offset, leader_epoch = excluded.leader
     committed_ms = excluded.committed_ms, expires_ms = excluded.expires_ms
 
 -- name: fetch_offsets
-select w.place, t.name, l.partition, o.committed_offset, o.leader_epoch, o.metadata, o.committed_ms, o.expires_ms
-from rows($1 as w: place bigint, group_id text, topic text, partition integer)
-cross join groups g cross join topics t cross join logs l cross join group_offsets o
-where g.group_id = w.group_id and t.name = w.topic and l.topic_id = t.topic_id and l.partition = w.partition
-    and o.group_number = g.group_number and o.log_id = l.log_id
+-- Looked up one by one, as above.
+select w.place, w.topic, w.partition, o.committed_offset, o.leader_epoch, o.metadata, o.committed_ms, o.expires_ms
+from rows($1 as w: place bigint, group_id text, topic text, partition integer) cross join group_offsets o
+where o.group_number = (select g.group_number from groups g where g.group_id = w.group_id)
+    and o.log_id = (
+        select l.log_id from topics t cross join logs l
+        where t.name = w.topic and l.topic_id = t.topic_id and l.partition = w.partition
+    )
 
 -- name: fetch_offsets_of_groups
 select w.place, t.name, l.partition, o.committed_offset, o.leader_epoch, o.metadata, o.committed_ms, o.expires_ms
