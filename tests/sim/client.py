@@ -42,13 +42,15 @@ class Connection(asyncio.Protocol):
         self._waiting: deque[tuple[int, Request, int, asyncio.Future[Any]]] = deque()
         self._correlation_id = 0
         self.is_lost = False
+        self.life = ""
+        """The name of the agent's process at the other end."""
 
     @classmethod
     async def open(cls, network: Network, address: str, client_id: str) -> Connection:
         """Connect. Raises Lost."""
         connection = cls(client_id)
         try:
-            await network.connect(address, connection)
+            connection.life = await network.connect(address, connection)
         except ConnectionRefusedError as error:
             raise Lost(f"refused: {error}") from error
         return connection

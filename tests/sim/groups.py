@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.sim.world import World
 
 SEEDS_PER_GROUPS = 4
-"""One seed in so many has groups."""
+"""One seed in so many has groups; and so have all seeds with a cluster."""
 CALM_AFTER_S = 10.0
 """When the weather is fine: until those who stood still go on, and what had piled up is done."""
 MISFORTUNES = (
@@ -69,9 +69,12 @@ class Group:
         return any(self._places)
 
     @property
-    def has_one_agent(self) -> bool:
-        """Nobody takes the group from the agent but its own next life."""
-        return len(self.world.hosts) == 1
+    def is_fenced(self) -> bool:
+        """An agent that has lost the group does not even answer heartbeats any more.
+
+        Nobody takes it but the agent's own next life; or the agent has a session, which ends before.
+        """
+        return len(self.world.hosts) == 1 or self.world.cluster is not None
 
     def start(self) -> list[asyncio.Task[None]]:
         """Boot the members, and let things happen to them; tasks that end when the weather is fine, or all is over."""
@@ -174,9 +177,24 @@ class Group:
 
     # What is asked from outside.
 
-    async def _ask(self, request: Request, version: int) -> Any:
-        """Ask some agent. Raises Lost."""
-        connection = await Connection.open(self.world.network, self.world.any_address(), "group auditor")
+    async def coordinator(self, address: str) -> str:
+        """The address of the coordinator, as an agent says. Raises Lost."""
+        if self.world.cluster is None:
+            return address
+        connection = await Connection.open(self.world.network, address, "group auditor")
+        try:
+            request = group_requests.find_coordinator(self.group_id)
+            response = await connection.ask(request, group_requests.FIND_COORDINATOR_VERSION)
+        finally:
+            connection.close()
+        if response.error_code:
+            raise Lost(ErrorCode(response.error_code).name)
+        return str(response.host)
+
+    async def _ask(self, request: Request, version: int, address: str | None = None) -> Any:
+        """Ask some agent, or this one. Raises Lost."""
+        address = address or self.world.any_address()
+        connection = await Connection.open(self.world.network, address, "group auditor")
         try:
             return await connection.ask(request, version)
         finally:
@@ -228,7 +246,9 @@ class Group:
 
     async def _describe(self) -> Any:
         """Raises Lost when the agent does not know."""
-        response = await self._ask(group_requests.describe(self.group_id), group_requests.DESCRIBE_VERSION)
+        address = await self.coordinator(self.world.any_address())
+        request = group_requests.describe(self.group_id)
+        response = await self._ask(request, group_requests.DESCRIBE_VERSION, address)
         described = response.groups[0]
         if described.error_code:
             raise Lost(ErrorCode(described.error_code).name)
@@ -245,7 +265,7 @@ class Group:
 
 def groups_of(world: World, partitions: Sequence[Partition]) -> list[Group]:
     """The groups that a seed has. They have chances of their own, so that other seeds' stories are as they were."""
-    if world.seed % SEEDS_PER_GROUPS:
+    if world.seed % SEEDS_PER_GROUPS and world.cluster is None:
         return []
     count = 1 + (world.seed // SEEDS_PER_GROUPS) % 2
     return [Group(world, f"group-{number}", partitions) for number in range(count)]

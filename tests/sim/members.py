@@ -130,11 +130,15 @@ class Member:
     async def _connect(self) -> Connection:
         """A connection to the agent that says it is the coordinator. Raises Lost."""
         if self._coordinator is None or self._coordinator.is_lost:
-            connection = await Connection.open(self._world.network, self._world.any_address(), self.name)
+            address = self._world.any_address()
+            connection = await Connection.open(self._world.network, address, self.name)
             self._coordinator = connection
             request = group_requests.find_coordinator(self._group.group_id)
             response = await self._ask(request, group_requests.FIND_COORDINATOR_VERSION, 5.0)
             self._judge("FindCoordinator", response.error_code)
+            if self._world.cluster is not None and response.host != address:
+                connection.close()
+                self._coordinator = await Connection.open(self._world.network, response.host, self.name)
         return self._coordinator
 
     async def _ask(self, request: Request, version: int, timeout_s: float) -> Any:
@@ -277,8 +281,8 @@ class Member:
             )
             response = await self._ask(request, group_requests.HEARTBEAT_VERSION, 3.0)
             self._judge("Heartbeat", response.error_code)
-            if self._group.has_one_agent:
-                # An agent that has been taken over learns of it when it stores something.
+            if self._group.is_fenced:
+                # Else an agent that has been taken over learns of it when it stores something.
                 self._facts.accepted(self.key, "Heartbeat", self._generation, before)
 
     async def _leave(self) -> None:

@@ -38,12 +38,16 @@ class Network:
         """Take connections for an address."""
         self._listeners[address] = (process, accept)
 
-    def stop_listening(self, address: str) -> None:
-        """Refuse connections to an address."""
-        self._listeners.pop(address, None)
+    def stop_listening(self, address: str, process: Process) -> None:
+        """Refuse connections to an address, if it is this process that listens there."""
+        if address in self._listeners and self._listeners[address][0] is process:
+            del self._listeners[address]
 
-    async def connect(self, address: str, protocol: Protocol) -> None:
-        """Connect a client's protocol. Raises ConnectionRefusedError."""
+    async def connect(self, address: str, protocol: Protocol) -> str:
+        """Connect a client's protocol; the name of the process that it is connected to.
+
+        Raises ConnectionRefusedError.
+        """
         await asyncio.sleep(self.delay_s())
         listener = self._listeners.get(address)
         if listener is None or not listener[0].is_alive:
@@ -54,6 +58,7 @@ class Network:
         self._links[link.number] = link
         self.loop.call_soon(link.server.open, accept, context=process.context)
         link.client.open(lambda: protocol)
+        return process.name
 
     def cut(self, count_max: int) -> int:
         """Break some connections at random, without a word to either side for now."""

@@ -30,19 +30,18 @@ class Consumer:
     async def run(self) -> None:
         """Consume until told to stop."""
         while not self.is_stopping:
-            host = self._world.any_host()
             try:
-                connection = await Connection.open(self._world.network, host.address, self.name)
+                connection = await Connection.open(self._world.network, self._world.any_address(), self.name)
                 try:
                     for _ in range(self._world.chance.randint(1, 20)):
-                        await self._fetch(connection, host.life)
+                        await self._fetch(connection)
                 finally:
                     connection.close()
             except Lost as error:
                 self._world.history.add(self.name, f"reconnects: {error}")
             await asyncio.sleep(self._world.chance.uniform(0.0, 0.3))
 
-    async def _fetch(self, connection: Connection, life: str) -> None:
+    async def _fetch(self, connection: Connection) -> None:
         chance = self._world.chance
         if chance.random() < 0.02:
             self._positions = dict.fromkeys(self._positions, 0)
@@ -62,7 +61,7 @@ class Consumer:
         if parts.keys() != self._positions.keys():
             self._world.history.violate("P6", f"{self.name}: Fetch answered {sorted(map(str, parts))}")
         for partition, part in parts.items():
-            self._take(life, partition, part)
+            self._take(connection.life, partition, part)
 
     def _take(self, life: str, partition: Partition, part: Any) -> None:
         world = self._world
@@ -137,13 +136,13 @@ async def _doubt_the_data(world: World, connection: Connection, batch: Batch, ba
         world.history.violate("P5", f"{batch.partition} at {base_offset}: {ErrorCode(part.error_code).name}")
 
 
-async def read_log(world: World, partition: Partition) -> list[bytes]:
-    """All of a log, by a client that has never read before; the stores work by now."""
+async def read_log(world: World, partition: Partition, address: str | None = None) -> list[bytes]:
+    """All of a log, by a client that has never read before, from one agent or any; the stores work by now."""
     values: list[bytes] = []
     failures = 0
     while failures < 50:
         try:
-            connection = await Connection.open(world.network, world.any_address(), "auditor")
+            connection = await Connection.open(world.network, address or world.any_address(), "auditor")
             try:
                 while True:
                     request = requests.fetch(

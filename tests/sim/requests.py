@@ -9,6 +9,7 @@ from typing import Any
 from tests.sim.facts import Batch, Partition
 from warp._records import iterate_records
 from warp.protocol.messages.fetch import FetchPartition, FetchRequest, FetchTopic
+from warp.protocol.messages.metadata import MetadataRequest
 from warp.protocol.messages.offsets import ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic
 from warp.protocol.messages.produce import ProducePartition, ProduceRequest, ProduceTopic
 from warp.protocol.messages.producers import InitProducerIdRequest
@@ -19,6 +20,7 @@ FETCH_VERSION = 11
 LIST_OFFSETS_VERSION = 5
 CREATE_TOPICS_VERSION = 5
 INIT_PRODUCER_ID_VERSION = 4
+METADATA_VERSION = 8
 
 
 def create_topics(partitions: dict[str, int]) -> CreateTopicsRequest:
@@ -118,3 +120,8 @@ def listed(response: Any) -> dict[Partition, tuple[int, int]]:
         for topic in response.topics
         for part in topic.partitions
     }
+
+
+def metadata() -> MetadataRequest:
+    """Which agents are there?"""
+    return MetadataRequest(topics=[])

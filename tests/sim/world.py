@@ -16,20 +16,21 @@ from typing import Any
 
 from tests.sim import requests
 from tests.sim.client import Connection, Lost
+from tests.sim.cluster import Cluster, has_cluster
+from tests.sim.database import WriteTurn
 from tests.sim.facts import Batch, Facts, Partition
-from tests.sim.faults import SimDatabase, SimObjectStore, Sky, Weather, WriteTurn
+from tests.sim.faults import SimObjectStore, Sky, Weather
 from tests.sim.groups import Group, groups_of
 from tests.sim.history import History
+from tests.sim.hosts import HEDGES, Host, Life
 from tests.sim.loop import OUTSIDE, Process, SimClock, SimLoop
 from tests.sim.network import Network
 from tests.sim.producers import IdempotentProducer, PairProducer
 from tests.sim.readers import Consumer, doubt, read_log
 from warp.agent import Agent
 from warp.config import AgentConfig, config_of
-from warp.errors import ErrorCode, StartError
+from warp.errors import ErrorCode
 from warp.ids import IdSource
-from warp.log.hedge import HedgeLimits
-from warp.metadata.store import MetadataStore
 
 TOPICS = {"apples": 2, "pears": 1, "left": 1, "right": 1}
 SHARED = [Partition("apples", 0), Partition("apples", 1), Partition("pears", 0)]
@@ -37,15 +38,6 @@ PAIR = (Partition("left", 0), Partition("right", 0))
 PAIR_ENDS = """
     select l.next_offset from logs l join topics t on t.topic_id = l.topic_id where t.name in ('left', 'right')
 """
-HEDGES = HedgeLimits(
-    delay_ratio=1.1,
-    delay_min_s=0.005,
-    delay_unknown_s=0.05,
-    samples_min=8,
-    extra_ratio=0.2,
-    burst_requests=10.0,
-)
-"""Lives are short here, and chances few: so requests count as slow soon, and many may be sent twice."""
 LOAD_S = 10.0
 SETTLE_S = 120.0
 """How long producers may take, once all is well again, until everything is acknowledged."""
@@ -73,77 +65,6 @@ class Outcome:
     virtual_s: float
 
 
-class Host:
-    """A machine that runs one agent at a time, and runs it again after it has died."""
-
-    def __init__(self, world: World, number: int) -> None:
-        self.name = f"agent-{number}"
-        self.address = self.name
-        self.lives = 0
-        self.process: Process | None = None
-        self.agent: Agent | None = None
-        self.booting: asyncio.Task[None] | None = None
-        self._world = world
-        self._database: SimDatabase | None = None
-
-    @property
-    def life(self) -> str:
-        """The agent's name in its present life."""
-        return f"{self.name}.{self.lives}"
-
-    def boot(self) -> None:
-        """Start an agent on the stores as they are."""
-        self.lives += 1
-        process = self.process = Process(self.life)
-        self.booting = self._world.loop.start(process, self._serve(process))
-
-    async def serves(self) -> Agent:
-        """Boot, and wait until the agent serves."""
-        self.boot()
-        assert self.booting is not None
-        await self.booting
-        assert self.agent is not None
-        return self.agent
-
-    def crash(self) -> None:
-        """The agent dies where it stands; what it held in memory is gone."""
-        if self.process is not None and self.process.is_alive:
-            self._world.history.add(self.life, "dies")
-            self._world.judge_hedges(self)
-            self.process.is_alive = False
-            self._world.network.stop_listening(self.address)
-            self._world.network.process_died(self.process)
-            if self._database is not None:
-                self._database.die()
-            self.agent = None
-
-    async def _serve(self, process: Process) -> None:
-        world = self._world
-        while True:
-            self._database = SimDatabase(
-                world.database_path, world.sky, world.clock, world.turn, process, world.check_commit
-            )
-            agent = Agent(
-                world.config,
-                clock=world.clock,
-                ids=world.ids,
-                object_store=world.objects,
-                metadata=MetadataStore(self._database, world.clock, world.ids),
-                name=self.name,
-                hedge_limits=HEDGES,
-            )
-            try:
-                await agent.start(listen=False)
-                break
-            except Exception as error:  # noqa: BLE001  the same as a program that exits with 1 and is run again
-                if not isinstance(error, StartError):
-                    world.history.add(self.life, f"did not start: {type(error).__name__}: {error}")
-                await asyncio.sleep(0.2)
-        self.agent = agent
-        world.history.add(self.life, "serves")
-        world.network.listen(self.address, process, agent.server.connect)
-
-
 class World:
     """Everything that one seed decides."""
 
@@ -161,9 +82,12 @@ class World:
         self.database_path = directory / f"metadata-{seed}.sqlite"
         self.objects = SimObjectStore(self.sky, self.clock, requests_are_free=self.chance.random() < 0.5)
         self.ids = IdSource(self.clock, random.Random(self.chance.random()).randbytes)
+        self.cluster = Cluster(self) if has_cluster(seed) else None
         self.config = self._config()
         self.groups: list[Group] = groups_of(self, [*SHARED, *PAIR])
-        self.hosts = [Host(self, number) for number in range(self.chance.choice((1, 1, 2)))]
+        agents = self.chance.choice((1, 1, 2))
+        agents = agents if self.cluster is None else self.cluster.size
+        self.hosts = [Host(self, number) for number in range(agents)]
         self.producer_ids: dict[int, str] = {}
         self.crashes = 0
         self.hedges = 0
@@ -185,6 +109,7 @@ class World:
             cache_bytes_max=self.chance.choice((4 * 2**20, 64 * 2**20)),
             group_session_min_ms=1_000,
             group_rebalance_delay_ms=200,
+            agent_timeout_ms=2_000 if self.cluster is None else self.cluster.agent_timeout_ms,
         )
 
     def any_host(self) -> Host:
@@ -197,7 +122,7 @@ class World:
 
     def acknowledged(self, batch: Batch) -> None:
         """Some acknowledgements are put in doubt at once."""
-        if self.chance.random() < 0.2:
+        if self.chance.random() < (0.2 if self.cluster is None else 0.4):
             self._doubts.append(self.loop.create_task(doubt(self, batch)))
 
     def check_commit(self, connection: sqlite3.Connection) -> None:
@@ -252,50 +177,70 @@ class World:
         for host in self.hosts:
             assert host.booting is not None
             await host.booting
+        if self.cluster is not None:
+            await self.cluster.settle(self._settle_s)
         logs = {partition: await read_log(self, partition) for partition in (*SHARED, *PAIR)}
+        await self._compare(logs)
         self.facts.check(logs)
         for group in self.groups:
             group.facts.check(logs)
         for host in self.hosts:
-            assert host.agent is not None
-            if host.agent.server.handler_bugs:
-                self.history.violate("P7", f"{host.life} had {host.agent.server.handler_bugs} bugs")
-            if not await host.agent.stop(30.0):
-                self.history.violate("P6", f"{host.life} did not drain")
-            self._check_memory(host)
-            self.judge_hedges(host)
+            life, agent = host.current, host.agent
+            assert life is not None
+            assert agent is not None, f"{life.name} does not serve"
+            if agent.server.handler_bugs:
+                self.history.violate("P7", f"{life.name} had {agent.server.handler_bugs} bugs")
+            if not await agent.stop(30.0):
+                self.history.violate("P6", f"{life.name} did not drain")
+            self._check_memory(agent, life.name)
+            self.judge_hedges(life)
         for key in self.objects.keys_used_twice:
             self.history.violate("P1", f"two PUTs had the key {key}")
 
-    def judge_hedges(self, host: Host) -> None:
-        """At the end of an agent: what it sent twice, and whether that was within its budget."""
-        if host.agent is None:
+    async def _compare(self, logs: dict[Partition, list[bytes]]) -> None:
+        """In a cluster every agent tells the same."""
+        if self.cluster is None:
             return
-        for hedges in (host.agent.log.flusher.put_hedges, host.agent.log.cache.hedges):
+        for host in self.hosts:
+            for partition, log in logs.items():
+                told = await read_log(self, partition, host.address)
+                if told != log:
+                    self.history.violate(
+                        "P3", f"{host.name} has {len(told)} records of {partition}, not these {len(log)}"
+                    )
+
+    def judge_hedges(self, life: Life) -> None:
+        """At the end of an agent: what it sent twice, and whether that was within its budget."""
+        if life.agent is None:
+            return
+        for hedges in (life.agent.log.flusher.put_hedges, life.agent.log.cache.hedges):
             if hedges is not None:
                 self.hedges += hedges.started
                 self.hedges_won += hedges.won
                 if hedges.started > HEDGES.extra_ratio * hedges.requests + HEDGES.burst_requests:
                     self.history.violate(
-                        "P8", f"{host.life} sent {hedges.started} of {hedges.requests} requests a second time"
+                        "P8", f"{life.name} sent {hedges.started} of {hedges.requests} requests a second time"
                     )
 
-    def _check_memory(self, host: Host) -> None:
+    def _check_memory(self, agent: Agent, name: str) -> None:
         """Nothing is held by an agent that has nothing to do."""
-        assert host.agent is not None
-        log = host.agent.log
+        log = agent.log
         held = {
             "requests": log.request_memory.used_bytes,
             "answers": log.fetch_memory.used_bytes,
             "the cache": log.cache.held_bytes,
         }
-        for name, size_bytes in held.items():
+        for what, size_bytes in held.items():
             if size_bytes:
-                self.history.violate("P8", f"{host.life} still holds {size_bytes} bytes of {name}")
+                self.history.violate("P8", f"{name} still holds {size_bytes} bytes of {what}")
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """A client, in a context of its own."""
         return self.loop.create_task(coroutine, context=contextvars.Context())
+
+    def spawn_in(self, process: Process, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Something that a process does at its end; that it fails is seen in the end."""
+        self._retiring.append(self.loop.start(process, coroutine))
 
     async def _create_topics(self) -> None:
         for _ in range(100):
@@ -323,59 +268,68 @@ class World:
             await self._misfortune()
         self._is_stormy = False
         self.sky.weather = Weather.fine()
+        if self.cluster is not None:
+            self.cluster.calm()
         for host in self.hosts:
-            if host.process is None or not host.process.is_alive:
+            if not host.is_alive:
                 host.boot()
 
     async def _misfortune(self) -> None:
+        if self.cluster is not None and self.chance.random() < 0.6:
+            self.cluster.misfortune()
+            return
         match self.chance.choice(("crash", "weather", "weather", "fine", "cut", "crash soon", "freeze")):
             case "crash":
-                self._crash(self.any_host())
+                self.crash(self.any_host())
             case "crash soon":
                 # At a moment of the machinery rather than of the clock: after so many more steps of the loop.
-                self._crash_after(self.any_host(), self.chance.randint(1, 300))
+                self.crash_after(self.any_host(), self.chance.randint(1, 300))
             case "weather":
-                self.sky.weather = Weather.rough(self.chance)
+                self.sky.weather = self._rough_weather()
                 self.history.add("world", f"weather {self.sky.weather}")
             case "fine":
                 self.sky.weather = Weather.fine()
             case "freeze":
-                self._freeze(self.any_host(), self.chance.choice((0.3, 2.0, 8.0)))
+                host, seconds = self.any_host(), self.chance.choice((0.3, 2.0, 8.0))
+                host.freeze(self.loop, seconds, None if self.cluster is None else self.cluster.idle_s)
             case "cut":
                 self.history.add("world", f"cuts {self.network.cut(self.chance.randint(1, 5))} connections")
 
-    def _freeze(self, host: Host, seconds: float) -> None:
-        """The machine stands still: its clients run into their timeouts, its locks are held."""
-        if host.process is not None and host.process.is_alive and not host.process.is_frozen:
-            self.history.add(host.life, f"stands still for {seconds} s")
-            self.loop.freeze(host.process, seconds)
+    def _rough_weather(self) -> Weather:
+        weather = Weather.rough(self.chance)
+        if self.cluster is not None:
+            # All share one lock on writing here: agents would keep each other from showing that they live.
+            weather.stall_s *= 0.1
+        return weather
 
-    def _crash_after(self, host: Host, steps: int) -> None:
+    def crash_after(self, host: Host, steps: int) -> None:
+        """Crash so many steps of the loop later."""
         if steps == 0:
-            self._crash(host)
+            self.crash(host)
         else:
-            self.loop.call_soon(self._crash_after, host, steps - 1)
+            self.loop.call_soon(self.crash_after, host, steps - 1)
 
-    def _crash(self, host: Host) -> None:
-        if self._is_stormy and host.process is not None and host.process.is_alive:
+    def crash(self, host: Host) -> None:
+        """Let an agent die, and another one be started before long."""
+        if self._is_stormy and host.is_alive:
             self.crashes += 1
             host.crash()
-            self.loop.call_later(self.chance.uniform(0.05, 1.5), self._boot_again, host, host.lives)
+            self.loop.call_later(self.chance.uniform(0.05, 1.5), self._boot_again, host, host.current)
 
     def retire(self, host: Host) -> None:
         """Stop an agent as an operator does, and start it again."""
-        process, agent = host.process, host.agent
-        if process is None or not process.is_alive or agent is None or process in self._retired:
+        life = host.current
+        if life is None or not life.process.is_alive or life.agent is None or life.process in self._retired:
             return
-        self.history.add(host.life, "is told to stop")
-        self._retired.append(process)
-        self._retiring.append(self.loop.start(process, self._retire(host, agent, host.lives)))
+        self.history.add(life.name, "is told to stop")
+        self._retired.append(life.process)
+        self._retiring.append(self.loop.start(life.process, self._retire(host, life, life.agent)))
 
-    async def _retire(self, host: Host, agent: Agent, lives: int) -> None:
+    async def _retire(self, host: Host, life: Life, agent: Agent) -> None:
         is_done = await agent.stop(self.chance.choice((0.2, 3.0)))
-        self.history.add(host.life, f"has stopped, drained: {is_done}")
+        self.history.add(life.name, f"has stopped, drained: {is_done}")
         # Not from within, or the end of the process would be the end of this.
-        self.loop.call_soon(self._ended, host, lives, context=OUTSIDE)
+        self.loop.call_soon(self._ended, host, life, context=OUTSIDE)
 
     async def _see_retired_go(self) -> None:
         for _ in range(200):
@@ -384,13 +338,13 @@ class World:
             await asyncio.sleep(0.1)
         self.history.violate("P6", "an agent did not stop when it was told to")
 
-    def _ended(self, host: Host, lives: int) -> None:
-        if host.lives == lives:
-            host.crash()
+    def _ended(self, host: Host, life: Life) -> None:
+        host.kill(life)
+        if host.current is life:
             host.boot()
 
-    def _boot_again(self, host: Host, lives: int) -> None:
-        if host.lives == lives:
+    def _boot_again(self, host: Host, life: Life | None) -> None:
+        if host.current is life:
             host.boot()
 
 

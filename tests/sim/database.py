@@ -1,0 +1,249 @@
+"""The metadata database as agents see it from afar: late, failing, in doubt about its commits, or out of reach."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sqlite3
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+from tests.sim.faults import Sky
+from tests.sim.loop import Process, SimClock
+from warp.errors import MetadataUnavailable, OutcomeUnknown
+from warp.metadata.session import Argument, Call, Notices, Row, Rows, Session, Statement
+from warp.metadata.sqlite import SqliteDatabase
+
+_WRITES = re.compile(r"\b(insert|update|delete)\b")
+
+
+class Ticket:
+    """The right to write, of one transaction."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.is_broken = False
+        """The database has given the transaction up."""
+        self.is_inside = False
+        """The transaction has begun."""
+
+
+class WriteTurn:
+    """The database's lock on writing, as several agents see it: granted in order, let go by those who die."""
+
+    def __init__(self) -> None:
+        self._holder: Ticket | None = None
+        self._waiting: deque[tuple[Ticket, asyncio.Future[None]]] = deque()
+
+    async def take(self, process: Process) -> Ticket:
+        """Wait for the lock."""
+        ticket = Ticket(process)
+        if self._holder is None:
+            self._holder = ticket
+            return ticket
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append((ticket, turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.leave(ticket)
+            raise
+        return ticket
+
+    def held_by(self, process: Process) -> Ticket | None:
+        """What a process holds the lock with, if it does."""
+        holder = self._holder
+        return holder if holder is not None and holder.process is process else None
+
+    def leave(self, ticket: Ticket | None) -> None:
+        """Let go of the lock, if this one holds it."""
+        if ticket is not None and self._holder is ticket:
+            self._holder = None
+            while self._waiting and self._holder is None:
+                waiting, turn = self._waiting.popleft()
+                if waiting.process.is_alive and not turn.done():
+                    self._holder = waiting
+                    turn.set_result(None)
+
+
+class Way:
+    """How one machine reaches the database."""
+
+    def __init__(self) -> None:
+        self.is_cut = False
+        self.hang_s = 0.0
+        """How long it takes to notice that it is."""
+
+
+class SimDatabase:
+    """The real SQLite database, inline, with faults around every statement and every COMMIT."""
+
+    def __init__(
+        self,
+        path: Path,
+        sky: Sky,
+        clock: SimClock,
+        turn: WriteTurn,
+        process: Process,
+        on_commit: Callable[[sqlite3.Connection], None],
+        *,
+        way: Way | None = None,
+        is_shared: bool = False,
+        notices: Notices | None = None,
+    ) -> None:
+        self.is_shared = is_shared
+        self.notices = notices
+        self.sky = sky
+        self._way = way or Way()
+        self._on_commit = on_commit
+        self._inner = SqliteDatabase(
+            path, now_ms=clock.time_ms, sync=None, is_shared=is_shared, notices=notices
+        )
+        self._turn = turn
+        self._process = process
+
+    def die(self) -> None:
+        """The process has died: what was not committed never was."""
+        connection = self._inner._connection
+        if connection is not None:
+            connection.close()
+        self._turn.leave(self._turn.held_by(self._process))
+
+    def break_off(self) -> None:
+        """The database has waited for long enough in a transaction that does not go on: it never was."""
+        ticket = self._turn.held_by(self._process)
+        if ticket is not None:
+            ticket.is_broken = True
+            connection = self._inner._connection
+            if ticket.is_inside and connection is not None and connection.in_transaction:
+                connection.rollback()
+            self._turn.leave(ticket)
+
+    async def open(self) -> None:
+        """Open the file."""
+        ticket = await self._turn.take(self._process)
+        try:
+            await self._inner.open()
+        finally:
+            self._turn.leave(ticket)
+
+    async def close(self) -> None:
+        """Close the file."""
+        await self._inner.close()
+
+    async def one(self, statement: Statement, *arguments: Argument) -> Row | None:
+        """A statement in a transaction of its own."""
+        async with self._maybe_writing(statement) as session:
+            return await session.one(statement, *arguments)
+
+    async def all(self, statement: Statement, *arguments: Argument) -> list[Row]:
+        """A statement in a transaction of its own."""
+        async with self._maybe_writing(statement) as session:
+            return await session.all(statement, *arguments)
+
+    async def execute(self, statement: Statement, *arguments: Argument) -> int:
+        """A statement in a transaction of its own."""
+        async with self.transaction() as session:
+            return await session.execute(statement, *arguments)
+
+    async def execute_rows(self, statement: Statement, rows: Rows) -> None:
+        """A batch in a transaction of its own."""
+        async with self.transaction() as session:
+            await session.execute_rows(statement, rows)
+
+    async def together(self, calls: Sequence[Call]) -> list[list[Row]]:
+        """Statements in one transaction of their own."""
+        async with self.transaction() as session:
+            return await session.together(calls)
+
+    async def time_ms(self) -> int:
+        """The clock of the database's machine."""
+        return await self._inner.time_ms()
+
+    def _maybe_writing(self, statement: Statement) -> AbstractAsyncContextManager[Session]:
+        return self.transaction() if _WRITES.search(statement.text) else self.snapshot()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Session]:
+        """A transaction whose COMMIT may fail, or whose answer may be lost."""
+        weather = self.sky.weather
+        await self._begin()
+        ticket = await self._turn.take(self._process)
+        try:
+            answer_is_lost = self.sky.strikes(weather.commit_answer_is_lost)
+            async with self._inner.transaction() as session:
+                ticket.is_inside = True
+                yield _SimSession(session, self, ticket)
+                await self.sky.pause(weather.stall_s)
+                self.check(ticket)
+                if self.sky.strikes(weather.commit_fails):
+                    raise MetadataUnavailable("the commit failed")
+                answer_is_lost = answer_is_lost or self._way.is_cut
+                if answer_is_lost and self.sky.chance.random() < 0.5:
+                    raise OutcomeUnknown("the connection was lost before the commit")
+            if self._inner._connection is not None:
+                self._on_commit(self._inner._connection)
+            if answer_is_lost:
+                await self.sky.pause(weather.stall_s)
+                raise OutcomeUnknown("the connection was lost after the commit")
+        finally:
+            self._turn.leave(ticket)
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Session]:
+        """A snapshot, late or not at all."""
+        await self._begin()
+        async with self._inner.snapshot() as session:
+            yield _SimSession(session, self, None)
+
+    def check(self, ticket: Ticket | None) -> None:
+        """Raises MetadataUnavailable when the database has given the transaction up."""
+        if ticket is not None and ticket.is_broken:
+            raise MetadataUnavailable("the database has ended a transaction that stood still")
+
+    async def travel(self, ticket: Ticket | None) -> None:
+        """On the way to the database, with a statement of a transaction. Raises MetadataUnavailable."""
+        await self.sky.pause(self.sky.weather.statement_s)
+        self.check(ticket)
+        if self._way.is_cut:
+            raise MetadataUnavailable("the connection to the database is lost")
+
+    async def _begin(self) -> None:
+        await self.sky.pause(self.sky.weather.statement_s)
+        if self._way.is_cut:
+            await self.sky.pause(self._way.hang_s)
+            raise MetadataUnavailable("there is no way to the database")
+        if self.sky.strikes(self.sky.weather.begin_fails):
+            raise MetadataUnavailable("the database is not there")
+
+
+class _SimSession:
+    """A session on which each statement takes a while."""
+
+    def __init__(self, inner: Session, database: SimDatabase, ticket: Ticket | None) -> None:
+        self._inner = inner
+        self._database = database
+        self._ticket = ticket
+
+    async def one(self, statement: Statement, *arguments: Argument) -> Row | None:
+        await self._database.travel(self._ticket)
+        return await self._inner.one(statement, *arguments)
+
+    async def all(self, statement: Statement, *arguments: Argument) -> list[Row]:
+        await self._database.travel(self._ticket)
+        return await self._inner.all(statement, *arguments)
+
+    async def execute(self, statement: Statement, *arguments: Argument) -> int:
+        await self._database.travel(self._ticket)
+        return await self._inner.execute(statement, *arguments)
+
+    async def execute_rows(self, statement: Statement, rows: Rows) -> None:
+        await self._database.travel(self._ticket)
+        await self._inner.execute_rows(statement, rows)
+
+    async def together(self, calls: Sequence[Call]) -> list[list[Row]]:
+        await self._database.travel(self._ticket)
+        return await self._inner.together(calls)
