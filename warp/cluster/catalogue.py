@@ -230,6 +230,10 @@ class CatalogueService:
             except MetadataError as error:
                 self._last_error = error
                 raise
+            except BaseException:
+                # Given up with its caller: those who wait for it have to look themselves.
+                self._refreshes_begun -= 1
+                raise
             if changes is not None:
                 before, self._current = self._current, self._apply(changes)
                 self._tell_gone(before, changes)

@@ -166,6 +166,31 @@ def test_those_who_ask_at_once_share_a_look_that_began_after_they_asked(cluster:
     assert cluster.statements.count("catalogue_version") == 2
 
 
+def test_who_waits_for_a_look_that_is_given_up_looks_itself(cluster: Cluster) -> None:
+    inner = cluster.store.metadata.catalogue_changes
+    looks: asyncio.Queue[asyncio.Event] = asyncio.Queue()
+
+    async def slow(known_version: int) -> Any:
+        may_look = asyncio.Event()
+        looks.put_nowait(may_look)
+        await may_look.wait()
+        return await inner(known_version)
+
+    cluster.store.metadata.catalogue_changes = slow  # type: ignore[method-assign]
+
+    async def scenario() -> None:
+        first, second, third = (asyncio.ensure_future(cluster.here.refresh()) for _ in range(3))
+        (await looks.get()).set()
+        await first
+        await looks.get()
+        second.cancel()
+        # The third came before the second looked, whose look told it nothing.
+        (await asyncio.wait_for(looks.get(), 10)).set()
+        await third
+
+    cluster.run(scenario())
+
+
 def test_a_store_that_is_down_fails_all_who_share_the_look_and_nobody_later(cluster: Cluster) -> None:
     cluster.down = True
 
