@@ -123,7 +123,8 @@ class PostgresNotices:
                 await asyncio.wait_for(lost.wait(), CHECK_EVERY_S)
             except TimeoutError:
                 try:
-                    async with self._lock:
+                    # Bounds all of it: behind a notice that was given up the driver may wait for its end.
+                    async with asyncio.timeout(CHECK_S_MAX), self._lock:
                         await connection.execute("select 1", timeout=CHECK_S_MAX)
                 except DRIVER_ERRORS as error:
                     log.info("the connection for notices is gone: %s", map_error(error))

@@ -218,7 +218,9 @@ class ConnectionPool:
     async def _settle(self, connection: asyncpg.Connection) -> None:
         try:
             # One that has sent COMMIT, and was cancelled then, has no transaction any more: the server only warns.
-            await connection.execute("rollback", timeout=SETTLE_S_MAX)
+            # The driver's own timeout need not count the wait for the end of what was cancelled.
+            async with asyncio.timeout(SETTLE_S_MAX):
+                await connection.execute("rollback", timeout=SETTLE_S_MAX)
         except DRIVER_ERRORS as error:
             self.discard(connection)  # the server ends its transaction with it
             if isinstance(error, TimeoutError):
@@ -233,7 +235,8 @@ class ConnectionPool:
 async def close_connection(connection: asyncpg.Connection) -> None:
     """Say goodbye to the server, and hang up in any case."""
     try:
-        await connection.close(timeout=CLOSE_S_MAX)
+        async with asyncio.timeout(CLOSE_S_MAX):
+            await connection.close(timeout=CLOSE_S_MAX)
     except DRIVER_ERRORS:
         connection.terminate()
 

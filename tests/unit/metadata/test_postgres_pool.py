@@ -23,6 +23,8 @@ class FakeConnection:
         self.in_transaction = False
         self.executed: list[str] = []
         self.failure: BaseException | None = None
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
 
     def is_closed(self) -> bool:
         return self.closed
@@ -39,6 +41,7 @@ class FakeConnection:
     async def execute(self, sql: str, timeout: float) -> str:  # noqa: ASYNC109
         self.executed.append(sql)
         await asyncio.sleep(0)
+        await self.may_answer.wait()
         if self.failure is not None:
             raise self.failure
         self.in_transaction = False
@@ -287,6 +290,22 @@ def test_one_that_can_t_be_settled_is_dropped() -> None:
         pool.settle(connection)
         await settled()
         assert (pool.size, fake(connection).closed) == (0, True)
+
+    run(test)
+
+
+def test_one_that_never_settles_is_dropped_whatever_the_driver_waits_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(postgres_pool, "SETTLE_S_MAX", 0.01)
+
+    async def test(server: Server, pool: ConnectionPool) -> None:
+        connection = await pool.acquire()
+        fake(connection).may_answer.clear()
+        pool.settle(connection)
+        while pool.size:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        assert fake(connection).closed
 
     run(test)
 
