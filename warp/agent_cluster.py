@@ -17,6 +17,7 @@ from warp.agent_settings import peer_address
 from warp.clock import Clock
 from warp.cluster.catalogue import CatalogueService
 from warp.cluster.describe import describe
+from warp.cluster.forgetting import FORGET_INTERVAL_S, Forgetting
 from warp.cluster.hints import HintBus
 from warp.cluster.jobs import Job, JobRunner
 from warp.cluster.membership import Membership, MembershipLimits
@@ -194,10 +195,13 @@ class AgentCluster:
         return self.hints
 
     def share_jobs(self, jobs: Sequence[Job]) -> None:
-        """Take part in running jobs, from `start` on."""
+        """Take part in running jobs, those and the cluster's own, from `start` on."""
         if self.is_shared:
+            member = self.membership
+            forgetting = Forgetting(self._store, lambda: member.rows, lambda: member.view)
+            own = Job("gone-agents", FORGET_INTERVAL_S, forgetting.run)
             self.jobs = JobRunner(
-                self._store, self._clock, jobs, view=lambda: self.membership.view, may_run=self._may_run_jobs
+                self._store, self._clock, [*jobs, own], view=lambda: member.view, may_run=self._may_run_jobs
             )
 
     def chunk_routes(self, cache: ChunkCache) -> dict[str, Handler]:

@@ -61,7 +61,7 @@ def build_groups(
 
 def group_jobs(groups: Groups) -> list[Job]:
     """What one agent of a cluster does for all groups."""
-    return [Job("orphaned offsets", ORPHANS_INTERVAL_S, groups.coordinator.upkeep.sweep_orphans_once)]
+    return [Job("orphaned-offsets", ORPHANS_INTERVAL_S, groups.coordinator.upkeep.sweep_orphans_once)]
 
 
 def _read_groups(metrics: Metrics, coordinator: GroupCoordinator, lags: GroupLags) -> None:
