@@ -141,10 +141,9 @@ async def measure(a: Agent, b: Agent, name: str, records: int, *, beside: int, h
     return ["with" if hears else "without", 2 * beside, appended[0] / took_s, len(taken), *columns]
 
 
-async def run(folder: Path, url: str, quick: bool) -> list[list[object]]:
+async def run(folder: Path, url: str, records: int) -> list[list[object]]:
     a = await start_agent(folder, url, 1)
     b = await start_agent(folder, url, 2)
-    records = 50 if quick else 500
     rows = [
         await measure(a, b, "alone", records, beside=0, hears=True),
         await measure(a, b, "some", records, beside=2, hears=True),
@@ -156,22 +155,28 @@ async def run(folder: Path, url: str, quick: bool) -> list[list[object]]:
     return rows
 
 
+def visibility(server: PostgresServer, records: int) -> Table:
+    """With and without notices, with and without others who append."""
+    with (
+        tempfile.TemporaryDirectory(prefix="warp-bench-", dir=os.environ.get("TMPDIR", "/var/tmp")) as folder,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        rows = runner.run(run(Path(folder), server.create_database(), records))
+    columns = ["notices", "producers beside", "appends/s beside", "records"]
+    columns += ["heard p50 ms", "heard p99 ms", "there p50 ms", "there p99 ms", "there max ms"]
+    title = "From the acknowledgement at one agent to the record at another, over PostgreSQL"
+    return Table("hints", title, columns, rows)
+
+
 def main() -> None:
     """Measure, print, store."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few records each: a smoke test")
     arguments = parser.parse_args()
     others = Others()
-    with (
-        tempfile.TemporaryDirectory(prefix="warp-bench-", dir=os.environ.get("TMPDIR", "/var/tmp")) as folder,
-        PostgresServer() as server,
-        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
-    ):
-        rows = runner.run(run(Path(folder), server.create_database(), arguments.quick))
-    columns = ["notices", "producers beside", "appends/s beside", "records"]
-    columns += ["heard p50 ms", "heard p99 ms", "there p50 ms", "there p99 ms", "there max ms"]
-    title = "From the acknowledgement at one agent to the record at another, over PostgreSQL"
-    table = Table("hints", title, columns, rows, others.describe())
+    with PostgresServer() as server:
+        table = visibility(server, 50 if arguments.quick else 500)
+    table.beside = others.describe()
     table.print()
     print(table.beside)
     if not arguments.quick:

@@ -1,0 +1,326 @@
+"""Commits of segments to PostgreSQL: what they take beside SQLite, beside rows sent one by one, beside each other.
+
+The least that a durable commit can be stands beside them: one row inserted into one table of the same server. Commits
+to the one and to the other are made in turns, so that whatever else the machine does befalls them alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import uvloop
+
+from benchmarks.macro.harness import Table
+from tests.support.postgres import PostgresServer
+from warp.clock import SystemClock
+from warp.errors import ErrorCode, MetadataError
+from warp.ids import IdSource, LogId, ProducerId
+from warp.metadata.commit import WrittenBatch, pack_batches, pack_outcomes
+from warp.metadata.model import BatchEntry, BatchOutcome, NewTopic, SegmentCommit, Topic
+from warp.metadata.postgres_connect import Connector
+from warp.metadata.postgres_url import parse_postgres_url
+from warp.metadata.store import MetadataStore
+from warp.metadata.urls import open_database
+
+CLOCK = SystemClock()
+IDS = IdSource(CLOCK, os.urandom)
+LOGS_MAX = 1000
+BATCH_RECORDS = 10
+BATCH_BYTES = 1000
+TARGETS_MS = {1: 2, 64: 5, 1000: 25}
+ONE_BY_ONE_LOGS = 100
+WARM_UP = 10
+"""Commits that are not counted: a producer's window is full after five, statements are prepared after one."""
+TIMEOUT_S = 10.0
+
+
+class Appender:
+    """Commits segments with one batch of an idempotent producer for each of some logs."""
+
+    def __init__(self, store: MetadataStore, logs: Sequence[LogId], producer_id: ProducerId) -> None:
+        self._store = store
+        self._logs = logs
+        self._producer_id = producer_id
+        self._sequence = 0
+
+    async def commit(self) -> None:
+        """Commit one more segment."""
+        await self.commit_segment(self.next_segment())
+
+    def next_segment(self) -> SegmentCommit:
+        """One with the next batch of each log."""
+        batches = [
+            BatchEntry(
+                log_id, BATCH_BYTES * place, BATCH_BYTES, BATCH_RECORDS, CLOCK.time_ms(), self._producer_id, 0,
+                self._sequence,
+            )
+            for place, log_id in enumerate(self._logs)
+        ]  # fmt: skip
+        self._sequence += BATCH_RECORDS
+        return SegmentCommit(IDS.segment_key(), BATCH_BYTES * len(batches), CLOCK.time_ms(), batches)
+
+    async def commit_segment(self, segment: SegmentCommit) -> None:
+        """Raises MetadataError when it is not known to be committed; it can be tried again."""
+        result = await self._store.commit([segment], segment.created_ms)
+        assert not any(outcome.error for outcome in result.outcomes[0]), result.outcomes
+
+
+class RetriedAppender:
+    """Tries commits again that failed, as agents do, and counts that."""
+
+    def __init__(self, appender: Appender) -> None:
+        self._appender = appender
+        self.repeats = 0
+
+    async def commit(self) -> None:
+        segment = self._appender.next_segment()
+        while True:
+            try:
+                return await self._appender.commit_segment(segment)
+            except MetadataError:
+                self.repeats += 1
+
+
+class OneByOne:
+    """The same rows as a commit's, row by row with executemany.
+
+    With `reads` also what a commit locks and reads, each as one statement. Neither decides anything.
+    """
+
+    def __init__(self, connection: Any, logs: Sequence[LogId], *, reads: bool) -> None:
+        self._connection = connection
+        self._logs = list(logs)
+        self._reads = reads
+        self._offset = 0
+
+    async def commit(self) -> None:
+        run, begin = self._connection, self._offset
+        end = self._offset = begin + BATCH_RECORDS
+        now_ms, size = CLOCK.time_ms(), end // BATCH_RECORDS * BATCH_BYTES
+        window = [
+            WrittenBatch(first, first + BATCH_RECORDS - 1, first, now_ms)
+            for first in range(max(0, end - 5 * BATCH_RECORDS), end, BATCH_RECORDS)
+        ]
+        outcomes = pack_outcomes([BatchOutcome(ErrorCode.NONE, begin)] * len(self._logs))
+        async with run.transaction():
+            if self._reads:
+                await run.fetch(
+                    "select * from logs where log_id = any($1) order by log_id for update", self._logs
+                )
+            segment_id = await run.fetchval(
+                "insert into segments (key, size_bytes, level, state, created_ms) values ($1, $2, 0, 0, $3)"
+                " returning segment_id",
+                IDS.segment_key(), BATCH_BYTES * len(self._logs), now_ms,
+            )  # fmt: skip
+            if self._reads:
+                await run.fetch(
+                    "select * from producers where log_id = any($1) and producer_id = 1", self._logs
+                )
+            await run.executemany(
+                "update logs set next_offset = $2, size_bytes = $3, max_timestamp_ms = $4 where log_id = $1",
+                [(log_id, end, size, now_ms) for log_id in self._logs],
+            )
+            await run.execute("update segments set outcome = $2 where segment_id = $1", segment_id, outcomes)
+            await run.executemany(
+                "insert into extents (log_id, end_offset, base_offset, segment_id, position, size_bytes,"
+                " max_timestamp_ms, prefix_max_timestamp_ms) values ($1, $2, $3, $4, $5, $6, $7, $7)",
+                [
+                    (log_id, end, begin, segment_id, BATCH_BYTES * place, BATCH_BYTES, now_ms)
+                    for place, log_id in enumerate(self._logs)
+                ],
+            )
+            await run.executemany(
+                "insert into producers (log_id, producer_id, epoch, batches, written_ms) values ($1, 1, 0, $2, $3)"
+                " on conflict (log_id, producer_id) do update"
+                " set epoch = excluded.epoch, batches = excluded.batches, written_ms = excluded.written_ms",
+                [(log_id, pack_batches(window), now_ms) for log_id in self._logs],
+            )
+            if self._reads:
+                await run.fetch(
+                    "select log_id, min(open_offset) from producers"
+                    " where log_id = any($1) and open_offset is not null group by log_id",
+                    self._logs,
+                )
+
+
+class RoundTrips:
+    """A relay in front of a server that counts how often a client spoke after the server had. An async context."""
+
+    def __init__(self, target_port: int) -> None:
+        self.count = 0
+        self.port = 0
+        self._target_port = target_port
+
+    async def __aenter__(self) -> RoundTrips:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        await asyncio.sleep(0)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there = await asyncio.open_connection("127.0.0.1", self._target_port)
+        is_asking = False
+
+        async def forward(source: asyncio.StreamReader, sink: asyncio.StreamWriter, asks: bool) -> None:
+            nonlocal is_asking
+            while data := await source.read(1 << 20):
+                self.count += asks and not is_asking
+                is_asking = asks
+                sink.write(data)
+            sink.close()
+
+        await asyncio.gather(forward(reader, there, True), forward(there_reader, writer, False))
+
+
+@asynccontextmanager
+async def opened_store(url: str) -> AsyncIterator[MetadataStore]:
+    store = MetadataStore(open_database(url, CLOCK, timeout_s=TIMEOUT_S), CLOCK, IDS)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def create_topic(store: MetadataStore, partitions: int) -> Topic:
+    [topic] = await store.create_topics([NewTopic(f"t-{IDS.token()}", IDS.topic_id(), partitions)])
+    assert isinstance(topic, Topic), topic
+    return topic
+
+
+async def in_turns(
+    works: Sequence[Callable[[], Awaitable[object]]], count: int
+) -> tuple[list[list[float]], list[float]]:
+    """Do each of some works so many times, one after the other. Milliseconds of each, sorted, and CPU ms of one."""
+    gc.disable()  # as agents do
+    taken: list[list[float]] = [[] for _ in works]
+    used = [0.0] * len(works)
+    for number in range(WARM_UP + count):
+        for place, work in enumerate(works):
+            begun, cpu = time.perf_counter(), time.process_time()
+            await work()
+            if number >= WARM_UP:
+                taken[place].append(1000 * (time.perf_counter() - begun))
+                used[place] += 1000 * (time.process_time() - cpu) / count
+    return [sorted(each) for each in taken], used
+
+
+def percentile(ordered: Sequence[float], part: float) -> float:
+    """The value below which that part of the others lie."""
+    return ordered[min(len(ordered) - 1, int(len(ordered) * part))]
+
+
+async def round_trips_of(url: str, logs: int) -> float:
+    """Round trips of one commit of so many logs, once its statements are prepared."""
+    port = urlsplit(url).port
+    assert port is not None, url
+    async with (
+        RoundTrips(port) as relay,
+        opened_store(url.replace(f":{port}/", f":{relay.port}/")) as store,
+    ):
+        topic = await create_topic(store, logs)
+        appender = Appender(store, topic.logs, ProducerId(1))
+        for _ in range(WARM_UP):
+            await appender.commit()
+        before = relay.count
+        for _ in range(WARM_UP):
+            await appender.commit()
+        return (relay.count - before) / WARM_UP
+
+
+@asynccontextmanager
+async def bare_insert(url: str) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    """Inserts one row into one table: what a synced commit over one round trip can't go below."""
+    connection = await Connector(parse_postgres_url(url), timeout_s=TIMEOUT_S).connect()
+    try:
+        await connection.execute(
+            "create table bare (a bigint generated always as identity primary key, b bigint)"
+        )
+        yield lambda: connection.execute("insert into bare (b) values ($1)", 1)
+    finally:
+        await connection.close()
+
+
+async def _commits(url: str, folder: Path, count: int) -> list[list[Any]]:
+    rows: list[list[Any]] = []
+    async with AsyncExitStack() as stack:
+        postgres = await stack.enter_async_context(opened_store(url))
+        sqlite = await stack.enter_async_context(opened_store(f"sqlite://{folder / 'metadata.sqlite'}"))
+        bare = await stack.enter_async_context(bare_insert(url))
+        for logs, target_ms in TARGETS_MS.items():
+            works: list[Callable[[], Awaitable[object]]] = [bare]
+            for store in (postgres, sqlite):
+                topic = await create_topic(store, logs)
+                works.append(Appender(store, topic.logs, ProducerId(1)).commit)
+            [floor, ours, beside], [_, cpu, _] = await in_turns(
+                works, count if logs < LOGS_MAX else count // 2
+            )
+            p50, p50_beside = percentile(ours, 0.5), percentile(beside, 0.5)
+            rows.append([
+                logs, len(ours), p50, target_ms, percentile(ours, 0.99), cpu, await round_trips_of(url, logs),
+                percentile(floor, 0.5), p50 / percentile(floor, 0.5), p50_beside, percentile(beside, 0.99),
+                p50 / p50_beside,
+            ])  # fmt: skip
+    return rows
+
+
+def commits(server: PostgresServer, count: int) -> Table:
+    """One segment per commit, one batch of an idempotent producer per log, on PostgreSQL and on SQLite."""
+    with (
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+        tempfile.TemporaryDirectory(prefix="warp-bench-", dir=os.environ.get("TMPDIR", "/var/tmp")) as folder,
+    ):
+        rows = runner.run(_commits(server.create_database(), Path(folder), count))
+    return Table(
+        "commits",
+        "Commits of one segment on PostgreSQL, synced (ms), beside one row inserted there and the same on SQLite",
+        ["logs", "commits", "p50", "p50 (≤)", "p99", "own CPU, ms", "round trips (≤ 5)", "one row, p50", "÷ one row",
+         "SQLite, p50", "SQLite, p99", "÷ SQLite"],
+        rows,
+    )  # fmt: skip
+
+
+async def _one_by_one(url: str, count: int) -> list[list[Any]]:
+    connector = Connector(parse_postgres_url(url), timeout_s=TIMEOUT_S)
+    async with opened_store(url) as store:
+        topics = [await create_topic(store, ONE_BY_ONE_LOGS) for _ in range(3)]
+        connection: Any = await connector.connect()
+        try:
+            works = [
+                Appender(store, topics[0].logs, ProducerId(1)).commit,
+                OneByOne(connection, topics[1].logs, reads=True).commit,
+                OneByOne(connection, topics[2].logs, reads=False).commit,
+            ]
+            taken, used = await in_turns(works, count)
+        finally:
+            await connection.close()
+    ours = percentile(taken[0], 0.5)
+    names = ("a commit", "executemany, with what a commit reads", "executemany, the writes alone")
+    return [
+        [name, percentile(each, 0.5), percentile(each, 0.99), cpu, ours / percentile(each, 0.5)]
+        for name, each, cpu in zip(names, taken, used, strict=True)
+    ]
+
+
+def one_by_one(server: PostgresServer, count: int) -> Table:
+    """A commit beside the same rows sent one by one."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        rows = runner.run(_one_by_one(server.create_database(), count))
+    return Table(
+        "one_by_one",
+        f"A commit of {ONE_BY_ONE_LOGS} logs on PostgreSQL (ms) beside the same rows written by executemany",
+        ["", "p50", "p99", "own CPU, ms", "a commit ÷ it (≤ 0.6)"],
+        rows,
+    )
