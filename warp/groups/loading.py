@@ -63,6 +63,7 @@ class SlotKeeper:
         self._task: asyncio.Task[None] | None = None
         self._again: asyncio.TimerHandle | None = None
         self._is_due = False
+        self._is_refused = False
         self._is_away = False
         self._is_closed = False
 
@@ -218,7 +219,11 @@ class SlotKeeper:
         return epoch < past_epoch or (epoch == past_epoch and is_own)
 
     async def _take(self, wanted: Mapping[int, LeaseState | None]) -> None:
-        """Take leases as they were seen. Those that have changed meanwhile are looked at when more is known."""
+        """Take leases as they were seen. Those that were refused are looked at again when more is known.
+
+        Most of them are another's by then. But somebody who is gone may be in the midst of a write, which ends soon.
+        """
+        self._is_refused = False
         if not wanted:
             return
         session = self._policy.session()
@@ -235,6 +240,7 @@ class SlotKeeper:
             if slot not in self._held:
                 self._missing.pop(slot, None)
                 self._elsewhere[slot] = False
+                self._is_refused = True
 
     def _begin(self, leases: Sequence[Lease]) -> None:
         slots = {coordinator_lease(slot): slot for slot in range(SLOTS)}
@@ -305,6 +311,8 @@ class SlotKeeper:
         if self._is_closed:
             return
         delay_s = self._limits.hand_over_s if self._for_others() else self._limits.retake_s
+        if self._is_refused:
+            delay_s = self._limits.refused_s
         if self._elsewhere or self._policy.is_shared:
             self._again = asyncio.get_running_loop().call_later(delay_s, self._wake)
 

@@ -130,6 +130,8 @@ class CoordinatorLimits:
     retry_max_s: float = 5.0
     retake_s: float = 10.0
     """How often a slot that somebody else has taken is looked at again."""
+    refused_s: float = 0.5
+    """Until a slot is looked at again that could not be taken though it seemed free."""
     hand_over_s: float = 3.0
     """In a cluster, between two slots with members that are handed over to agents which they rather belong to."""
     release_wait_s: float = 1.0

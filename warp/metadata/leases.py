@@ -16,6 +16,7 @@ from warp.metadata.session import Database, Session, Statement, load_statements
 _SQL = load_statements("leases")
 SHARE_LEASES = _SQL["share_leases"]
 LOCK_LEASES = _SQL["lock_leases"]
+LOCK_FREE_LEASES = _SQL["lock_free_leases"]
 TAKE_LEASES = _SQL["take_leases"]
 TAKE_LEASES_AS_SEEN = _SQL["take_leases_as_seen"]
 RENEW_LEASES = _SQL["renew_leases"]
@@ -39,7 +40,8 @@ async def take_leases_as_seen(
 ) -> list[Lease]:
     """Take those of the leases that are as they were seen to be (None: not there), whoever holds them; by name.
 
-    Of several who have seen the same one gets the lease. One that was taken, released or renewed since stays as it is.
+    Of several who have seen the same one gets the lease. One that was taken, released or renewed since stays as it is,
+    and so does one that somebody writes under at this moment: for that, try again.
     """
     if not seen:
         return []
@@ -48,7 +50,9 @@ async def take_leases_as_seen(
         for name, state in sorted(seen.items())
     ]
     async with database.transaction() as session:
-        taken = await session.all(TAKE_LEASES_AS_SEEN, rows)
+        free = {name for (name,) in await session.all(LOCK_FREE_LEASES, [(row[0],) for row in rows])}
+        wanted = [row for row in rows if row[0] in free or seen[row[0]] is None]
+        taken = await session.all(TAKE_LEASES_AS_SEEN, wanted)
     return sorted((Lease(name, holder, epoch) for name, epoch in taken), key=lambda lease: lease.name)
 
 

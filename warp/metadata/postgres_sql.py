@@ -15,7 +15,7 @@ from warp.metadata.session import LOCK_PATTERN, ROWS_PATTERN, Argument, Column, 
 
 _PLACEHOLDER = re.compile(r"\$(\d+)")
 _WRITE = re.compile(r"\b(insert into|update|delete from)\s+\w+")
-_LOCKS = {"lock": "for update of", "share": "for share of"}
+_LOCKS = {"lock": "for update of {}", "share": "for share of {}", "lock free": "for update of {} skip locked"}
 
 
 Shape: TypeAlias = tuple[bool, ...] | None
@@ -139,7 +139,7 @@ def _render(statement: Statement, first: int) -> tuple[str, tuple[Shape, ...]]:
         tables.append(table(match))
         return f"\0{len(tables) - 1}\0"
 
-    text = LOCK_PATTERN.sub(lambda match: f"{_LOCKS[match[1]]} {match[2]}", statement.text)
+    text = LOCK_PATTERN.sub(lambda match: _LOCKS[match[1]].format(match[2]), statement.text)
     pieces = ROWS_PATTERN.sub(keep, text).split("'")
     pieces[::2] = [_PLACEHOLDER.sub(lambda m: f"${numbered[int(m[1])]}", piece) for piece in pieces[::2]]
     text = re.sub("\0(\\d+)\0", lambda match: tables[int(match[1])], "'".join(pieces))

@@ -7,7 +7,8 @@ that they write differently inside a statement are rendered by the session:
   `unnest` in PostgreSQL).
 * `lock rows of l` locks what a select has found until the transaction ends (`for update of l` in PostgreSQL; nothing in
   SQLite, where a transaction holds the only write lock from its first statement on). `share rows of l` only keeps
-  others from changing it (`for share of l`).
+  others from changing it (`for share of l`), `lock free rows of l` leaves out those that
+  others have locked (`for update of l skip locked`).
 
 Placeholders are `$1`, `$2`, …; times are passed in; a row comes back as a sequence in the order of the select list.
 """
@@ -135,7 +136,7 @@ class Database(Session, Protocol):
 
 
 ROWS_PATTERN = re.compile(r"rows\(\$(\d+) as (\w+): ([^)]+)\)")
-LOCK_PATTERN = re.compile(r"(lock|share) rows of (\w+)")
+LOCK_PATTERN = re.compile(r"(lock|share|lock free) rows of (\w+)")
 _NAME_PATTERN = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -23,7 +24,17 @@ from tests.unit.groups.group_support import SESSION_MS
 from warp.errors import ErrorCode
 from warp.groups.model import CheckCommit, JoinAnswer
 from warp.groups.slots import CoordinatorLimits
-from warp.metadata.group_model import SLOTS, LeaseLost, OffsetQuery, OrphanCursor, slot_of
+from warp.ids import BrokerId
+from warp.metadata.group_model import (
+    SLOTS,
+    Lease,
+    LeaseLost,
+    LeaseState,
+    OffsetQuery,
+    OrphanCursor,
+    coordinator_lease,
+    slot_of,
+)
 
 AWAY = ErrorCode.COORDINATOR_NOT_AVAILABLE
 LOST = ErrorCode.NOT_COORDINATOR
@@ -481,6 +492,28 @@ def test_of_two_that_race_for_a_slot_one_gets_it() -> None:
         assert {state.epoch for state in first.values()} == {1}
         await town.settle()
         assert all(len(town.serving(group_of(slot))) == 1 for slot in range(SLOTS))
+
+    run(test)
+
+
+def test_slots_in_which_somebody_who_died_still_writes_are_taken_soon_after_that() -> None:
+    async def test(town: Town) -> None:
+        a, b = [await town.agent(name) for name in "ab"]
+        await town.settle()
+        mine = [slot for slot, holder in (await town.holders()).items() if holder == a.broker_id]
+        locked = {coordinator_lease(slot) for slot in mine}
+        take = town.store.take_leases_as_seen
+
+        async def take_unlocked(seen: Mapping[str, LeaseState | None], holder: BrokerId) -> list[Lease]:
+            return await take({name: state for name, state in seen.items() if name not in locked}, holder)
+
+        town.store.take_leases_as_seen = take_unlocked  # type: ignore[method-assign]
+        a.kill()
+        await asyncio.sleep(TIMEOUT_S + 1)
+        assert not any(town.serving(group_of(slot)) for slot in mine)
+        locked.clear()
+        await asyncio.sleep(1)
+        assert all(town.serving(group_of(slot)) == [b] for slot in mine)
 
     run(test)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable
 from importlib import resources
@@ -16,7 +17,8 @@ from tests.support.postgres import PostgresServer
 from tests.unit.metadata.support import TestClock, batch, segment
 from warp.errors import MetadataContention, MetadataError, MetadataUnavailable
 from warp.handlers.inline import Waits, begin
-from warp.ids import IdSource
+from warp.ids import BrokerId, IdSource
+from warp.metadata.leases import share_leases
 from warp.metadata.model import NewTopic, Topic
 from warp.metadata.postgres import PostgresDatabase
 from warp.metadata.postgres_sql import render
@@ -446,5 +448,22 @@ def test_a_closed_database_says_so(postgres_url: str) -> None:
         await opened.close()
         with pytest.raises(MetadataUnavailable, match="closed"):
             await opened.one(READ, "a")
+
+    run(postgres_url, test)
+
+
+def test_a_lease_that_is_being_written_under_holds_up_no_taking_of_others(postgres_url: str) -> None:
+    async def test(opened: PostgresDatabase) -> None:
+        clock = TestClock()
+        store = MetadataStore(opened, clock, IdSource(clock, os.urandom))
+        held = await store.take_leases(["x", "y", "z"], BrokerId(1))
+        seen = await store.read_leases(["x", "y", "z", "never"])
+        wanted = {name: seen.get(name) for name in ("x", "y", "z", "never")}
+        async with opened.transaction() as frozen:
+            await share_leases(frozen, held[1:2])
+            taken = await store.take_leases_as_seen(wanted, BrokerId(2))
+        assert [lease.name for lease in taken] == ["never", "x", "z"]
+        [y] = await store.take_leases_as_seen({"y": seen["y"]}, BrokerId(2))
+        assert y.epoch == held[1].epoch + 1
 
     run(postgres_url, test)

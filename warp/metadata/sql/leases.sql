@@ -12,6 +12,13 @@ where l.name = w.name
 order by l.name
 lock rows of l
 
+-- name: lock_free_leases
+-- Of an agent that is frozen in the midst of a write, some may be locked for seconds yet: that is to hold up no others.
+select l.name from rows($1 as w: name text) cross join leases l
+where l.name = w.name
+order by l.name
+lock free rows of l
+
 -- name: take_leases
 insert into leases (name, holder, epoch, counter)
 select w.name, w.holder, 1, 1
