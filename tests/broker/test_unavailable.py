@@ -14,7 +14,7 @@ from warp.errors import ErrorCode, MetadataUnavailable, ObjectStoreError, StoreF
 from warp.handlers.table import TABLE, ApiEntry
 from warp.ids import NO_TOPIC_ID, TopicId
 from warp.protocol import ApiKey
-from warp.protocol.messages.metadata import MetadataRequest
+from warp.protocol.messages.metadata import MetadataRequest, MetadataRequestTopic
 from warp.protocol.messages.topics import DeleteTopicsRequest
 
 RETRIED = {
@@ -126,6 +126,25 @@ def test_without_metadata_all_topics_can_not_be_listed_and_the_connection_is_clo
         with Outage(broker):
             client.send(MetadataRequest(topics=None), 9)
             assert await client.is_closed()
+
+    with_memory_broker(test)
+
+
+def test_without_metadata_known_topics_are_described_as_they_were(with_memory_broker: RunWithBroker) -> None:
+    # librdkafka would take an error for their end, and tell consumers so.
+    async def test(broker: Broker) -> None:
+        name = await broker.topic(partitions=3)
+        client = await broker.connect()
+        make_stale(broker)
+        with Outage(broker):
+            answers = [
+                await client.ask(MetadataRequest(topics=[MetadataRequestTopic(name=n) for n in names]), 9)
+                for names in ([name], [name, "nobody-knows"])
+            ]
+        [topic] = answers[0].topics
+        assert (topic.error_code, len(topic.partitions)) == (0, 3)
+        # It may have come into being meanwhile.
+        assert {topic.error_code for topic in answers[1].topics} == {ErrorCode.LEADER_NOT_AVAILABLE}
 
     with_memory_broker(test)
 

@@ -5,7 +5,7 @@ wants its partitions spread, each has its leader (`warp.cluster.discovery`). Rep
 each other zone, three at most. Addresses are those of the listener that the request came in on. The leader epoch is the
 constant 0, so that leaders may change freely. Metadata creates the unknown topics that it is asked for by name, if the
 agent and the client allow it, and returns them complete; nothing else creates topics. With a topic named twice, the
-answer has it once.
+answer has it once. While the metadata store can't be reached, topics that are known by name are described as they were.
 
 Version notes: in v0 an empty list asks for all topics; from v1 on null does. v8 to v10 can ask for the operations that
 the client may do on the cluster, v8 and up for those on topics (KIP-430). v10 has topic ids in the answer, and v12 in
@@ -20,7 +20,7 @@ from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from warp.cluster.topic_request import INTERNAL_TOPICS, TopicRequest, check_topic_name
-from warp.errors import ErrorCode, KafkaError
+from warp.errors import ErrorCode, KafkaError, MetadataError
 from warp.handlers.context import RequestContext
 from warp.handlers.leaders import agents_for, choice_for
 from warp.handlers.operations import CLUSTER_OPERATIONS, TOPIC_OPERATIONS
@@ -40,7 +40,7 @@ from warp.protocol.messages.metadata import (
 from warp.protocol.types import AUTHORIZED_OPERATIONS_OMITTED
 
 if TYPE_CHECKING:
-    from warp.cluster.catalogue import TopicInfo
+    from warp.cluster.catalogue import Catalogue, CatalogueService, TopicInfo
     from warp.cluster.discovery import Choice
 
 _IDS_IN_REQUEST_SINCE = 12
@@ -115,7 +115,7 @@ async def _by_name(
 ) -> Sequence[TopicInfo | _Missing]:
     """Topics by name; those that are missing are created where that is allowed."""
     service = context.services.catalogue
-    catalogue = await service.lookup(names=names)
+    catalogue = await _lookup_or_last_known(service, names)
     found: dict[str, TopicInfo | _Missing] = dict.fromkeys(names, _Missing(ErrorCode.NONE))
     unknown = []
     for name in names:
@@ -137,6 +137,20 @@ async def _by_name(
         else:
             found[name] = _Missing(result.code, name)
     return list(found.values())
+
+
+async def _lookup_or_last_known(service: CatalogueService, names: Sequence[str]) -> Catalogue:
+    """What the store says, or while it can't be reached what it said last, if that has all the names.
+
+    An error there would make librdkafka forget the topics: it tells consumers that they don't exist, and takes their
+    partitions from them.
+    """
+    try:
+        return await service.lookup(names=names)
+    except MetadataError:
+        if all(name in service.current.by_name for name in names):
+            return service.current
+        raise
 
 
 def _unknown(name: str) -> KafkaError:
