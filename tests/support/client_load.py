@@ -47,9 +47,7 @@ class ClientWriter:
         self.abandon()
         left = self._producer.flush(JOIN_S)
         if left or self._acknowledged != self.count:
-            self.score.problems.append(
-                f"{self.score.name}: {self._acknowledged} of {self.count} were acknowledged"
-            )
+            self.score.complain(f"{self._acknowledged} of {self.count} were acknowledged")
 
     def abandon(self) -> None:
         """Send no more."""
@@ -69,11 +67,11 @@ class ClientWriter:
 
     def _delivered(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:
-            self.score.problems.append(f"{self.score.name}: record {self._acknowledged}: {error}")
+            self.score.complain(f"record {self._acknowledged}: {error}")
             return
         if message.offset() != int(message.value() or b"-1"):
             place = f"offset {message.offset()}"
-            self.score.problems.append(f"{self.score.name}: {message.value()!r} is at {place}")
+            self.score.complain(f"{message.value()!r} is at {place}")
         self._acknowledged += 1
         self.score.succeed()
 
@@ -102,7 +100,7 @@ class GroupReader:
         self._stopping.set()
         self._thread.join(JOIN_S)
         if self._thread.is_alive():
-            self.score.problems.append(f"{self.score.name} does not end")
+            self.score.complain("does not end")
 
     def _assigned(self, _: Consumer, partitions: Sequence[TopicPartition]) -> None:
         self._next.clear()
@@ -115,17 +113,17 @@ class GroupReader:
             self._consumer.commit(asynchronous=False)
         except KafkaException as error:
             if error.args[0].code() != KafkaError._NO_OFFSET:
-                self.score.problems.append(f"{self.score.name}: the last commit: {error}")
+                self.score.complain(f"the last commit: {error}")
         self._consumer.close()
 
     def _take(self, message: Message) -> None:
         error, partition, offset = message.error(), message.partition(), message.offset()
         if error is not None or partition is None or offset is None:
-            self.score.problems.append(f"{self.score.name}: {error}")
+            self.score.complain(f"{error}")
             return
         if message.value() != b"%d" % offset or offset != self._next.get(partition, offset):
-            self.score.problems.append(
-                f"{self.score.name}: {message.value()!r} came at offset {offset} of partition {partition}, "
+            self.score.complain(
+                f"{message.value()!r} came at offset {offset} of partition {partition}, "
                 f"expected was offset {self._next.get(partition)}"
             )
         self._next[partition] = offset + 1
@@ -138,7 +136,7 @@ def wait_until_seen(readers: Sequence[GroupReader], counts: Mapping[int, int], t
     deadline_s = time.monotonic() + timeout_s
     while missing := _missing(readers, counts):
         if time.monotonic() > deadline_s:
-            readers[0].score.problems.append(f"the group has not seen, by partition: {missing}")
+            readers[0].score.complain(f"the group has not seen, by partition: {missing}")
             return
         time.sleep(0.05)
 

@@ -19,7 +19,7 @@ from tests.broker.client import Client, joined
 from tests.broker.groups import fetch_request, offsets_in
 from tests.support.client_load import ClientWriter, GroupReader, wait_until_seen
 from tests.support.cluster import SETTLE_S, Cluster, ClusterAgent, eventually
-from tests.support.raw_load import AGAIN_S, TRY_AGAIN, Committer, RawClient, RawWriter, Score
+from tests.support.raw_load import AGAIN_S, TRY_AGAIN, Committer, Ports, RawClient, RawWriter, Score
 from warp._records import iterate_records, scan_batches
 
 TOPIC = "load"
@@ -27,6 +27,7 @@ GROUP = "load-readers"
 RAW_WRITERS = 3
 COMMITTERS = 4
 PAUSE_S = 0.03
+PROBLEMS_SHOWN = 20
 DECOMPRESSED_BYTES_MAX = 1 << 20
 
 
@@ -39,8 +40,8 @@ class ClusterLoad:
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
-        ports = [agent.port for agent in cluster.agents]
-        agents = len(ports)
+        ports = Ports([agent.port for agent in cluster.agents])
+        agents = len(cluster.agents)
         self.partitions = agents + RAW_WRITERS
         self._raw_writers = [RawWriter(TOPIC, agents + n, ports, seed=n) for n in range(RAW_WRITERS)]
         self._committers = [Committer(TOPIC, f"load-{n}", ports, seed=100 + 2 * n) for n in range(COMMITTERS)]
@@ -140,14 +141,15 @@ class ClusterLoad:
 
     def _assert_sound(self) -> None:
         assert not self._thread.is_alive(), f"the raw clients do not end: {self._problems()[:10]}"
-        assert self._problems() == []
+        problems = self._problems()
+        assert not problems, f"{len(problems)} problems:\n" + "\n".join(problems[:PROBLEMS_SHOWN])
 
     async def _assert_committed(self, agent: ClusterAgent, counts: dict[int, int]) -> None:
         """Each agent tells what was committed last."""
         wanted = {committer.group: {0: committer.acknowledged} for committer in self._committers}
         for group, offsets in {**wanted, GROUP: counts}.items():
             found = await _committed(agent, group, sorted(offsets))
-            assert found == offsets, f"{group} through {agent.bootstrap}"
+            assert found == offsets, f"{group} through {agent.bootstrap}: {found}, not {offsets}"
 
 
 def _successes(scores: Sequence[Score], since_s: float) -> int:
@@ -159,9 +161,9 @@ async def _assert_reads_back(agent: ClusterAgent, counts: dict[int, int]) -> Non
     client = await Client.connect(agent.port)
     for partition, count in counts.items():
         found = [record async for record in _read(client, partition, count)]
-        assert found == [(number, b"%d" % number) for number in range(count)], (
-            f"partition {partition} through {agent.bootstrap}"
-        )
+        wrong = [pair for number, pair in enumerate(found) if pair != (number, b"%d" % number)]
+        assert not wrong, f"partition {partition} through {agent.bootstrap}: {wrong[:5]}"
+        assert len(found) == count, f"{len(found)} of {count} in partition {partition}, {agent.bootstrap}"
     await client.close()
 
 
@@ -172,11 +174,11 @@ async def _read(client: Client, partition: int, count: int) -> AsyncIterator[tup
     while True:
         assert time.monotonic() < deadline_s, f"stuck at offset {offset} of partition {partition}"
         answer = await client.fetch(TOPIC, offset, partition=partition, max_wait_ms=100)
-        assert answer.error_code in (0, *TRY_AGAIN), answer.error_code
+        assert answer.error_code in (0, *TRY_AGAIN), f"{answer.error_code} for partition {partition}"
         if answer.error_code:
             await asyncio.sleep(AGAIN_S)
             continue
-        assert answer.high_watermark == count
+        assert answer.high_watermark == count, f"partition {partition} ends at {answer.high_watermark}"
         for found, value in _records(joined(answer.records)):
             if found >= offset:
                 yield found, value
@@ -193,7 +195,7 @@ def _records(data: bytes) -> Iterator[tuple[int, bytes | None]]:
 
 
 async def _committed(agent: ClusterAgent, group: str, partitions: list[int]) -> dict[int, int]:
-    client = RawClient(f"look at {group}", [agent.port], random.Random(1))
+    client = RawClient(f"look at {group}", Ports([agent.port]), random.Random(1))
     deadline_s = time.monotonic() + SETTLE_S
     while True:
         answer = await client.ask(fetch_request(8, group, {TOPIC: partitions}), 8)

@@ -11,6 +11,7 @@ import itertools
 import random
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from tests.broker.client import Client, produce_request
@@ -21,9 +22,10 @@ from warp.protocol import Request
 from warp.protocol.messages.groups import FindCoordinatorRequest
 from warp.protocol.messages.producers import InitProducerIdRequest
 
-ATTEMPT_S = 6.0
+ATTEMPT_S = 4.0
 """How long an agent may take for an answer until the next one is asked."""
 AGAIN_S = 0.03
+AVOID_S = 3.0
 WANDER_SHARE = 0.1
 """How many of the batches go to another agent without need."""
 BATCH_RECORDS_MAX = 4
@@ -32,6 +34,7 @@ TRY_AGAIN = {
     ErrorCode.NOT_LEADER_OR_FOLLOWER,
     ErrorCode.REQUEST_TIMED_OUT,
     ErrorCode.NETWORK_EXCEPTION,
+    ErrorCode.NOT_ENOUGH_REPLICAS,
     ErrorCode.KAFKA_STORAGE_ERROR,
     ErrorCode.COORDINATOR_LOAD_IN_PROGRESS,
     ErrorCode.COORDINATOR_NOT_AVAILABLE,
@@ -49,6 +52,11 @@ class Score:
         self.times_s: list[float] = []
         """Monotonic."""
 
+    def complain(self, text: str) -> None:
+        """Note that something is not as it has to be, and when it was, as the agents' logs tell times."""
+        now = datetime.now(UTC).strftime("%H:%M:%S.%f")
+        self.problems.append(f"{now} {self.name}: {text}")
+
     def succeed(self) -> None:
         """Something was acknowledged, or arrived."""
         self.times_s.append(time.monotonic())
@@ -61,14 +69,31 @@ class Score:
         return max(later - earlier for earlier, later in itertools.pairwise(moments))
 
 
+class Ports:
+    """Those of the agents. One that has not answered is left in peace for a while, by all who share this."""
+
+    def __init__(self, ports: Sequence[int]) -> None:
+        self._until_s = dict.fromkeys(ports, 0.0)
+
+    def choose(self, source: random.Random) -> int:
+        """Any that nothing is known against; any at all where there is none."""
+        now_s = time.monotonic()
+        good = [port for port, until_s in self._until_s.items() if until_s <= now_s]
+        return source.choice(good or list(self._until_s))
+
+    def avoid(self, port: int) -> None:
+        """It has not answered."""
+        self._until_s[port] = time.monotonic() + AVOID_S
+
+
 class RawClient:
     """A connection to one agent at a time; `score` is what came of it."""
 
-    def __init__(self, name: str, ports: Sequence[int], source: random.Random) -> None:
+    def __init__(self, name: str, ports: Ports, source: random.Random) -> None:
         self.score = Score(name)
         self._ports = ports
         self._source = source
-        self._port = source.choice(ports)
+        self._port = ports.choose(source)
         self._client: Client | None = None
         self._client_port = -1
 
@@ -82,20 +107,17 @@ class RawClient:
                 return await self._client.ask(request, version)
         except (OSError, asyncio.IncompleteReadError, TimeoutError):
             self._hang_up()
+            self._ports.avoid(self._port)
             return None
 
     def move(self, port: int | None = None) -> None:
         """Ask another agent from now on; without a port any."""
-        self._port = self._source.choice(self._ports) if port is None else port
-
-    def complain(self, text: str) -> None:
-        """Note that something is not as it has to be."""
-        self.score.problems.append(f"{self.score.name}: {text}")
+        self._port = self._ports.choose(self._source) if port is None else port
 
     def judge(self, error: int, what: str) -> None:
         """Note an error that Kafka's clients would not take for passing."""
         if error not in TRY_AGAIN:
-            self.complain(f"{what} was refused with {ErrorCode(error).name}")
+            self.score.complain(f"{what} was refused with {ErrorCode(error).name}")
 
     def close(self) -> None:
         """Hang up."""
@@ -110,7 +132,7 @@ class RawClient:
 class RawWriter(RawClient):
     """Numbers its records from 0, and is the only one to write to its partition."""
 
-    def __init__(self, topic: str, partition: int, ports: Sequence[int], seed: int) -> None:
+    def __init__(self, topic: str, partition: int, ports: Ports, seed: int) -> None:
         super().__init__(f"raw writer of partition {partition}", ports, random.Random(seed))
         self.partition = partition
         self.count = 0
@@ -150,7 +172,9 @@ class RawWriter(RawClient):
                 [stored] = answer.responses[0].partition_responses
                 if not stored.error_code:
                     if stored.base_offset != self.count:
-                        self.complain(f"record {self.count} was acknowledged at offset {stored.base_offset}")
+                        self.score.complain(
+                            f"record {self.count} was acknowledged at offset {stored.base_offset}"
+                        )
                     return
                 self.judge(stored.error_code, f"record {self.count}")
             self.move()
@@ -160,7 +184,7 @@ class RawWriter(RawClient):
 class Committer(RawClient):
     """Commits ever higher offsets for a group that has no members, and looks at them through any agent."""
 
-    def __init__(self, topic: str, group: str, ports: Sequence[int], seed: int) -> None:
+    def __init__(self, topic: str, group: str, ports: Ports, seed: int) -> None:
         super().__init__(f"committer of {group}", ports, random.Random(seed))
         self.group = group
         self.acknowledged = 0
@@ -191,7 +215,9 @@ class Committer(RawClient):
                 if not group.error_code:
                     found = offsets_in(group)[self._topic, 0][0]
                     if found != self.acknowledged:
-                        self.complain(f"told is {found} where {self.acknowledged} was acknowledged last")
+                        self.score.complain(
+                            f"told is {found} where {self.acknowledged} was acknowledged last"
+                        )
                     return
                 self.judge(group.error_code, "a look at the offsets")
             await asyncio.sleep(AGAIN_S)

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Coroutine
 from types import TracebackType
+from typing import Any, Self
+
+CALL_TIMEOUT_S = 30.0
 
 
 class Relay:
@@ -11,6 +16,7 @@ class Relay:
 
     `cut_before(text)` cuts the connection on which the client next sends that text, and the server never gets it.
     `cut_after(text)` lets the server have it, waits for the answer, and cuts instead of passing it on.
+    `hold()` passes nothing on, in neither direction, and hangs up on nobody, until `release()` passes on what has come.
     """
 
     def __init__(self, target_port: int) -> None:
@@ -21,6 +27,8 @@ class Relay:
         self._after: bytes | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
+        self._flowing = asyncio.Event()
+        self._flowing.set()
 
     async def __aenter__(self) -> Relay:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -43,6 +51,14 @@ class Relay:
         """Once."""
         self._after = text
 
+    def hold(self) -> None:
+        """From now on, also on new connections."""
+        self._flowing.clear()
+
+    def release(self) -> None:
+        """Let it flow again."""
+        self._flowing.set()
+
     def cut_all(self) -> None:
         """Cut every connection now."""
         for writer in list(self._writers):
@@ -51,6 +67,7 @@ class Relay:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
         cut = asyncio.Event()
+        await self._flowing.wait()
         try:
             there_reader, there = await asyncio.open_connection("127.0.0.1", self._target_port)
         except OSError:
@@ -60,6 +77,7 @@ class Relay:
         answers = asyncio.ensure_future(self._forward_answers(there_reader, writer, cut))
         try:
             while data := await reader.read(65536):
+                await self._flowing.wait()
                 if self._before is not None and self._before in data:
                     self._before = None
                     self.cuts += 1
@@ -84,6 +102,7 @@ class Relay:
     ) -> None:
         try:
             while data := await reader.read(65536):
+                await self._flowing.wait()
                 if cut.is_set():
                     self.cuts += 1
                     break
@@ -92,3 +111,56 @@ class Relay:
             return
         finally:
             writer.transport.abort()
+
+
+class RelayThread:
+    """A relay with an event loop of its own, for tests that have none. Use as a context manager."""
+
+    def __init__(self, target_port: int) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="relay", daemon=True)
+        self._relay = Relay(target_port)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._call(self._relay.__aenter__())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._call(self._relay.__aexit__(None, None, None))
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(CALL_TIMEOUT_S)
+        self._loop.close()
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self._relay.port
+
+    @property
+    def cuts(self) -> int:
+        """How many connections it has cut because of a text."""
+        return self._relay.cuts
+
+    def cut_before(self, text: bytes) -> None:
+        """Once."""
+        self._loop.call_soon_threadsafe(self._relay.cut_before, text)
+
+    def cut_after(self, text: bytes) -> None:
+        """Once."""
+        self._loop.call_soon_threadsafe(self._relay.cut_after, text)
+
+    def cut_all(self) -> None:
+        """Cut every connection now."""
+        self._loop.call_soon_threadsafe(self._relay.cut_all)
+
+    def hold(self) -> None:
+        """Pass nothing on from now on."""
+        self._loop.call_soon_threadsafe(self._relay.hold)
+
+    def release(self) -> None:
+        """Let it flow again."""
+        self._loop.call_soon_threadsafe(self._relay.release)
+
+    def _call(self, coroutine: Coroutine[Any, Any, object]) -> None:
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(CALL_TIMEOUT_S)
