@@ -138,6 +138,8 @@ class Membership:
         self._teller = Teller(self.limits.timeout_s)
         self._callbacks: list[Callable[[ClusterView], None]] = []
         self._commit: tuple[str, float] | None = None
+        """The last commit, and a boot time before which it was not there yet."""
+        self._looked_s: float | None = None
         self._forget_s = 0.0
         self._loop_task: asyncio.Task[None] | None = None
         self._is_closing = False
@@ -329,12 +331,19 @@ class Membership:
     async def _check_commit(self) -> None:
         """Is the commit still there that was acknowledged last? Raises MetadataError when that can't be told."""
         key, now_s = self._last_commit(), self._clock.boottime()
+        looked_s, self._looked_s = self._looked_s, now_s
         if key is None or self._session.is_over:
             return
         if self._commit is None or self._commit[0] != key:
-            self._commit = key, now_s
-        if now_s - self._commit[1] <= COMMIT_AGE_MAX_S and not await self._store.is_committed(key):
+            # It may be as old as the look before: the store was away since, or this process stood still.
+            self._commit = key, now_s if looked_s is None else looked_s
+        is_lost = self._is_young_commit(now_s) and not await self._store.is_committed(key)
+        # Here too this process may have stood still.
+        if is_lost and self._is_young_commit(self._clock.boottime()):
             self._end(WENT_BACK.format(f"segment {key} is not known any more"))
+
+    def _is_young_commit(self, now_s: float) -> bool:
+        return self._commit is not None and now_s - self._commit[1] <= COMMIT_AGE_MAX_S
 
     async def _forget(self) -> None:
         """Now and then, at one of the agents: let go of registrations that nobody has moved for a day."""

@@ -370,6 +370,22 @@ def test_a_commit_is_looked_for_only_while_it_is_young() -> None:
     in_virtual_time(main)
 
 
+def test_a_commit_may_be_as_old_as_the_time_in_which_nobody_looked() -> None:
+    async def main(rig: Rig) -> None:
+        [a] = await rig.serving(A)
+        a.store.fault = MetadataUnavailable("as told")
+        a.last_commit = "segments/k1"
+        await asyncio.sleep(310)
+        # Its topic was deleted meanwhile, and then what was dead.
+        a.store.is_committed_answer = False
+        a.store.fault = None
+        await asyncio.sleep(10)
+        assert a.is_live()
+        assert a.stops == []
+
+    in_virtual_time(main)
+
+
 def test_a_clock_that_is_off_is_told_once_per_change(caplog: pytest.LogCaptureFixture) -> None:
     async def main(rig: Rig) -> None:
         [a] = await rig.serving(A)
