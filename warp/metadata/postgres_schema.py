@@ -150,7 +150,8 @@ async def _migrate(connection: asyncpg.Connection, connector: Connector, now_ms:
     where = f"PostgreSQL at {connector.url.where}"
     if not pending(migrations, *await _versions(connection), where):
         return
-    await connection.execute(connector.begin("begin"))
+    # Not in a snapshot, whatever the role's default is: what others have done is read again under the lock.
+    await connection.execute(connector.begin("begin isolation level read committed"))
     try:
         await connection.execute(
             "set local statement_timeout = 0; set local idle_in_transaction_session_timeout = 0"

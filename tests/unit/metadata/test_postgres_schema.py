@@ -18,6 +18,7 @@ from tests.support.tls import Certificate
 from tests.unit.metadata.support import TestClock, connection_of, sqlite_store
 from warp.errors import StartError
 from warp.metadata import postgres_schema
+from warp.metadata.migrate import load_migrations
 from warp.metadata.postgres import PostgresDatabase
 from warp.metadata.postgres_url import parse_postgres_url
 
@@ -111,6 +112,35 @@ def test_an_agent_waits_for_the_one_that_migrates(
         while "waiting for another agent" not in caplog.text:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         assert not waiting.done()
+        await connection.execute("commit")
+        other.pool.release(connection)
+        await waiting
+        await other.close()
+
+    with caplog.at_level(logging.INFO, "warp.metadata"):
+        asyncio.run(asyncio.wait_for(main(), 60))
+
+
+def test_who_has_waited_sees_what_was_migrated_whatever_transactions_see_by_default(
+    postgres_server: PostgresServer, empty_url: str, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(postgres_schema, "MIGRATION_POLL_S", 0.05)
+    name = name_of(empty_url)
+    postgres_server.execute(
+        f"alter database {name} set default_transaction_isolation to 'repeatable read'", name
+    )
+
+    async def main() -> None:
+        other = database(empty_url)
+        connection = await other.pool.acquire()
+        await connection.execute("begin")
+        await postgres_schema._lock(connection, "here")
+        waiting = asyncio.ensure_future(open_and_close(empty_url))
+        while "waiting for another agent" not in caplog.text:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        for migration in load_migrations("postgres"):
+            await postgres_schema._apply(connection, migration, "here", 1)
         await connection.execute("commit")
         other.pool.release(connection)
         await waiting
