@@ -48,7 +48,7 @@ test-debug: $(VENV)/.stamp-dev ## Run the tests of the native core on the debug 
 test-s3: build $(VENV)/.stamp-dev ## Run the tests over S3, also those on Ceph's gateway (needs ceph-mon, ceph-osd, radosgw)
 	$(PY) -m pytest -m 'not postgres' tests/s3 tests/unit/objectstore tests/broker $(ARGS)
 
-test-cluster: build $(VENV)/.stamp-dev ## Run the tests of a cluster: PostgreSQL, several agents (needs postgresql)
+test-cluster: build $(VENV)/.stamp-dev ## Run the tests of a cluster: PostgreSQL, several agents (needs postgresql, pgbouncer)
 	$(PY) -m pytest -m postgres tests/unit tests/isolation tests/broker tests/cluster $(ARGS)
 
 test-cross: build $(VENV)/.stamp-dev ## Run native code for aarch64 (needs its cross compiler and qemu-user-static)

@@ -283,7 +283,7 @@ class PostgresServer:
         with (self._directory / "log").open("ab") as log:
             # SIGINT is its fast shutdown.
             return subprocess.Popen(
-                [*_as_server(), "--pdeathsig", "INT", *command],
+                [*as_server(), "--pdeathsig", "INT", *command],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=os.sep, start_new_session=True,
             )  # fmt: skip
 
@@ -305,14 +305,14 @@ class PostgresServer:
 
     def _run(self, program: str, *arguments: str, text: str = "") -> str:
         done = subprocess.run(
-            [*_as_server(), str(self._binaries / program), *arguments],
+            [*as_server(), str(self._binaries / program), *arguments],
             input=text, capture_output=True, text=True, cwd=os.sep, timeout=START_TIMEOUT_S, check=False,
         )  # fmt: skip
         assert done.returncode == 0, f"{program} {' '.join(arguments)}\n{done.stdout}{done.stderr}"
         return done.stdout
 
 
-def _as_server() -> list[str]:
+def as_server() -> list[str]:
     """The start of a command line that runs a program as the user who may run the server."""
     if os.geteuid() != 0:
         return ["setpriv"]
