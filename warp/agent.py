@@ -89,12 +89,14 @@ class Agent:
         self._load = LoadMeter(clock)
         self._cluster: AgentCluster | None = None
         self._catalogue: CatalogueService | None = None
+        self._discovery: Discovery | None = None
         self._log: Log | None = None
         self._groups: Groups | None = None
         self._listeners = [Listener(listener) for listener in listener_configs(config)]
         self._server: Server | None = None
         self._http: HttpServer | None = None
-        self.readiness = Readiness({"metadata": metadata.check, "object store": object_store.check}, clock)
+        probes = {"metadata": metadata.check, "object store": object_store.check}
+        self.readiness = Readiness(probes, clock, at_once=self._out_of_session)
         self.metrics.info.add(1, __version__)
         self.metrics.ready.read = lambda: float(self.readiness.is_ready)
 
@@ -256,14 +258,14 @@ class Agent:
 
     def _read_facts(self) -> AgentFacts:
         """What this agent tells the others of itself at this moment."""
-        if self._server is None or self._log is None:
+        if self._server is None or self._log is None or self._discovery is None:
             return self._facts
         produced, fetched = self._load.rates(
             self._log.flusher.committed_bytes, self._log.fetch.counters.records_bytes
         )
         return replace(
             self._facts,
-            connections=self._server.connection_count,
+            connections=self._server.connection_count - self._discovery.elsewhere,
             produced_bytes_per_s=produced,
             fetched_bytes_per_s=fetched,
         )
@@ -271,7 +273,7 @@ class Agent:
     async def _build_services(self) -> None:
         """Everything that serves clients, for an agent that has joined its cluster."""
         cluster = self.cluster
-        discovery = Discovery(lambda: cluster.membership.view, self.clock)
+        discovery = self._discovery = Discovery(lambda: cluster.membership.view, self.clock)
         catalogue = self._catalogue = CatalogueService(
             self._metadata,
             self.clock,
@@ -336,6 +338,12 @@ class Agent:
         )
         read_server(self.metrics, server, config.connections_max)
         return server
+
+    def _out_of_session(self) -> str | None:
+        """Why clients should not be sent here though the stores answer: the others take this agent for gone."""
+        if self._cluster is None or self._cluster.membership.is_live:
+            return None
+        return "cluster: the session of this agent has lapsed, others may have taken over what it held"
 
     async def _start_http(self) -> None:
         if self._http is None:

@@ -19,7 +19,8 @@ log = logging.getLogger("warp.http")
 class Readiness:
     """Runs probes of what the agent depends on; `probes` maps a name for people to a call that raises when it is down.
 
-    `state` is a reason that goes before all others (starting, draining), or None while the agent serves.
+    `at_once` tells of what needs no look. `state` is a reason that goes before all others (starting, draining), or None
+    while the agent serves.
     """
 
     def __init__(
@@ -27,11 +28,13 @@ class Readiness:
         probes: Mapping[str, Callable[[], Awaitable[None]]],
         clock: Clock,
         *,
+        at_once: Callable[[], str | None] = lambda: None,
         good_for_s: float = 5.0,
         probe_timeout_s: float = 5.0,
     ) -> None:
         self.state: str | None = "starting"
         self._probes = dict(probes)
+        self._at_once = at_once
         self._clock = clock
         self._good_for_s = good_for_s
         self._probe_timeout_s = probe_timeout_s
@@ -42,7 +45,7 @@ class Readiness:
     @property
     def is_ready(self) -> bool:
         """What was found out last, without a new look."""
-        return self.state is None and not self._reasons
+        return self.state is None and self._at_once() is None and not self._reasons
 
     async def reasons(self) -> list[str]:
         """Why clients should not be sent here; empty when they can be."""
@@ -52,7 +55,8 @@ class Readiness:
             if self._probing is None or self._probing.done():
                 self._probing = asyncio.get_running_loop().create_task(self._probe_all())
             await asyncio.shield(self._probing)
-        return self._state_reason() or list(self._reasons)
+        sudden = self._at_once()
+        return self._state_reason() or [*self._reasons, *([] if sudden is None else [sudden])]
 
     async def close(self) -> None:
         """Give up a look that is under way."""

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.support.postgres import PostgresServer
+from warp.agent import Agent as WholeAgent
 from warp.agent_build import build_agent
 from warp.clock import SystemClock
 from warp.cluster.membership import Membership, MembershipLimits
@@ -164,29 +165,58 @@ def test_a_database_that_was_set_back_stops_all_agents(
     with_two(main, postgres_url)
 
 
+def agent_on(url: str, objects: Path) -> WholeAgent:
+    """An agent as the command makes it, with as few connections as it can have."""
+    clock = SystemClock()
+    options = {
+        "metadata": [url],
+        "object-store": [objects.as_uri()],
+        "metadata-connections-max": ["2"],
+        "agent-timeout": ["1s"],
+        "listen": ["127.0.0.1:9092"],
+        "http": ["off"],
+    }
+    config = resolve(options, {}).config
+    return build_agent(config, clock=clock, ids=IdSource(clock, os.urandom), metrics=Metrics())
+
+
 def test_an_agent_whose_connections_are_all_taken_still_shows_that_it_lives(
     postgres_url: str, tmp_path: Path
 ) -> None:
     async def main() -> None:
-        clock = SystemClock()
-        options = {
-            "metadata": [postgres_url],
-            "object-store": [tmp_path.as_uri()],
-            "metadata-connections-max": ["2"],
-            "agent-timeout": ["1s"],
-            "listen": ["127.0.0.1:9092"],
-            "http": ["off"],
-        }
-        config = resolve(options, {}).config
-        agent = build_agent(config, clock=clock, ids=IdSource(clock, os.urandom), metrics=Metrics())
+        agent = agent_on(postgres_url, tmp_path)
         await agent.start(listen=False)
         try:
             async with AsyncExitStack() as taken:
-                for _ in range(config.metadata_connections_max):
+                for _ in range(agent.config.metadata_connections_max):
                     await taken.enter_async_context(agent._metadata._database.snapshot())
                 await asyncio.sleep(2.0)
                 assert agent.cluster.membership.is_live
                 assert agent.cluster.membership.lapses == 0
+        finally:
+            await agent.close()
+
+    asyncio.run(asyncio.wait_for(main(), PATIENCE_S))
+
+
+def test_an_agent_whose_session_has_lapsed_is_not_ready_until_it_lives_again(
+    postgres_url: str, postgres_server: PostgresServer, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        name = urlsplit(postgres_url).path[1:]
+        agent = agent_on(postgres_url, tmp_path)
+        await agent.start(listen=False)
+        try:
+            assert await agent.readiness.reasons() == []
+            # Nobody can move the row, while all else answers.
+            lock = "begin; lock table agents in share mode; select pg_sleep(2.5)"
+            locked = asyncio.create_task(asyncio.to_thread(postgres_server.execute, lock, database=name))
+            await until(lambda: not agent.readiness.is_ready)
+            [reason] = await agent.readiness.reasons()
+            assert "session" in reason
+            await locked
+            await until(lambda: agent.readiness.is_ready)
+            assert await agent.readiness.reasons() == []
         finally:
             await agent.close()
 
