@@ -2,9 +2,13 @@
 
 Any agent serves any partition, so who "leads" is a matter of cost and load alone, and this is where it is decided: one
 agent for all that a client does, in its own zone, chosen by rendezvous hashing on its client.id and address, so that
-all agents answer alike without talking about it. A choice is kept while the chosen agent can be had. Where many
-connections have the same client.id and address, as behind a gateway or with a client library's default id, they are
-spread by load instead.
+all agents answer alike without talking about it: the client's home. A client that was sent elsewhere while its home was
+away stays there while it is at work, until its home has clearly fewer connections. So a client is told of two agents at
+most, whoever it asks, and once it has gone home nobody sends it away again. What an agent told a client once is no
+reason to say so again, for others may have told it something else since.
+
+Where many connections have the same client.id and address, as behind a gateway or with a client library's default id,
+they are spread by load instead, each by itself.
 
 Nothing here waits or fails: the answer comes out of the view of the cluster, and without anybody better an agent names
 itself.
@@ -13,14 +17,15 @@ itself.
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
+import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import NamedTuple, Protocol
 
 from warp.clock import Clock
 from warp.cluster.agent_map import AgentMap, Pool
+from warp.cluster.balance import Balance, LoadLimits
 from warp.cluster.client_features import (
     VALUE_CHARACTERS_MAX,
     ClientFeatures,
@@ -58,14 +63,15 @@ class AgentAddress(NamedTuple):
 class DiscoveryLimits:
     """The bounds of what is remembered, and of the load that one agent gets."""
 
-    choices_max: int = 10_000
-    """Choices of an agent for a client that are remembered; then the longest unused is forgotten."""
+    load: LoadLimits = field(default_factory=LoadLimits)
+    at_work_s: float = 15.0
+    """A connection that has produced or fetched within this time shows that its client is here."""
+    has_left_s: float = 120.0
+    """A connection that has not for so long, and then asks, shows that its client is elsewhere."""
+    leave_s: float = 5.0
+    """What comes through a connection so long after its client was sent away may have been on its way."""
     alike_max: int = 8
     """Connections of one client.id and address that go to one agent; if there are more they are spread."""
-    load_ratio_max: float = 1.25
-    """An agent with more connections than this, times what agents have on average, is passed over by the spreading."""
-    load_slack: int = 8
-    """Connections that an agent may have beyond that."""
     steered_max: int = 100_000
     """Partitions whose readers were sent to another agent, and of which that is remembered."""
     steer_again_s: float = 60.0
@@ -77,7 +83,21 @@ class DiscoveryLimits:
 class Caller:
     """A connection whose client has asked whom to talk to. Made by `Discovery.caller`; `leave` ends it."""
 
-    __slots__ = ("_discovery", "features", "key", "leader", "listener", "number", "rack", "steered")
+    __slots__ = (
+        "_discovery",
+        "candidates",
+        "features",
+        "home",
+        "is_elsewhere",
+        "is_kept",
+        "key",
+        "leader",
+        "left_s",
+        "listener",
+        "number",
+        "rack",
+        "steered",
+    )
 
     def __init__(
         self, discovery: Discovery, key: bytes, features: ClientFeatures, listener: int, number: int
@@ -90,6 +110,15 @@ class Caller:
         self.number = number
         self.leader: BrokerId | None = None
         """Who it was told last."""
+        self.is_elsewhere = False
+        """That is another agent, for all that it does."""
+        self.is_kept = False
+        """That was chosen for this connection alone, so it is remembered here or nowhere."""
+        self.left_s = -math.inf
+        """Who produces or fetches after this time (monotonic) is here again, although it was sent away."""
+        self.candidates: tuple[BrokerId, ...] = ()
+        self.home: BrokerId | None = None
+        """The one of those agents that this caller goes to, whoever is asked."""
         self.rack: str | None = None
         """The zone that it has read from, when that is the zone of an agent (KIP-392)."""
         self.steered: dict[int, tuple[float, bool]] = {}
@@ -141,9 +170,8 @@ class Discovery:
         self._agents: AgentMap | None = None
         self._alike: dict[bytes, int] = {}
         self._callers_made = 0
-        self._choices: OrderedDict[tuple[bytes, int, str | None], BrokerId] = OrderedDict()
-        self._sent: dict[BrokerId, int] = {}
-        self._sent_since: ClusterView | None = None
+        self._elsewhere = 0
+        self._balance = Balance(clock, self._limits.load)
         self._steered = 0
         self._unknown_log = RareLog(_log, clock)
 
@@ -205,7 +233,13 @@ class Discovery:
         self._callers_made += 1
         return Caller(self, key, features, listener, self._callers_made)
 
+    @property
+    def elsewhere(self) -> int:
+        """Connections that are open while their clients were told to work at another agent: no load to speak of."""
+        return self._elsewhere
+
     def _left(self, caller: Caller) -> None:
+        self._count_elsewhere(caller, is_elsewhere=False)
         self._steered -= len(caller.steered)
         caller.steered.clear()
         left = self._alike.get(caller.key, 0) - 1
@@ -216,60 +250,60 @@ class Discovery:
 
     # Leaders.
 
-    def choose(self, caller: Caller, *, is_used: bool) -> Choice:
-        """Who leads for a caller. `is_used`: its connection has produced or fetched, so it was sent here before."""
+    def choose(self, caller: Caller, *, used_s: float | None) -> Choice:
+        """Who leads for a caller. `used_s`: when its connection produced or fetched last (monotonic), None if never."""
         agents = self._map()
-        zone = self._zone(agents, caller)
-        pool = agents.pool(caller.listener, zone, caller.features.role)
-        return Choice(agents, pool, self._leader(agents, pool, caller, zone, is_used), caller)
+        pool = agents.pool(caller.listener, self._zone(agents, caller), caller.features.role)
+        caller.leader = self._leader(agents.own, pool, caller, used_s)
+        choice = Choice(agents, pool, caller.leader, caller)
+        self._count_elsewhere(caller, is_elsewhere=caller.leader != agents.own and not choice.is_spread)
+        return choice
 
-    def _leader(
-        self, agents: AgentMap, pool: Pool, caller: Caller, zone: str | None, is_used: bool
-    ) -> BrokerId:
-        if is_used and agents.own in pool.agents:
-            chosen = agents.own
-        elif caller.leader is not None and caller.leader in pool.agents:
-            chosen = caller.leader
-        elif self._alike.get(caller.key, 0) > self._limits.alike_max and len(pool.agents) > 1:
-            chosen = self._by_load(pool, caller)
-        else:
-            chosen = self._by_name(pool, caller, zone)
-        caller.leader = chosen
-        return chosen
+    def _count_elsewhere(self, caller: Caller, *, is_elsewhere: bool) -> None:
+        self._elsewhere += is_elsewhere - caller.is_elsewhere
+        caller.is_elsewhere = is_elsewhere
 
-    def _by_name(self, pool: Pool, caller: Caller, zone: str | None) -> BrokerId:
-        """The choice for everybody of that client.id and address, remembered while it can be had."""
-        name = (caller.key, caller.listener, zone)
-        chosen = self._choices.get(name)
-        if chosen is None or chosen not in pool.agents:
-            found = first(caller.key.hex(), pool.agents)
-            assert found is not None, "no pool is empty"
-            chosen = self._choices[name] = BrokerId(found)
-            if len(self._choices) > self._limits.choices_max:
-                self._choices.popitem(last=False)
-        self._choices.move_to_end(name)
-        return chosen
+    def _leader(self, own: BrokerId, pool: Pool, caller: Caller, used_s: float | None) -> BrokerId:
+        is_spread = caller.features.strategy is Strategy.CONSISTENT
+        is_alike = self._alike.get(caller.key, 0) > self._limits.alike_max
+        if len(pool.agents) == 1 or is_spread:
+            return _home(pool, caller)
+        if own in pool.agents and self._is_at_work(caller, used_s):
+            chosen = self._kept(own, pool, caller, is_alike=is_alike)
+            caller.is_kept = is_alike
+            if chosen != own:
+                caller.left_s = self._clock.monotonic() + self._limits.leave_s
+            return chosen
+        if (caller.is_kept or is_alike) and caller.leader is not None and caller.leader in pool.agents:
+            caller.is_kept = True
+            if caller.leader == own and self._has_left(used_s):
+                return self._balance.next_for(self._view(), _order(pool, caller, but=own))
+            return self._kept(caller.leader, pool, caller, is_alike=is_alike)
+        caller.is_kept = is_alike
+        return self._balance.next_for(self._view(), _order(pool, caller)) if is_alike else _home(pool, caller)
 
-    def _by_load(self, pool: Pool, caller: Caller) -> BrokerId:
-        """The choice for one of many connections that are alike: hashing with bounded loads, by connection.
+    def _is_at_work(self, caller: Caller, used_s: float | None) -> bool:
+        """Has the client shown by what it does that it is here? This is the one thing that no other agent knows."""
+        if used_s is None:
+            return False
+        return used_s > caller.left_s and self._clock.monotonic() - used_s <= self._limits.at_work_s
 
-        Source: Mirrokni, Thorup and Zadimoghaddam, "Consistent Hashing with Bounded Loads" (2016).
+    def _has_left(self, used_s: float | None) -> bool:
+        """Did the client work here, and does no more? So it was told of another agent by somebody, who may be right.
+
+        To yield makes those that a client asks agree in the end, even if none of them can know what others have said.
         """
-        view = self._view()
-        if view is not self._sent_since:
-            # What was sent away before that has arrived, and is in the numbers of the others.
-            self._sent_since = view
-            self._sent.clear()
-        loads = {
-            broker_id: view.agents[broker_id].facts.connections + self._sent.get(broker_id, 0)
-            for broker_id in pool.agents
-            if broker_id in view.agents
-        }
-        most = self._limits.load_ratio_max * sum(loads.values()) / len(loads) + self._limits.load_slack
-        order = ranking(f"{caller.key.hex()} {caller.number}", loads)
-        chosen = BrokerId(next(broker_id for broker_id in order if loads[BrokerId(broker_id)] <= most))
-        self._sent[chosen] = self._sent.get(chosen, 0) + 1
-        return chosen
+        return used_s is not None and self._clock.monotonic() - used_s > self._limits.has_left_s
+
+    def _kept(self, kept: BrokerId, pool: Pool, caller: Caller, *, is_alike: bool) -> BrokerId:
+        """The agent that a client is at, or a better one, if there is one: its home, and for many alike any."""
+        if is_alike:
+            order = _order(pool, caller)
+        else:
+            order = [_home(pool, caller)]
+            if order == [kept]:
+                return kept
+        return self._balance.better_than(self._view(), kept, order, pool.agents) or kept
 
     def _zone(self, agents: AgentMap, caller: Caller) -> str | None:
         """The zone of a caller, if it gives one and agents are there."""
@@ -314,6 +348,7 @@ class Discovery:
         for broker_id in agents.replicas(caller.listener, caller.features.role, agents.own)[1:]:
             if agents.zone(broker_id) == rack and FETCH in agents.roles(broker_id):
                 caller.leader = broker_id
+                caller.is_kept = True
                 return broker_id
         return None
 
@@ -343,6 +378,21 @@ class Discovery:
         if agents is None or view.version != agents.version:
             agents = self._agents = AgentMap(view)
         return agents
+
+
+def _home(pool: Pool, caller: Caller) -> BrokerId:
+    """The agent of a pool for everybody of that client.id and address; all agents come to the same."""
+    if caller.candidates != pool.agents or caller.home is None:
+        found = first(caller.key.hex(), pool.agents)
+        assert found is not None, "no pool is empty"
+        caller.candidates, caller.home = pool.agents, BrokerId(found)
+    return caller.home
+
+
+def _order(pool: Pool, caller: Caller, but: BrokerId | None = None) -> list[BrokerId]:
+    """The agents of a pool for one connection, best first: another order for each, whatever they have in common."""
+    agents = [broker_id for broker_id in pool.agents if broker_id != but]
+    return [BrokerId(found) for found in ranking(f"{caller.key.hex()} {caller.number}", agents)]
 
 
 def _key(client_id: str | None, host: str) -> bytes:

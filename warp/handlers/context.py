@@ -86,8 +86,10 @@ class Client:
     """The place of that listener among those of the agent."""
     software: str = "unknown"
     """Name and version, once ApiVersions has told them (KIP-511)."""
-    is_used: bool = False
-    """It has produced or fetched: its client was told to come here."""
+    used_s: float | None = None
+    """When it has last produced or fetched (monotonic): its client was told to come here."""
+    rack: str | None = None
+    """The rack that it has named in a Fetch, when that is this agent's zone (KIP-392)."""
     caller: Caller | None = None
     """What discovery knows of it, once it has asked whom to talk to."""
 

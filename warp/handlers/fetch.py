@@ -60,7 +60,7 @@ async def fetch(context: RequestContext, request: FetchRequest) -> Any:
         queries = _queries(request, targets)
     nearer = _steer(context, request.rack_id, targets) if request.rack_id else None
     if nearer is None:
-        context.client.is_used = True
+        context.client.used_s = context.services.clock.monotonic()
     else:
         queries = _queries(request, targets)
     is_complete = len(queries) == len(targets)
@@ -94,6 +94,7 @@ def _steer(context: RequestContext, rack: str, targets: list[LogTarget | ErrorCo
     """The agent that a consumer is sent to, if any is nearer; the partitions to be read there become `_NEARER`."""
     discovery = context.services.discovery
     if discovery.is_near(rack):
+        context.client.rack = rack
         return None
     caller = caller_of(context)
     nearer = discovery.nearer(caller, rack)

@@ -20,7 +20,10 @@ def caller_of(context: RequestContext) -> Caller:
 
 def choice_for(context: RequestContext) -> Choice:
     """Who leads partitions, in the eyes of the client of the request."""
-    return context.services.discovery.choose(caller_of(context), is_used=context.client.is_used)
+    caller = caller_of(context)
+    if context.client.rack is not None:
+        caller.rack = context.client.rack
+    return context.services.discovery.choose(caller, used_s=context.client.used_s)
 
 
 def agents_for(context: RequestContext) -> list[AgentAddress]:

@@ -60,7 +60,7 @@ _IDS_SINCE = 13
 
 def produce(context: RequestContext, request: ProduceRequest) -> Any:
     """Stage the batches; what is left is waiting for the commit."""
-    context.client.is_used = True
+    context.client.used_s = context.services.clock.monotonic()
     topics = context.services.catalogue
     plan = _Plan(context, request, topics.current)
     if plan.is_transactional:

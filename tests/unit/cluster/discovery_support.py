@@ -96,7 +96,7 @@ class FakeCluster:
     def leader(self, client_id: str | None = "app", host: str = "192.0.2.1", listener: int = 0) -> int:
         """Who leads for a connection that has come just for that."""
         caller = self.caller(client_id, host, listener)
-        leader = self.discovery.choose(caller, is_used=False).leader
+        leader = self.discovery.choose(caller, used_s=None).leader
         caller.leave()
         return leader
 

@@ -64,7 +64,7 @@ class Member:
     """The parts of one agent that matter to readers."""
 
     def __init__(self, cluster: Cluster, number: int, limits: HintLimits) -> None:
-        clock = cluster.clock
+        clock = self.clock = cluster.clock
         ids = IdSource(clock, random.Random(number).randbytes)
         self.notices: SimNotices = cluster.bus.join()
         self.metadata = SlowStore(cluster.database, clock, ids)
@@ -89,13 +89,14 @@ class Member:
     def context(self, version: int) -> RequestContext:
         """The circumstances of a request to this agent, for handlers that need no other services."""
         services: Any = SimpleNamespace(
+            clock=self.clock,
             catalogue=self.catalogue,
             fetch=self.fetches,
             produce=self.produces,
             offsets=self.offsets,
             settings=HandlerSettings(),
         )
-        client: Any = SimpleNamespace(is_used=False)
+        client: Any = SimpleNamespace(used_s=None)
         return RequestContext(services, [], client, None, version)
 
     async def create(self, name: str, partitions: int = 1) -> TopicInfo:
