@@ -2,11 +2,15 @@
 
 Two clusters that were pointed at one bucket by mistake would each take the other's segments for orphans and delete them
 in the end. So the first agent of a cluster leaves its cluster's id there, and every agent compares at start.
+
+And agents of one cluster that were pointed at two buckets would acknowledge what the others can't read. So the metadata
+remember that the cluster's object store has its marker: one without is another one, or has lost what it held.
 """
 
 from __future__ import annotations
 
 import json
+from typing import Protocol
 
 from warp.errors import ObjectNotFound, ObjectStoreError, StartError
 from warp.objectstore.base import ObjectStore
@@ -14,32 +18,51 @@ from warp.objectstore.base import ObjectStore
 MARKER_KEY = "warp-cluster.json"
 MARKER_BYTES_MAX = 4096
 READS_MAX = 3
+IS_MARKED = "object-store.is_marked"
+"""The setting that tells that the cluster's object store has its marker."""
 
 
-async def check_marker(store: ObjectStore, cluster_id: str, where: str) -> None:
-    """Make sure that the store is this cluster's, or make it so where it is nobody's yet.
+class Settings(Protocol):
+    """The part of the metadata store that is needed here. `MetadataStore` says what each does."""
 
-    `where` names the store in what is raised: StartError, when it is another cluster's, or can't be read or written.
+    async def setting(self, name: str) -> str | None: ...
+
+    async def set_setting(self, name: str, value: str) -> None: ...
+
+
+async def check_marker(store: ObjectStore, settings: Settings, cluster_id: str, where: str) -> None:
+    """Make sure that the store is this cluster's, or make it so where neither has another one yet.
+
+    `where` names the store in what is raised: StartError, when it is another cluster's, or not this cluster's, or can't
+    be read or written. MetadataError when the settings can't.
     """
+    is_marked = await settings.setting(IS_MARKED) is not None
     try:
-        owner = await _owner(store, cluster_id)
+        owner = await _owner(store, cluster_id, may_create=not is_marked)
     except (ObjectStoreError, ValueError) as error:
         raise StartError(
             f"can't tell whose object store {where} is, by its object {MARKER_KEY}: {error}"
         ) from error
+    if owner is None:
+        raise StartError(
+            f"the object store {where} is not the one of cluster {cluster_id}, for it lacks the object {MARKER_KEY}: "
+            "name the store that the cluster's data is in (who moves it moves that object too)"
+        )
     if owner != cluster_id:
         raise StartError(
             f"the object store {where} belongs to cluster {owner}, but the metadata to cluster {cluster_id}: give each "
             f"cluster a bucket or a prefix of its own, or the metadata that belongs to this one (only if cluster "
             f"{owner} is gone for good and its data with it, delete the object {MARKER_KEY})"
         )
+    if not is_marked:
+        await settings.set_setting(IS_MARKED, "1")
 
 
-async def _owner(store: ObjectStore, cluster_id: str) -> str:
-    """The id that the marker holds; without one, it is created with this id."""
+async def _owner(store: ObjectStore, cluster_id: str, *, may_create: bool) -> str | None:
+    """The id that the marker holds; without one, it is created with this id, if it may be."""
     for _ in range(READS_MAX):
         found = await _read(store)
-        if found is not None:
+        if found is not None or not may_create:
             return found
         await store.create(MARKER_KEY, json.dumps({"cluster_id": cluster_id}).encode())
         # Read again, whoever was first: that this agent's object was stored does not mean that no other was.
