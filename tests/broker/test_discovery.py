@@ -294,6 +294,21 @@ def test_a_reader_without_a_nearer_agent_is_served(with_memory_broker: RunWithBr
     with_memory_broker(test)
 
 
+def test_a_reader_whose_rack_is_here_is_told_of_agents_of_its_rack(with_memory_broker: RunWithBroker) -> None:
+    async def test(broker: Broker) -> None:
+        pretend(broker)
+        name = await broker.topic()
+        client = await broker.connect()
+        names = [f"client-{number}" for number in range(20)]
+        own = broker.agent.broker_id
+        told = {client_id: (await metadata(client, client_id, name)).controller_id for client_id in names}
+        assert set(told.values()) == {own, B, C}
+        await client.ask(racked(name, "a", max_wait_ms=0), 12)
+        assert {(await metadata(client, client_id, name)).controller_id for client_id in names} == {own}
+
+    with_memory_broker(test)
+
+
 def test_what_does_not_exist_has_its_error_beside_what_is_elsewhere(
     with_memory_broker: RunWithBroker,
 ) -> None:

@@ -35,6 +35,7 @@ class Place(NamedTuple):
 
 
 OWN = Place("own.test", 1)
+CLIENTS = [f"app-{number}" for number in range(300)]
 
 
 def facts(number: int, **given: object) -> AgentFacts:
@@ -103,3 +104,8 @@ class FakeCluster:
     def named(self, listener: int = 0) -> list[int]:
         """Who is in Metadata."""
         return [agent.broker_id for agent in self.discovery.agents(listener, OWN)]
+
+
+def two_zones(own: int = 1) -> FakeCluster:
+    """Agents 1 and 2 in zone a, 3 and 4 in zone b."""
+    return FakeCluster(own, one="a", two="a", three="b", four="b")

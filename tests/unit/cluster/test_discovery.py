@@ -8,18 +8,11 @@ from collections import Counter
 import pytest
 from hypothesis import given, strategies as st
 
-from tests.unit.cluster.discovery_support import OWN, FakeCluster
+from tests.unit.cluster.discovery_support import CLIENTS, OWN, FakeCluster, two_zones
 from warp.cluster.discovery import DiscoveryLimits, alone
 from warp.ids import BrokerId
 from warp.metadata.cluster_model import AgentFacts
 from warp.metadata.group_model import slot_of
-
-CLIENTS = [f"app-{number}" for number in range(300)]
-
-
-def two_zones(own: int = 1) -> FakeCluster:
-    """Agents 1 and 2 in zone a, 3 and 4 in zone b."""
-    return FakeCluster(own, one="a", two="a", three="b", four="b")
 
 
 def test_an_agent_alone_names_itself_by_the_address_of_the_listener() -> None:
@@ -162,47 +155,6 @@ def test_only_what_must_move_moves_when_an_agent_goes() -> None:
     after = {client: cluster.leader(client) for client in CLIENTS}
     assert all(after[client] == leader for client, leader in before.items() if leader != 3)
     assert {after[client] for client, leader in before.items() if leader == 3} == {1, 2, 4}
-
-
-def test_clients_that_work_elsewhere_go_to_an_agent_that_comes_and_the_others_stay() -> None:
-    cluster = two_zones()
-    before = {client: cluster.leader(client) for client in CLIENTS}
-    cluster.put(5, zone="a")
-    after = {client: cluster.leader(client) for client in CLIENTS}
-    assert all(after[client] in (5, leader) for client, leader in before.items())
-    assert 30 < sum(leader == 5 for leader in after.values()) < 90, "about a fifth of them"
-
-
-def test_what_an_agent_told_a_client_once_is_not_told_again_when_its_home_is_another() -> None:
-    cluster = two_zones()
-    caller = cluster.caller("wanderer")
-    home = cluster.discovery.choose(caller, used_s=None).leader
-    cluster.drop(home)
-    meanwhile = cluster.discovery.choose(caller, used_s=None).leader
-    assert meanwhile != home
-    cluster.put(home, zone="a")
-    assert cluster.discovery.choose(caller, used_s=None).leader == home
-
-
-def at_home_elsewhere(cluster: FakeCluster) -> str:
-    """A client whose home is not the agent that is asked."""
-    return next(client for client in CLIENTS if cluster.leader(client) != cluster.own)
-
-
-def test_a_connection_that_is_used_leads_where_it_is() -> None:
-    cluster = two_zones()
-    client = at_home_elsewhere(cluster)
-    used_s = cluster.clock.now_s - 14
-    assert cluster.discovery.choose(cluster.caller(client), used_s=used_s).leader == 1
-    elsewhere = cluster.discovery.choose(cluster.caller(f"{client},ws_az=b"), used_s=used_s)
-    assert elsewhere.leader in (3, 4), "this agent is not of that zone"
-
-
-def test_a_connection_that_was_used_some_time_ago_holds_nobody() -> None:
-    cluster = two_zones()
-    client = at_home_elsewhere(cluster)
-    home = cluster.leader(client)
-    assert cluster.discovery.choose(cluster.caller(client), used_s=cluster.clock.now_s - 16).leader == home
 
 
 def test_many_connections_that_are_alike_are_spread_and_stay_where_they_are() -> None:
