@@ -122,8 +122,16 @@ def mask_url(text: str) -> str:
     """The URL without its password and without query parameters that look like secrets: fit for logs and screens."""
     try:
         parts = urlsplit(text)
+        is_sound = "@" in parts.netloc or "@" not in parts.path + parts.query + parts.fragment
     except ValueError:
-        return re.sub(r"(://[^/@:]*):[^@]*@", rf"\1:{_MASK}@", text)
+        is_sound = False
+    if not is_sound:
+        # A password with a slash, a question mark or a # that nobody has escaped has ended the location too soon.
+        text = re.sub(r"(://[^/@:]*):.*@", rf"\1:{_MASK}@", text)
+        try:
+            parts = urlsplit(text)
+        except ValueError:
+            return text
     location = parts.netloc
     if "@" in location:
         user, _, host = location.rpartition("@")

@@ -227,6 +227,10 @@ def test_several_listeners_on_free_ports_are_no_conflict() -> None:
         ("file:///data/objects", "file:///data/objects"),
         ("mem://", "mem://"),
         ("x://u:p@[bad", "x://u:********@[bad"),
+        ("postgresql://u:p/w@db/warp", "postgresql://u:********@db/warp"),
+        ("postgresql://u:p?w@db/warp?password=x", "postgresql://u:********@db/warp?password=********"),
+        ("postgresql://u:p#w@x@db/warp", "postgresql://u:********@db/warp"),
+        ("s3://bucket/with@sign?region=eu", "s3://bucket/with@sign?region=eu"),
     ],
 )
 def test_secrets_in_urls_are_masked(url: str, masked: str) -> None:

@@ -17,6 +17,7 @@ import os
 import ssl
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import asyncpg
 
@@ -67,25 +68,64 @@ select exists (
 _VERSIONS = "select coalesce(max(version), 0), coalesce(max(needed_version), 0) from warp_migrations"
 
 
+class Server(NamedTuple):
+    """What a server says of itself to a new connection."""
+
+    version_number: int
+    version: str
+    encoding: str
+    is_standby: bool
+    read_only: str
+    synchronous_commit: str
+    standbys: str
+    """`synchronous_standby_names`."""
+    fsync: str
+    schema: str | None
+    """That the tables are in; None when there is none yet."""
+    role: str
+
+
 async def open_schema(connector: Connector, now_ms: Callable[[], int]) -> tuple[asyncpg.Connection, str]:
     """A connection that is ready for use, and the schema that the tables are in. Raises StartError."""
-    where = connector.url.where
-    _check_files(connector.url)
+    connection, server = await open_server(connector)
+    where = f"PostgreSQL at {connector.url.where}"
+    _warn(server, where)
     try:
-        connection = await connector.connect_raw()
-    except (*DRIVER_ERRORS, ValueError) as error:
-        raise StartError(f"can't use the metadata in PostgreSQL at {where}: {_explain(error)}") from error
-    try:
-        await connector.prepare(connection)
-        schema = await _check(connection, connector)
+        schema = server.schema or await _create_schema(connection, connector.url.schema, server.role, where)
         await _migrate(connection, connector, now_ms)
     except DRIVER_ERRORS as error:
         connection.terminate()
-        raise StartError(f"can't use the metadata in PostgreSQL at {where}: {_explain(error)}") from error
+        raise _refusal(connector, error) from error
     except BaseException:
         connection.terminate()
         raise
     return connection, schema
+
+
+async def open_server(connector: Connector) -> tuple[asyncpg.Connection, Server]:
+    """A connection to a server that a cluster's metadata can be kept on. Changes nothing there. Raises StartError."""
+    _check_files(connector.url)
+    try:
+        connection = await connector.connect_raw()
+    except (*DRIVER_ERRORS, ValueError) as error:
+        raise _refusal(connector, error) from error
+    try:
+        await connector.prepare(connection)
+        row = await connection.fetchrow(_FACTS)
+        assert row is not None, "a select of settings has one row"
+        server = Server(*row)
+        _check(server, f"PostgreSQL at {connector.url.where}")
+    except DRIVER_ERRORS as error:
+        connection.terminate()
+        raise _refusal(connector, error) from error
+    except BaseException:
+        connection.terminate()
+        raise
+    return connection, server
+
+
+def _refusal(connector: Connector, error: BaseException) -> StartError:
+    return StartError(f"can't use the metadata in PostgreSQL at {connector.url.where}: {_explain(error)}")
 
 
 def _check_files(url: PostgresUrl) -> None:
@@ -97,44 +137,39 @@ def _check_files(url: PostgresUrl) -> None:
             raise StartError(f"others may read the passfile of PostgreSQL at {url.where}: chmod 600 {path}")
 
 
-async def _check(connection: asyncpg.Connection, connector: Connector) -> str:
-    """The schema to use. Raises StartError."""
-    row = await connection.fetchrow(_FACTS)
-    assert row is not None, "a select of settings has one row"
-    version, version_text, encoding, is_standby, read_only, sync_commit, standbys, fsync, schema, role = row
-    where = f"PostgreSQL at {connector.url.where}"
-    if version < OLDEST_SERVER:
-        raise StartError(f"{where} is version {version_text}; Warp needs 13 or newer")
-    if encoding != "UTF8":
+def _check(server: Server, where: str) -> None:
+    """Raises StartError for a server that no agent can work with."""
+    if server.version_number < OLDEST_SERVER:
+        raise StartError(f"{where} is version {server.version}; Warp needs 13 or newer")
+    if server.encoding != "UTF8":
         raise StartError(
-            f"the database in {where} is encoded in {encoding}: create one with ENCODING 'UTF8' TEMPLATE template0"
+            f"the database in {where} is encoded in {server.encoding}: "
+            "create one with ENCODING 'UTF8' TEMPLATE template0"
         )
-    if is_standby:
+    if server.is_standby:
         raise StartError(f"{where} is a standby, which takes no writes: give the address of the primary")
-    if read_only == "on":
+    if server.read_only == "on":
         raise StartError(f"{where} is set to read-only: set default_transaction_read_only to off")
-    if sync_commit == "off":
+    if server.synchronous_commit == "off":
         raise StartError(
             f"{where} has synchronous_commit off, so a crash would lose acknowledged records: set it to on"
         )
-    if sync_commit == "local" and standbys:
+
+
+def _warn(server: Server, where: str) -> None:
+    if server.synchronous_commit == "local" and server.standbys:
         log.warning(
             "%s has synchronous_commit local: a failover may lose acknowledged records; set it to on", where
         )
-    if fsync == "off":
+    if server.fsync == "off":
         log.warning("%s has fsync off: a crash of its machine may lose everything; set it to on", where)
-    wanted = connector.url.schema
-    if schema is None and wanted is not None:
-        await _create_schema(connection, wanted, role, where)
-        return wanted
-    if schema is None:
+
+
+async def _create_schema(connection: asyncpg.Connection, name: str | None, role: str, where: str) -> str:
+    if name is None:
         raise StartError(
             f"the role {role} has no schema of its search_path in {where}: create one, or add schema=NAME"
         )
-    return str(schema)
-
-
-async def _create_schema(connection: asyncpg.Connection, name: str, role: str, where: str) -> None:
     try:
         await connection.execute(f'create schema if not exists "{name}"')
     except asyncpg.PostgresError as error:
@@ -143,12 +178,17 @@ async def _create_schema(connection: asyncpg.Connection, name: str, role: str, w
                 f'there is no schema {name} in {where}: CREATE SCHEMA "{name}" AUTHORIZATION "{role}"'
             ) from error
         raise
+    return name
+
+
+async def migrations_to_run(connection: asyncpg.Connection, where: str) -> list[Migration]:
+    """What this release would add to the schema. Raises StartError when a newer one has been at work."""
+    return pending(load_migrations("postgres"), *await _versions(connection), where)
 
 
 async def _migrate(connection: asyncpg.Connection, connector: Connector, now_ms: Callable[[], int]) -> None:
-    migrations = load_migrations("postgres")
     where = f"PostgreSQL at {connector.url.where}"
-    if not pending(migrations, *await _versions(connection), where):
+    if not await migrations_to_run(connection, where):
         return
     # Not in a snapshot, whatever the role's default is: what others have done is read again under the lock.
     await connection.execute(connector.begin("begin isolation level read committed"))
@@ -158,7 +198,7 @@ async def _migrate(connection: asyncpg.Connection, connector: Connector, now_ms:
         )
         await _lock(connection, where)
         # Read again under the lock: another agent may have come first.
-        for migration in pending(migrations, *await _versions(connection), where):
+        for migration in await migrations_to_run(connection, where):
             log.info("bringing the metadata to schema %d (%s)", migration.version, migration.name)
             await _apply(connection, migration, where, now_ms())
     except BaseException:
@@ -230,6 +270,8 @@ def _explain(error: BaseException) -> str:
         return "a pooler that shares server connections stands before it: add pooler=transaction to the URL"
     if isinstance(error, ssl.SSLError):
         return f"no trusted connection ({text}): check sslmode, sslrootcert, sslcert and sslkey"
+    if isinstance(error, ConnectionError) and "SSL" in text:
+        return f"it speaks no TLS, which the URL asks for ({text}): set ssl = on there, or another sslmode"
     if isinstance(error, TimeoutError):
         return "it does not answer in time: check the address, and what stands between"
     if isinstance(error, ConnectionError):

@@ -360,3 +360,9 @@ def test_both_databases_have_the_same_tables_and_columns(
         name_of(postgres_url),
     )
     assert set(on_postgres) == on_sqlite
+
+
+def test_a_server_without_tls_is_told(postgres_url: str) -> None:
+    text = open_fails(f"{postgres_url}?sslmode=require")
+    assert "speaks no TLS" in text
+    assert "sslmode" in text
