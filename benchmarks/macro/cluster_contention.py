@@ -60,7 +60,7 @@ def commit_for(
 ) -> None:
     """The work of one process: commit one segment after the other until the time is over."""
 
-    gc.disable()  # as agents do
+    gc.freeze()  # as agents do when they have started
 
     async def work() -> Worked:
         async with opened_store(url) as store:
