@@ -51,14 +51,16 @@ def bucket(s3: S3Server | RgwServer, proxy: FaultProxy) -> str:
 def make_cluster(
     database: str, s3: S3Server | RgwServer, bucket: str, tmp_path: Path
 ) -> Iterator[MakeCluster]:
-    """Makes the test's cluster, and starts it; keyword arguments are those of `Cluster`, `metadata` among them."""
+    """Makes the test's cluster, and starts it; keyword arguments are those of `Cluster`."""
     with ExitStack() as stack:
 
-        def make(*options: str, metadata: str = database, **arguments: object) -> Cluster:
+        def make(
+            *options: str, metadata: str = database, object_store: str = bucket, **arguments: object
+        ) -> Cluster:
             environment = environment_of(s3.credentials)
             quick = ["--flush-interval", "20ms", "--group-rebalance-delay", "300ms", *options]
             cluster = Cluster(
-                tmp_path / "cluster", metadata, bucket, options=quick, environment=environment, **arguments  # type: ignore[arg-type]
+                tmp_path / "cluster", metadata, object_store, options=quick, environment=environment, **arguments  # type: ignore[arg-type]
             )  # fmt: skip
             return stack.enter_context(cluster)
 

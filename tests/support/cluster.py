@@ -12,7 +12,7 @@ import signal
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
@@ -107,7 +107,8 @@ class ClusterAgent(AgentProcess):
 class Cluster:
     """Agents of some zones, over `metadata` and `object_store`. Use as a context manager.
 
-    `options` are those of every agent, `own_options` those of each one. On entry all are started and see each other.
+    `options` are those of every agent, `own_options` those of each one; agents whose numbers are in `own_metadata`
+    reach the database by another URL. On entry all are started and see each other.
     """
 
     def __init__(
@@ -119,12 +120,14 @@ class Cluster:
         zones: Sequence[str] = ("zone-1", "zone-1", "zone-2"),
         options: Sequence[str] = (),
         own_options: Sequence[Sequence[str]] = (),
+        own_metadata: Mapping[int, str] | None = None,
         environment: dict[str, str] | None = None,
     ) -> None:
         self.directory = directory
         self.metadata = metadata
         self.object_store = object_store
         self._options = list(options)
+        self._own_metadata = own_metadata or {}
         self._environment = environment or {}
         self.agents: list[ClusterAgent] = []
         for zone, own in itertools.zip_longest(zones, own_options, fillvalue=()):
@@ -143,7 +146,8 @@ class Cluster:
 
     def add(self, zone: str, *options: str) -> ClusterAgent:
         """One more agent, not started yet."""
-        stores = ["--metadata", self.metadata, "--object-store", self.object_store]
+        metadata = self._own_metadata.get(len(self.agents), self.metadata)
+        stores = ["--metadata", metadata, "--object-store", self.object_store]
         directory = self.directory / f"agent-{len(self.agents)}"
         agent = ClusterAgent(directory, zone, [*stores, *self._options, *options], self._environment)
         self.agents.append(agent)
