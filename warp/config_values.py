@@ -122,16 +122,12 @@ def mask_url(text: str) -> str:
     """The URL without its password and without query parameters that look like secrets: fit for logs and screens."""
     try:
         parts = urlsplit(text)
-        is_sound = "@" in parts.netloc or "@" not in parts.path + parts.query + parts.fragment
-    except ValueError:
-        is_sound = False
-    if not is_sound:
-        # A password with a slash, a question mark or a # that nobody has escaped has ended the location too soon.
-        text = re.sub(r"(://[^/@:]*):.*@", rf"\1:{_MASK}@", text)
-        try:
+        if "@" not in parts.netloc and "@" in text:
+            # A password with a slash, a question mark or a # that nobody has escaped has ended the location too soon.
+            text = _mask_up_to_at(text)
             parts = urlsplit(text)
-        except ValueError:
-            return text
+    except ValueError:
+        return _mask_up_to_at(text)
     location = parts.netloc
     if "@" in location:
         user, _, host = location.rpartition("@")
@@ -146,6 +142,10 @@ def mask_url(text: str) -> str:
     masked = urlunsplit((parts.scheme, location, parts.path, query, parts.fragment))
     # urlunsplit drops the slashes of an empty location, as in mem://.
     return f"{parts.scheme}://{masked.partition(':')[2].removeprefix('//')}" if "://" in text else masked
+
+
+def _mask_up_to_at(text: str) -> str:
+    return re.sub(r"(://[^/@:]*):.*@", rf"\1:{_MASK}@", text)
 
 
 def one_of(*choices: str) -> Kind:
