@@ -6,6 +6,7 @@ import asyncio
 import random
 import sqlite3
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tests.sim import requests
@@ -23,7 +24,7 @@ CLUSTER_SEED = 1
 """Of so many seeds in a row, this one has a cluster."""
 MISFORTUNES = (
     *("crash", "crash soon", "freeze", "freeze", "succeed", "succeed", "cut off", "cut off"),
-    *("notices", "notices", "deaf", "clock", "retire"),
+    *("ambush", "ambush", "ambush", "notices", "notices", "deaf", "clock", "retire"),
 )
 HOLDERS = """
     select l.name, a.name from leases l left join agents a on a.broker_id = l.holder where l.name like 'coordinator%'
@@ -41,12 +42,14 @@ class Cluster:
     def __init__(self, world: World) -> None:
         self.chance = random.Random(f"{world.seed} cluster")
         self.size = self.chance.choice((2, 3, 3, 4))
-        self.agent_timeout_ms = self.chance.choice((1_000, 2_000, 2_000))
+        self.agent_timeout_ms = self.chance.choice((600, 1_000, 2_000))
         self.idle_s = self.chance.choice((0.2, 1.0, 3.0))
         """After so long the database gives up a transaction that stands still, and what it has locked."""
         self.bus = NoticeBus(world.loop, random.Random(self.chance.random()))
         self._world = world
         self._is_calm = False
+        if self.chance.random() < 0.3:
+            self.bus.weather = NoticeWeather.rough(self.chance)
 
     @property
     def _session_s(self) -> float:
@@ -63,13 +66,16 @@ class Cluster:
             case "crash soon":
                 self._world.crash_after(host, self.chance.randint(1, 300))
             case "freeze":
-                self.freeze(host, self.chance.choice((0.5, 1.1, 2.0, 4.0)) * self._session_s)
+                self.freeze(host, self.chance.choice((0.5, 1.1, 2.0)) * self._session_s)
+            case "ambush":
+                # What it was about to write, it writes when others have had its place for long.
+                host.way.ambush = partial(self.freeze, host, self.chance.choice((2.5, 5.0, 8.0)))
             case "succeed":
                 self.freeze(host, self.chance.choice((0.9, 2.0, 4.0)) * self._session_s)
                 delay_s = self.chance.uniform(0.0, 0.5) * self._session_s
                 self._world.loop.call_later(delay_s, self._succeed, host, context=OUTSIDE)
             case "cut off":
-                self.cut_off(host, self.chance.choice((0.3, 1.0, 3.0)) * self._session_s)
+                self.cut_off(host, self.chance.choice((0.3, 1.0, 4.0)) * self._session_s)
             case "notices":
                 self.bus.weather = NoticeWeather.rough(self.chance)
                 self._world.history.add("world", f"notices {self.bus.weather}")
@@ -109,6 +115,7 @@ class Cluster:
         for host in self._world.hosts:
             host.clock.skew_ms = self.chance.randint(-400, 400)
             host.way.is_cut = False
+            host.way.ambush = None
 
     # How it has to end.
 

@@ -76,6 +76,8 @@ class Way:
         self.is_cut = False
         self.hang_s = 0.0
         """How long it takes to notice that it is."""
+        self.ambush: Callable[[], None] | None = None
+        """To happen once, at the moment at which a transaction is about to begin."""
 
 
 class SimDatabase:
@@ -171,6 +173,10 @@ class SimDatabase:
         """A transaction whose COMMIT may fail, or whose answer may be lost."""
         weather = self.sky.weather
         await self._begin()
+        ambush, self._way.ambush = self._way.ambush, None
+        if ambush is not None:
+            ambush()
+            await asyncio.sleep(0)
         ticket = await self._turn.take(self._process)
         try:
             answer_is_lost = self.sky.strikes(weather.commit_answer_is_lost)

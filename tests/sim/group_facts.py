@@ -55,6 +55,11 @@ class GroupFacts:
 
     # Members and generations.
 
+    @property
+    def fence(self) -> int:
+        """The highest generation that has begun for sure: what is sent from now on in an older one is refused."""
+        return max(self.generation, self._stored_generation)
+
     def joined(self, key: str, generation: int, before: int, is_leader: bool) -> None:
         """A member was let into a generation; `before` is the highest that was known when it asked."""
         if generation < before:
@@ -80,7 +85,7 @@ class GroupFacts:
         return partitions
 
     def accepted(self, key: str, what: str, generation: int, before: int) -> None:
-        """Something of a member was accepted; `before` is the highest generation that was known when it was sent."""
+        """Something of a member was accepted; `before` is the fence when it was sent."""
         if generation < before:
             self.violate(f"{what} of {key} in generation {generation} was accepted after {before} had begun")
 

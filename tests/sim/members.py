@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 PROTOCOL = "range"
 PROTOCOL_TYPE = "consumer"
+HEARTBEAT_S = 3.0
+"""How long a heartbeat may take."""
 PATIENCE_S = 60.0
 """How long patient members wait. Nothing that happens here lasts as long."""
 NOT_HERE = {
@@ -272,14 +274,14 @@ class Member:
         """Heartbeats, until one is not answered well."""
         while True:
             await asyncio.sleep(self._group.session_ms / 4000)
-            before = self._facts.generation
+            before = self._facts.fence
             request = HeartbeatRequest(
                 group_id=self._group.group_id,
                 generation_id=self._generation,
                 member_id=self.member_id,
                 group_instance_id=self.instance_id,
             )
-            response = await self._ask(request, group_requests.HEARTBEAT_VERSION, 3.0)
+            response = await self._ask(request, group_requests.HEARTBEAT_VERSION, HEARTBEAT_S)
             self._judge("Heartbeat", response.error_code)
             if self._group.is_fenced:
                 # Else an agent that has been taken over learns of it when it stores something.
@@ -375,7 +377,7 @@ class Member:
 
     def _send_commit(self, connection: Connection, offsets: Mapping[Partition, int]) -> asyncio.Future[Any]:
         """Commit; what is acknowledged is held against what is true when the answer comes, whoever waits for it."""
-        key, generation, before = self.key, self._generation, self._facts.generation
+        key, generation, before = self.key, self._generation, self._facts.fence
         request = group_requests.commit(
             self._group.group_id, self.member_id, self.instance_id, generation, offsets
         )

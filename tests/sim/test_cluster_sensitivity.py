@@ -1,0 +1,88 @@
+"""That the simulator would notice what is wrong with clusters: the product is broken on purpose, which has to show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from tests.sim.cluster import CLUSTER_SEED, SEEDS_PER_CLUSTER
+from tests.sim.world import simulate
+from warp.cluster.catalogue import Catalogue, CatalogueService
+from warp.cluster.membership import Membership
+from warp.cluster.registration import Registration
+from warp.cluster.session import Session
+from warp.cluster.slot_policy import ClusterSlotPolicy
+from warp.errors import MetadataUnavailable
+from warp.log.hints import LogHint
+from warp.log.tail import TailIndex
+from warp.metadata import group_offsets, groups
+
+SEEDS = range(CLUSTER_SEED, CLUSTER_SEED + 12 * SEEDS_PER_CLUSTER, SEEDS_PER_CLUSTER)
+
+
+def complaints() -> str:
+    """What the first seed with a cluster says that says anything."""
+    for seed in SEEDS:
+        violations = simulate(seed, settle_s=20.0).violations
+        if violations:
+            return "\n".join(violations)
+    return ""
+
+
+def test_writes_under_leases_that_others_have_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def lenient(*_: Any) -> None:
+        """Whoever holds it."""
+
+    monkeypatch.setattr(groups, "share_leases", lenient)
+    monkeypatch.setattr(group_offsets, "share_leases", lenient)
+    assert "group-" in complaints()
+
+
+def test_a_session_that_never_lapses_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Membership, "is_live", True)
+    assert "was accepted after" in complaints()
+
+
+def test_slots_that_are_taken_from_agents_that_live_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ClusterSlotPolicy, "may_take", lambda *_: True)
+    assert complaints()
+
+
+def test_an_agent_that_goes_on_though_another_took_its_place_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def deaf(*_: Any) -> str:
+        raise MetadataUnavailable("the registration can't be read")
+
+    monkeypatch.setattr(Session, "_lost", deaf)
+    assert "goes on though its place was taken" in complaints()
+
+
+def test_a_successor_that_does_not_wait_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Registration, "_may_follow", lambda *_: True)
+    assert complaints()
+
+
+def test_hints_that_are_taken_for_extents_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    hinted = TailIndex.hinted
+
+    def hasty(self: TailIndex, hint: LogHint) -> bool:
+        is_news = hinted(self, hint)
+        tail = self._tails.get(hint.log_id)
+        if tail is not None and tail.end_offset < hint.next_offset:
+            tail.end_offset = hint.next_offset
+        return is_news
+
+    monkeypatch.setattr(TailIndex, "hinted", hasty)
+    assert "P3" in complaints()
+
+
+def test_topics_of_other_agents_that_are_not_looked_for_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def lazy(self: CatalogueService, wanted: Sequence[Any]) -> Catalogue:
+        return self.current
+
+    monkeypatch.setattr(CatalogueService, "lookup", lazy)
+    monkeypatch.setattr(CatalogueService, "lookup_partitions", lazy)
+    assert "P5" in complaints()
