@@ -137,8 +137,11 @@ async def delete_offsets(database: Database, deletions: Sequence[OffsetDeletion]
     async with database.transaction() as session:
         await share_leases(session, {deletion.lease for deletion in deletions})
         resolved = await _resolve(session, wanted)
-        committed = [(number, log_id) for _, number, log_id, found in resolved if found is not None]
-        await session.execute_rows(DELETE_OFFSETS, committed)
+        committed = sorted((number, log_id) for _, number, log_id, found in resolved if found is not None)
+        if committed:
+            # In the order in which commits write them; what comes in between has come afterwards, and stays.
+            locked = await session.all(LOCK_OFFSETS, committed)
+            await session.execute_rows(DELETE_OFFSETS, [tuple(row[:2]) for row in locked])
     known = {wanted[place] for place, _, log_id, _ in resolved if log_id is not None}
     return [
         [

@@ -229,6 +229,20 @@ def test_lags_are_read_beside_the_ends_of_the_logs(store: Store, coordinator: Co
 # Topics and groups that go
 
 
+def test_offsets_are_locked_in_the_order_of_commits_before_they_are_deleted(stores: Stores) -> None:
+    seen: list[str] = []
+    store = stores.open(lambda inner: WatchedDatabase(inner, seen.append))
+    store.new_topic("t", 2)
+    coordinator = Coordinator(store)
+    coordinator.commit("g", ("t", 0, 5), ("t", 1, 6))
+    seen.clear()
+    [errors] = store.delete_offsets([OffsetDeletion(coordinator.lease("g"), "g", [("t", 1), ("t", 0)])])
+    assert errors == [NONE, NONE]
+    assert seen[-3:] == ["lock_offsets", "delete_offsets", "commit"]
+    assert stored_rows(store) == 0
+    store.close()
+
+
 def test_deleting_a_topic_takes_its_offsets_away_and_one_created_anew_has_none(
     store: Store, coordinator: Coordinator
 ) -> None:
