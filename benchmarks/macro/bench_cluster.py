@@ -14,9 +14,10 @@ from collections.abc import Callable
 from benchmarks.macro import harness
 from benchmarks.macro.bench_hints import visibility
 from benchmarks.macro.cluster_agents import idle, several
-from benchmarks.macro.cluster_commits import commits, one_by_one
+from benchmarks.macro.cluster_commits import commits
 from benchmarks.macro.cluster_contention import contention
 from benchmarks.macro.cluster_failover import failover
+from benchmarks.macro.cluster_row_by_row import one_by_one
 from benchmarks.macro.harness import Others, Table
 from tests.support import postgres
 from tests.support.postgres import PostgresServer

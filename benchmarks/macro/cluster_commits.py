@@ -11,10 +11,10 @@ import gc
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import uvloop
@@ -22,14 +22,16 @@ import uvloop
 from benchmarks.macro.harness import Table
 from tests.support.postgres import PostgresServer
 from warp.clock import SystemClock
-from warp.errors import ErrorCode, MetadataError
+from warp.errors import MetadataError
 from warp.ids import IdSource, LogId, ProducerId
-from warp.metadata.commit import WrittenBatch, pack_batches, pack_outcomes
-from warp.metadata.model import BatchEntry, BatchOutcome, NewTopic, SegmentCommit, Topic
+from warp.metadata.model import BatchEntry, NewTopic, SegmentCommit, Topic
 from warp.metadata.postgres_connect import Connector
 from warp.metadata.postgres_url import parse_postgres_url
+from warp.metadata.session import Database
 from warp.metadata.store import MetadataStore
 from warp.metadata.urls import open_database
+
+T = TypeVar("T")
 
 CLOCK = SystemClock()
 IDS = IdSource(CLOCK, os.urandom)
@@ -37,7 +39,6 @@ LOGS_MAX = 1000
 BATCH_RECORDS = 10
 BATCH_BYTES = 1000
 TARGETS_MS = {1: 2, 64: 5, 1000: 25}
-ONE_BY_ONE_LOGS = 100
 WARM_UP = 10
 """Commits that are not counted: a producer's window is full after five, statements are prepared after one."""
 TIMEOUT_S = 10.0
@@ -96,71 +97,6 @@ class RetriedAppender:
                 self.repeats += 1
 
 
-class OneByOne:
-    """The same rows as a commit's, row by row with executemany.
-
-    With `reads` also what a commit locks and reads, each as one statement. Neither decides anything.
-    """
-
-    def __init__(self, connection: Any, logs: Sequence[LogId], *, reads: bool) -> None:
-        self._connection = connection
-        self._logs = list(logs)
-        self._reads = reads
-        self._offset = 0
-
-    def prepare(self) -> None:
-        """Nothing: its rows are made as a commit makes them."""
-
-    async def commit(self) -> None:
-        run, begin = self._connection, self._offset
-        end = self._offset = begin + BATCH_RECORDS
-        now_ms, size = CLOCK.time_ms(), end // BATCH_RECORDS * BATCH_BYTES
-        window = [
-            WrittenBatch(first, first + BATCH_RECORDS - 1, first, now_ms)
-            for first in range(max(0, end - 5 * BATCH_RECORDS), end, BATCH_RECORDS)
-        ]
-        outcomes = pack_outcomes([BatchOutcome(ErrorCode.NONE, begin)] * len(self._logs))
-        async with run.transaction():
-            if self._reads:
-                await run.fetch(
-                    "select * from logs where log_id = any($1) order by log_id for update", self._logs
-                )
-            segment_id = await run.fetchval(
-                "insert into segments (key, size_bytes, level, state, created_ms) values ($1, $2, 0, 0, $3)"
-                " returning segment_id",
-                IDS.segment_key(), BATCH_BYTES * len(self._logs), now_ms,
-            )  # fmt: skip
-            if self._reads:
-                await run.fetch(
-                    "select * from producers where log_id = any($1) and producer_id = 1", self._logs
-                )
-            await run.executemany(
-                "update logs set next_offset = $2, size_bytes = $3, max_timestamp_ms = $4 where log_id = $1",
-                [(log_id, end, size, now_ms) for log_id in self._logs],
-            )
-            await run.execute("update segments set outcome = $2 where segment_id = $1", segment_id, outcomes)
-            await run.executemany(
-                "insert into extents (log_id, end_offset, base_offset, segment_id, position, size_bytes,"
-                " max_timestamp_ms, prefix_max_timestamp_ms) values ($1, $2, $3, $4, $5, $6, $7, $7)",
-                [
-                    (log_id, end, begin, segment_id, BATCH_BYTES * place, BATCH_BYTES, now_ms)
-                    for place, log_id in enumerate(self._logs)
-                ],
-            )
-            await run.executemany(
-                "insert into producers (log_id, producer_id, epoch, batches, written_ms) values ($1, 1, 0, $2, $3)"
-                " on conflict (log_id, producer_id) do update"
-                " set epoch = excluded.epoch, batches = excluded.batches, written_ms = excluded.written_ms",
-                [(log_id, pack_batches(window), now_ms) for log_id in self._logs],
-            )
-            if self._reads:
-                await run.fetch(
-                    "select log_id, min(open_offset) from producers"
-                    " where log_id = any($1) and open_offset is not null group by log_id",
-                    self._logs,
-                )
-
-
 class RoundTrips:
     """A relay in front of a server that counts how often a client spoke after the server had. An async context."""
 
@@ -194,8 +130,9 @@ class RoundTrips:
 
 
 @asynccontextmanager
-async def opened_store(url: str) -> AsyncIterator[MetadataStore]:
-    store = MetadataStore(open_database(url, CLOCK, timeout_s=TIMEOUT_S), CLOCK, IDS)
+async def opened_store(url: str, database: Database | None = None) -> AsyncIterator[MetadataStore]:
+    """The metadata store on the database that a URL names, or on another way to it."""
+    store = MetadataStore(database or open_database(url, CLOCK, timeout_s=TIMEOUT_S), CLOCK, IDS)
     await store.open()
     try:
         yield store
@@ -233,6 +170,12 @@ async def in_turns(works: Sequence[Work], count: int) -> tuple[list[list[float]]
                 taken[place].append(1000 * (time.perf_counter() - begun))
                 used[place] += 1000 * (time.process_time() - cpu) / count
     return [sorted(each) for each in taken], used
+
+
+def run_loop(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in an event loop as agents have it."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
 
 
 def percentile(ordered: Sequence[float], part: float) -> float:
@@ -310,11 +253,10 @@ async def _commits(url: str, folder: Path, count: int) -> list[list[Any]]:
 
 def commits(server: PostgresServer, count: int) -> Table:
     """One segment per commit, one batch of an idempotent producer per log, on PostgreSQL and on SQLite."""
-    with (
-        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
-        tempfile.TemporaryDirectory(prefix="warp-bench-", dir=os.environ.get("TMPDIR", "/var/tmp")) as folder,
-    ):
-        rows = runner.run(_commits(server.create_database(), Path(folder), count))
+    with tempfile.TemporaryDirectory(
+        prefix="warp-bench-", dir=os.environ.get("TMPDIR", "/var/tmp")
+    ) as folder:
+        rows = run_loop(_commits(server.create_database(), Path(folder), count))
     return Table(
         "commits",
         "Commits of one segment on PostgreSQL, synced (ms), beside one row inserted there and the same on SQLite",
@@ -322,32 +264,3 @@ def commits(server: PostgresServer, count: int) -> Table:
          "SQLite, p50", "SQLite, p99", "÷ SQLite"],
         rows,
     )  # fmt: skip
-
-
-async def _one_by_one(url: str, count: int) -> list[list[Any]]:
-    async with opened_store(url) as store, connected(url) as connection:
-        topics = [await create_topic(store, ONE_BY_ONE_LOGS) for _ in range(3)]
-        works: list[Work] = [
-            Appender(store, topics[0].logs, ProducerId(1)),
-            OneByOne(connection, topics[1].logs, reads=True),
-            OneByOne(connection, topics[2].logs, reads=False),
-        ]
-        taken, used = await in_turns(works, count)
-    ours = percentile(taken[0], 0.5)
-    names = ("a commit", "executemany, with what a commit reads", "executemany, the writes alone")
-    return [
-        [name, percentile(each, 0.5), percentile(each, 0.99), cpu, ours / percentile(each, 0.5)]
-        for name, each, cpu in zip(names, taken, used, strict=True)
-    ]
-
-
-def one_by_one(server: PostgresServer, count: int) -> Table:
-    """A commit beside the same rows sent one by one."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        rows = runner.run(_one_by_one(server.create_database(), count))
-    return Table(
-        "one_by_one",
-        f"A commit of {ONE_BY_ONE_LOGS} logs on PostgreSQL (ms) beside the same rows written by executemany",
-        ["", "p50", "p99", "own CPU, ms", "a commit ÷ it (≤ 0.6)"],
-        rows,
-    )
