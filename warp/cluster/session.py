@@ -11,6 +11,12 @@ WENT_BACK = (
     "that lagged behind; see docs/postgres.md before starting agents again"
 )
 
+FORGOTTEN = (
+    "the others have forgotten this agent (broker id {}), which showed no sign of life for {:.0f} hours: start it again"
+)
+FORGOTTEN_S_MIN = 12 * 3600.0
+"""Others forget an agent after a day by the database's clock. Silence for half of it is enough of a reason here."""
+
 
 class Session:
     """The session of one incarnation: it lasts `length_s` from the sending of the last beat that went through."""
@@ -43,7 +49,7 @@ class Session:
         Raises MetadataUnavailable when the answer doesn't say whose the registration is.
         """
         if rows.counter is None:
-            reason = self._lost(rows, own, incarnation)
+            reason = self._lost(rows, own, incarnation, sent_s)
         elif self._counter is not None and rows.counter <= self._counter:
             reason = WENT_BACK.format(f"this agent's counter is {rows.counter} after {self._counter}")
         else:
@@ -52,9 +58,12 @@ class Session:
         self.end()
         return reason
 
-    def _lost(self, rows: ClusterRows, own: BrokerId, incarnation: str) -> str:
+    def _lost(self, rows: ClusterRows, own: BrokerId, incarnation: str, sent_s: float) -> str:
         row = next((row for row in rows.agents if row.broker_id == own), None)
         if row is None:
+            silent_s = sent_s - (sent_s if self._sent_s is None else self._sent_s)
+            if silent_s > FORGOTTEN_S_MIN:
+                return FORGOTTEN.format(own, silent_s / 3600)
             return WENT_BACK.format(f"broker id {own} is not registered any more")
         if row.incarnation == incarnation:
             raise MetadataUnavailable("the registration changed while it was read")
