@@ -2,7 +2,9 @@
 
 A slot is never taken from an agent that lives. One that is nobody's, or whose holder is gone, falls to the agent that
 rendezvous hashing puts first among those that live and don't leave: all come to the same one, and when an agent dies
-its slots are spread over the others. Should that agent not take it in time, anybody does.
+its slots are spread over the others. Should that agent not take it in time, anybody does. When none is left that doesn't
+leave, all count: where the database's clock is wrong every agent distrusts its own and leaves discovery, and the groups
+have to be served all the same.
 
 When an agent has come, slots that fall to it from now on are handed over by their holders, once it has been there for
 a while. Slots that it did not take then are not offered to it again as long as it lives.
@@ -62,7 +64,9 @@ class ClusterSlotPolicy:
         self._wakes: list[Callable[[], None]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._firsts_version: int | None = None
-        self._firsts: list[BrokerId | None] = []
+        self._firsts: list[BrokerId] = []
+        self._able: frozenset[BrokerId] = frozenset()
+        """Who may take slots, in the version of the view that `_firsts` are of."""
         self._clocks_session: int | None = None
         self._free_since_s: dict[int, float] = {}
         """Since when each slot has been free, as far as this agent has seen it."""
@@ -83,27 +87,28 @@ class ClusterSlotPolicy:
     def may_take(self, slot: int, state: LeaseState | None) -> bool:
         """Own slots at once; free ones if they fall to this agent, or have been free for long; no other's."""
         view = self._member.view
-        if self._member.rows is None or not self._member.is_live or view.agents[view.own].is_leaving:
+        if self._member.rows is None or not self._member.is_live:
+            return False
+        first = self._first(slot)
+        if view.own not in self._able:
             return False
         if state is not None and state.holder == view.own:
             return True
         if not _is_free(view, state):
             return False
-        first = self._first(slot)
         if first == view.own:
             return True
         since_s = self._free_since_s.get(slot)
         if since_s is None or self._clock.boottime() - since_s < self._patience_s:
             return False
-        if first is not None:
-            self._declined[slot] = _life(view.agents[first])
+        self._declined[slot] = _life(view.agents[first])
         return True
 
     def is_anothers(self, slot: int) -> bool:
         """Does it fall to another agent, which has been there for a while and has not left it alone before?"""
         view = self._member.view
         first = self._first(slot)
-        if first is None or first == view.own:
+        if first == view.own:
             return False
         life = _life(view.agents[first])
         since_s = self._here_since_s.get(life)
@@ -125,15 +130,21 @@ class ClusterSlotPolicy:
             self._timer.cancel()
             self._timer = None
 
-    def _first(self, slot: int) -> BrokerId | None:
-        """To whom the slot falls; None while all leave."""
+    def _first(self, slot: int) -> BrokerId:
+        """To whom the slot falls, of those who may take it."""
+        self._rank()
+        return self._firsts[slot]
+
+    def _rank(self) -> None:
+        """Work out to whom the slots fall, where the view is a new one."""
         view = self._member.view
         if view.version != self._firsts_version:
-            able = [agent.broker_id for agent in view.agents.values() if not agent.is_leaving]
+            staying = [agent.broker_id for agent in view.agents.values() if not agent.is_leaving]
+            able = staying or list(view.agents)
             firsts = [rendezvous.first(coordinator_lease(number), able) for number in range(SLOTS)]
-            self._firsts = [None if first is None else BrokerId(first) for first in firsts]
+            self._firsts = [BrokerId(first) for first in firsts if first is not None]
+            self._able = frozenset(able)
             self._firsts_version = view.version
-        return self._firsts[slot]
 
     def _seen(self, view: ClusterView) -> None:
         self._note(view)
@@ -152,7 +163,8 @@ class ClusterSlotPolicy:
                 self._free_since_s.setdefault(slot, now_s)
             else:
                 self._free_since_s.pop(slot, None)
-        lives = [_life(agent) for agent in view.agents.values() if not agent.is_leaving]
+        self._rank()
+        lives = [_life(view.agents[broker_id]) for broker_id in view.agents if broker_id in self._able]
         self._here_since_s = {life: self._here_since_s.get(life, now_s) for life in lives}
         self._declined = {slot: life for slot, life in self._declined.items() if life in self._here_since_s}
         self._arm(now_s)

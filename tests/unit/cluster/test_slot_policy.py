@@ -17,6 +17,7 @@ from warp.metadata.group_model import SLOTS, LeaseState, coordinator_lease
 
 TIMEOUT_S = 2.0
 PATIENCE_S = PATIENCE_TIMEOUTS * TIMEOUT_S
+LEASES = [coordinator_lease(slot) for slot in range(SLOTS)]
 OWN, OTHER, THIRD, GONE = BrokerId(1), BrokerId(2), BrokerId(3), BrokerId(9)
 
 
@@ -126,7 +127,7 @@ def test_nothing_is_taken_by_who_leaves_whose_session_lapsed_or_who_has_seen_not
         member.is_live, member.rows = True, None
         assert not policy.may_take(0, None)
         member.rows = ClusterRows(1, 0, ())
-        member.see([live(OWN, is_leaving=True)])
+        member.see([live(OWN, is_leaving=True), live(OTHER)])
         assert not policy.may_take(0, None)
 
     run(test)
@@ -136,6 +137,17 @@ def test_agents_that_leave_get_no_slots() -> None:
     def test(rig: Rig) -> None:
         rig.member.see([live(OWN), live(OTHER, is_leaving=True)])
         assert all(rig.policy.may_take(slot, None) for slot in range(SLOTS))
+
+    run(test)
+
+
+def test_where_all_leave_because_the_databases_clock_is_wrong_slots_are_taken_all_the_same() -> None:
+    def test(rig: Rig) -> None:
+        rig.member.see([live(OWN, is_leaving=True), live(OTHER, is_leaving=True)])
+        taken = [slot for slot in range(SLOTS) if rig.policy.may_take(slot, None)]
+        assert taken == [s for s in range(SLOTS) if rendezvous.first(LEASES[s], [OWN, OTHER]) == OWN]
+        rig.member.see([live(OWN, is_leaving=True), live(OTHER, is_leaving=True), live(THIRD)])
+        assert not any(rig.policy.may_take(slot, None) for slot in range(SLOTS))
 
     run(test)
 
