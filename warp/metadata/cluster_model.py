@@ -33,7 +33,8 @@ class AgentFacts:
     """What an agent tells the others of itself, with every beat. Stored as JSON, so that releases can add to it.
 
     `endpoints[i]` is what clients of its listener i are told, as "HOST:PORT"; `peer` is where other agents reach its
-    HTTP face, None when they can't. The numbers are its load, for those who choose among agents.
+    HTTP face, None when they can't. The numbers are its load, for those who choose among agents; `connections` leaves
+    out those whose clients were told to work elsewhere.
     """
 
     endpoints: tuple[str, ...] = ()
