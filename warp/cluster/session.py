@@ -12,7 +12,8 @@ WENT_BACK = (
 )
 
 FORGOTTEN = (
-    "the others have forgotten this agent (broker id {}), which showed no sign of life for {:.0f} hours: start it again"
+    "the others have forgotten this agent, broker id {}, which showed no sign of life for {:.0f} hours: "
+    "start it again"
 )
 FORGOTTEN_S_MIN = 12 * 3600.0
 """Others forget an agent after a day by the database's clock. Silence for half of it is enough of a reason here."""
