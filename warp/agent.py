@@ -230,7 +230,13 @@ class Agent:
         self.cluster_id = await self._metadata.cluster_id(self.config.cluster_id)
         if not is_in_memory(self.config.object_store):
             where = mask_url(self.config.object_store)
-            await check_marker(self._object_store, self._metadata, self.cluster_id, where)
+            await check_marker(
+                self._object_store,
+                self._metadata,
+                self.cluster_id,
+                where,
+                is_conditional=self.abilities.conditional_create,
+            )
 
     async def _bind(self) -> None:
         """Take the addresses, so that the agent knows them, and that they are its own, before it tells anybody."""

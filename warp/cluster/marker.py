@@ -9,6 +9,7 @@ remember that the cluster's object store has its marker: one without is another 
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Protocol
 
@@ -18,6 +19,8 @@ from warp.objectstore.base import ObjectStore
 MARKER_KEY = "warp-cluster.json"
 MARKER_BYTES_MAX = 4096
 READS_MAX = 3
+SETTLE_S = 1.0
+"""On a store that can't keep two from creating the same object: for agents of two clusters that begin at once."""
 IS_MARKED = "object-store.is_marked"
 """The setting that tells that the cluster's object store has its marker."""
 
@@ -30,15 +33,17 @@ class Settings(Protocol):
     async def set_setting(self, name: str, value: str) -> None: ...
 
 
-async def check_marker(store: ObjectStore, settings: Settings, cluster_id: str, where: str) -> None:
+async def check_marker(
+    store: ObjectStore, settings: Settings, cluster_id: str, where: str, *, is_conditional: bool = True
+) -> None:
     """Make sure that the store is this cluster's, or make it so where neither has another one yet.
 
     `where` names the store in what is raised: StartError, when it is another cluster's, or not this cluster's, or can't
-    be read or written. MetadataError when the settings can't.
+    be read or written. MetadataError when the settings can't. `is_conditional`: the store has conditional puts.
     """
     is_marked = await settings.setting(IS_MARKED) is not None
     try:
-        owner = await _owner(store, cluster_id, may_create=not is_marked)
+        owner = await _owner(store, cluster_id, may_create=not is_marked, is_conditional=is_conditional)
     except (ObjectStoreError, ValueError) as error:
         raise StartError(
             f"can't tell whose object store {where} is, by its object {MARKER_KEY}: {error}"
@@ -58,26 +63,38 @@ async def check_marker(store: ObjectStore, settings: Settings, cluster_id: str, 
         await settings.set_setting(IS_MARKED, "1")
 
 
-async def _owner(store: ObjectStore, cluster_id: str, *, may_create: bool) -> str | None:
+async def _owner(
+    store: ObjectStore, cluster_id: str, *, may_create: bool, is_conditional: bool
+) -> str | None:
     """The id that the marker holds; without one, it is created with this id, if it may be."""
     for _ in range(READS_MAX):
-        found = await _read(store)
+        found = await read_marker(store)
         if found is not None or not may_create:
             return found
-        await store.create(MARKER_KEY, json.dumps({"cluster_id": cluster_id}).encode())
+        marker = json.dumps({"cluster_id": cluster_id}).encode()
+        if is_conditional:
+            await store.create(MARKER_KEY, marker)
+        else:
+            await store.put(MARKER_KEY, [marker])
+            await asyncio.sleep(SETTLE_S)
         # Read again, whoever was first: that this agent's object was stored does not mean that no other was.
     raise ValueError("it was created, and then it was not there")
 
 
-async def _read(store: ObjectStore) -> str | None:
+async def read_marker(store: ObjectStore) -> str | None:
     """The cluster id in the marker, None where there is none. Raises ObjectStoreError, or ValueError for rubbish."""
     try:
         size_bytes = (await store.head(MARKER_KEY)).size_bytes
         if size_bytes > MARKER_BYTES_MAX:
             raise ValueError(f"it has {size_bytes} bytes")
-        content = json.loads(bytes(await store.get(MARKER_KEY, 0, size_bytes)))
+        return parse_marker(bytes(await store.get(MARKER_KEY, 0, size_bytes)))
     except ObjectNotFound:
         return None
+
+
+def parse_marker(data: bytes) -> str:
+    """The cluster id in a marker. Raises ValueError for rubbish."""
+    content = json.loads(data)
     if not isinstance(content, dict) or not isinstance(content.get("cluster_id"), str):
         raise ValueError("it holds no cluster id")
     return str(content["cluster_id"])

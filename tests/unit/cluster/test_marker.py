@@ -93,6 +93,35 @@ def test_of_two_clusters_that_start_at_once_one_is_refused() -> None:
     asyncio.run(race())
 
 
+class Unconditional(MemoryStore):
+    """As servers are that have no conditional puts."""
+
+    async def create(self, key: str, data: Buffer) -> bool:
+        raise ObjectStoreError("501 NotImplemented")
+
+
+def test_a_store_without_conditional_puts_is_marked_and_a_second_cluster_refused() -> None:
+    async def meet() -> None:
+        store = Unconditional(SystemClock(), bytes_max=1_000_000)
+        await check_marker(store, Settings(), "one", "s3://b", is_conditional=False)
+        with pytest.raises(StartError, match="belongs to cluster one"):
+            await check_marker(store, Settings(), "two", "s3://b", is_conditional=False)
+
+    asyncio.run(meet())
+
+
+def test_of_two_clusters_that_start_at_once_without_conditional_puts_one_is_refused() -> None:
+    async def race() -> None:
+        store = Unconditional(SystemClock(), bytes_max=1_000_000)
+        outcomes = await asyncio.gather(
+            *(check_marker(store, Settings(), one, "s3://b", is_conditional=False) for one in ("a", "b")),
+            return_exceptions=True,
+        )
+        assert sorted(type(outcome).__name__ for outcome in outcomes) == ["NoneType", "StartError"]
+
+    asyncio.run(race())
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"nonsense", b"[]", b"{}", b'{"cluster_id": 7}', b"\xff", b" " * (MARKER_BYTES_MAX + 1)]
 )
