@@ -2,9 +2,9 @@
 
 A slot is never taken from an agent that lives. One that is nobody's, or whose holder is gone, falls to the agent that
 rendezvous hashing puts first among those that live and don't leave: all come to the same one, and when an agent dies
-its slots are spread over the others. Should that agent not take it in time, anybody does. When none is left that doesn't
-leave, all count: where the database's clock is wrong every agent distrusts its own and leaves discovery, and the groups
-have to be served all the same.
+its slots are spread over the others. Should that agent not take it in time, anybody does. When all leave, all count:
+where the database's clock is wrong every agent distrusts its own and leaves discovery, and the groups have to be served
+all the same.
 
 When an agent has come, slots that fall to it from now on are handed over by their holders, once it has been there for
 a while. Slots that it did not take then are not offered to it again as long as it lives.
