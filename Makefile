@@ -49,7 +49,7 @@ test-s3: build $(VENV)/.stamp-dev ## Run the tests over S3, also those on Ceph's
 	$(PY) -m pytest -m 'not postgres' tests/s3 tests/unit/objectstore tests/broker $(ARGS)
 
 test-cluster: build $(VENV)/.stamp-dev ## Run the tests of a cluster: PostgreSQL, several agents (needs postgresql, pgbouncer)
-	$(PY) -m pytest -m postgres tests/unit tests/isolation tests/broker tests/cluster $(ARGS)
+	$(PY) -m pytest -m postgres tests/unit tests/isolation tests/broker tests/process tests/cluster $(ARGS)
 
 test-cross: build $(VENV)/.stamp-dev ## Run native code for aarch64 (needs its cross compiler and qemu-user-static)
 	$(PY) -m pytest -m toolchain --ignore tests/clients $(ARGS)

@@ -13,6 +13,9 @@ from warp.cli.doctor import command
 def test_the_process_ends_at_once_when_a_thread_hangs_and_only_then(monkeypatch: pytest.MonkeyPatch) -> None:
     codes: list[int] = []
     monkeypatch.setattr(os, "_exit", codes.append)
+    # Servers that other tests have started are kept by threads of theirs.
+    others, enumerate_all = threading.enumerate(), threading.enumerate
+    monkeypatch.setattr(threading, "enumerate", lambda: [t for t in enumerate_all() if t not in others])
     command._leave_stuck_threads(1)
     assert codes == []
     release = threading.Event()

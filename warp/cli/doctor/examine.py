@@ -24,18 +24,22 @@ from warp.cli.doctor.facts import (
 from warp.cli.doctor.finding import Finding, note
 from warp.cli.doctor.judge.clients import judge_clients, judge_told
 from warp.cli.doctor.judge.clock import judge_clock
+from warp.cli.doctor.judge.cluster import judge_cluster
 from warp.cli.doctor.judge.machine import judge_machine, judge_software
 from warp.cli.doctor.judge.object_store import judge_object_directory, judge_object_store
 from warp.cli.doctor.judge.place import judge_metadata
 from warp.cli.doctor.judge.ports import judge_http, judge_listener
+from warp.cli.doctor.judge.postgres import agent_commit, judge_postgres
 from warp.cli.doctor.latency import Latency
 from warp.cli.doctor.measure.clients import look_as_client, look_at_cluster
 from warp.cli.doctor.measure.machine import look_at_machine
+from warp.cli.doctor.measure.marker import look_at_marker
 from warp.cli.doctor.measure.object_store import look_at_object_store
 from warp.cli.doctor.measure.place import find_holder, look_at_database, look_at_place
 from warp.cli.doctor.measure.ports import look_at_http, look_at_listener
+from warp.cli.doctor.measure.postgres import look_at_postgres
 from warp.clock import Clock
-from warp.config import AgentConfig, is_in_memory
+from warp.config import AgentConfig, is_in_memory, is_shared
 from warp.config_values import Address
 from warp.ids import IdSource
 from warp.metadata.urls import open_database
@@ -62,10 +66,14 @@ class Examination:
         store = open_object_store(object_store_url(config), clock=self._clock, ids=self._ids)
         await store.close()
         holder = await self._holder(config)
-        findings = await self._doors(config, holder)
-        fsync, of_metadata = await self._metadata(config, holder)
+        ports = await self._ports(config)
+        findings = await self._doors(config, ports, holder)
+        if is_shared(config.metadata):
+            commit, of_metadata = await self._cluster(config, ports[0])
+        else:
+            commit, of_metadata = await self._metadata(config, holder)
         findings += of_metadata
-        findings += await self._object_store(config, fsync)
+        findings += await self._object_store(config, commit)
         self._say("looking at limits")
         machine = look_at_machine(holder.pid if holder.state is HolderState.HELD else None)
         return [*findings, *judge_machine(machine, config)]
@@ -84,13 +92,15 @@ class Examination:
         ]
         return most_telling(found)
 
-    async def _doors(self, config: AgentConfig, holder: Holder) -> list[Finding]:
-        """The addresses that the agent listens on, and those that clients are told."""
-        monotonic = self._clock.monotonic
+    async def _ports(self, config: AgentConfig) -> list[PortFacts]:
         ports: list[PortFacts] = []
         for address in config.listen:
             self._say(f"looking at {address}")
-            ports.append(await look_at_listener(address, monotonic=monotonic))
+            ports.append(await look_at_listener(address, monotonic=self._clock.monotonic))
+        return ports
+
+    async def _doors(self, config: AgentConfig, ports: Sequence[PortFacts], holder: Holder) -> list[Finding]:
+        """The addresses that the agent listens on, and those that clients are told."""
         findings = [judge_listener(port, holder) for port in ports]
         if config.http is not None:
             cluster_id = next((port.broker.cluster_id for port in ports if port.broker), None)
@@ -107,8 +117,28 @@ class Examination:
     async def _as_client(self, told: Address, port: PortFacts) -> ClientFacts:
         return await look_as_client(told, port, monotonic=self._clock.monotonic)
 
+    async def _cluster(self, config: AgentConfig, port: PortFacts) -> tuple[Latency | None, list[Finding]]:
+        """Findings on the database that agents share and on this one's place among them; how long a commit takes.
+
+        `port` is that of its first listener.
+        """
+        told = told_addresses(config)[0]
+        database = await look_at_postgres(
+            config.metadata,
+            name=str(told) if told.port else None,
+            samples=self._samples,
+            clock=self._clock,
+            timeout_s=config.metadata_timeout_ms / 1000,
+            agent_timeout_s=config.agent_timeout_ms / 1000,
+            progress=self._say,
+        )
+        marker = await look_at_marker(object_store_url(config), clock=self._clock, ids=self._ids)
+        findings = list(judge_postgres(database, config.metadata_connections_max))
+        findings += judge_cluster(config, database, marker, port)
+        return agent_commit(database), findings
+
     async def _metadata(self, config: AgentConfig, holder: Holder) -> tuple[Latency | None, list[Finding]]:
-        """Findings, and how long an fsync takes there."""
+        """Findings, and how long an fsync takes there, which is most of a commit."""
         if is_in_memory(config.metadata):
             return None, [note("metadata.directory", "in the memory of the agent: gone when it stops")]
         self._say("timing fsync")
@@ -118,12 +148,12 @@ class Examination:
         database = await detached(lambda: look_at_database(path), timeout_s=DISK_TIMEOUT_S, late=unread)
         return place.fsync, list(judge_metadata(place, database, holder))
 
-    async def _object_store(self, config: AgentConfig, fsync: Latency | None) -> Sequence[Finding]:
+    async def _object_store(self, config: AgentConfig, commit: Latency | None) -> Sequence[Finding]:
         url = object_store_url(config)
         store, clock = await look_at_object_store(
             url, samples=self._samples, clock=self._clock, ids=self._ids, progress=self._say
         )
-        findings = list(judge_object_store(store, fsync, config.flush_uploads_max))
+        findings = list(judge_object_store(store, commit, config.flush_uploads_max))
         if store.is_directory and not store.refusal:
             place = await self._place(Path(unquote(urlsplit(url).path)), samples=0)
             findings += judge_object_directory(place, config.free_space_reserve_bytes)

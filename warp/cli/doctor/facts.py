@@ -99,6 +99,75 @@ class DatabaseFacts:
     wal_bytes: int = 0
 
 
+class RegistrationState(StrEnum):
+    """What the registration under an agent's name was seen to do."""
+
+    NONE = "none"
+    GONE = "gone"
+    """Its agent has said goodbye."""
+    STILL = "still"
+    """Its agent has not, and does not move it any more."""
+    MOVING = "moving"
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """Who has an agent's name in the metadata that agents share."""
+
+    name: str
+    state: RegistrationState
+    broker_id: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresFacts:
+    """A PostgreSQL database as an agent finds it; or `refusal`, why it can't start on it.
+
+    `failure`: what went wrong after it was opened. `hears` is None behind a pooler that was named, where nobody asks.
+    """
+
+    where: str
+    refusal: str = ""
+    failure: str = ""
+    version: str = ""
+    schema: str = ""
+    """Empty when there is none yet."""
+    is_migrated: bool = False
+    """An agent has been there before."""
+    migrations: int = 0
+    """Those that an agent would run at its start."""
+    may_create: bool = True
+    synchronous_commit: str = "on"
+    standbys: str = ""
+    """`synchronous_standby_names`."""
+    fsync: str = "on"
+    connections_max: int = 0
+    """That the server, the database and the role leave to agents."""
+    connections_used: int = 0
+    """By everybody but the doctor."""
+    encryption: str = ""
+    """The version of TLS; empty without."""
+    is_verified: bool = False
+    """The URL asks for the server's certificate, and its name."""
+    is_local: bool = False
+    """The connection does not leave the machine."""
+    round_trip: Timing | None = None
+    commit: Timing | None = None
+    hears: bool | None = None
+    clock: ClockFacts | None = None
+    cluster_id: str | None = None
+    registration: Registration | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MarkerFacts:
+    """Whose an object store says it is: the cluster id in its marker object, None where there is none."""
+
+    cluster_id: str | None
+    refusal: str = ""
+    """Why that could not be read."""
+
+
 @dataclass(frozen=True, slots=True)
 class BrokerAddress:
     """One broker as Metadata names it."""

@@ -28,8 +28,10 @@ _SEE: Final = "docs/object-storage.md explains what the store says, and what to 
 _NAMES: Final = ("put-small", "put-large", "get-small", "get-large")
 
 
-def judge_object_store(facts: StoreFacts, fsync: Latency | None, flush_uploads_max: int) -> Iterator[Finding]:
-    """Findings on the store; `fsync` is that of the metadata, which a Produce waits for as well."""
+def judge_object_store(
+    facts: StoreFacts, commit: Latency | None, flush_uploads_max: int
+) -> Iterator[Finding]:
+    """Findings on the store; `commit` is that of the metadata, which a Produce waits for as well."""
     if facts.refusal:
         # Stores say what to do after what is wrong.
         reason, _, remedy = facts.refusal.partition("; ")
@@ -45,7 +47,7 @@ def judge_object_store(facts: StoreFacts, fsync: Latency | None, flush_uploads_m
     for name, timing in zip(_NAMES, timings, strict=True):
         if timing is not None:
             yield _judge_timing(f"object-store.{name}", timing, facts)
-    yield from _judge_produce(facts, fsync, flush_uploads_max)
+    yield from _judge_produce(facts, commit, flush_uploads_max)
     if facts.left_behind:
         yield warning(
             "object-store.open",
@@ -129,13 +131,13 @@ def _uneven_remedy(facts: StoreFacts) -> str:
     )
 
 
-def _judge_produce(facts: StoreFacts, fsync: Latency | None, flush_uploads_max: int) -> Iterator[Finding]:
+def _judge_produce(facts: StoreFacts, commit: Latency | None, flush_uploads_max: int) -> Iterator[Finding]:
     """What a producer that waits for each answer will wait: one PUT and one commit; and what uploads can carry."""
     small = facts.put_small.latency if facts.put_small is not None else None
     large = facts.put_large.latency if facts.put_large is not None else None
-    if small is None or large is None or fsync is None:
+    if small is None or large is None or commit is None:
         return
-    p50_s, p99_s = small.p50_s + fsync.p50_s, small.p99_s + fsync.p99_s
+    p50_s, p99_s = small.p50_s + commit.p50_s, small.p99_s + commit.p99_s
     carried = LARGE_BYTES / large.p50_s
     text = (
         f"a lone producer is answered after about {time_words(p50_s)} (p50) to {time_words(p99_s)} (p99); "
