@@ -37,11 +37,11 @@ def discovery_of(broker: Broker) -> Discovery:
     return broker.agent.server._dispatcher._services.discovery
 
 
-def pretend(broker: Broker, **leases: LeaseState) -> None:
-    """Let the agent see a cluster around it."""
+def pretend(broker: Broker, connections: int = 0, **leases: LeaseState) -> None:
+    """Let the agent see a cluster around it, and itself with so many connections while others have none."""
     own = broker.agent.broker_id
     agents = [
-        LiveAgent(own, "", AgentFacts(zone="a")),
+        LiveAgent(own, "", AgentFacts(zone="a", connections=connections)),
         LiveAgent(B, "", AgentFacts(endpoints=("b.test:9092",), zone="b")),
         LiveAgent(C, "", AgentFacts(endpoints=("c.test:9092",), zone="c")),
         LiveAgent(ELSEWHERE, "", AgentFacts(endpoints=("d.test:9092",), zone="b", group="other")),
@@ -176,6 +176,27 @@ def test_a_connection_that_has_produced_leads_where_it_is(with_memory_broker: Ru
         assert elsewhere
         await client.produce(name, batch(b"x"))
         assert (await metadata(client, elsewhere[0], name)).controller_id == broker.agent.broker_id
+
+    with_memory_broker(test)
+
+
+def test_clients_that_work_at_an_agent_with_far_more_connections_go_home_few_at_a_time(
+    with_memory_broker: RunWithBroker,
+) -> None:
+    async def test(broker: Broker) -> None:
+        pretend(broker, connections=100)
+        own = broker.agent.broker_id
+        name = await broker.topic()
+        client = await broker.connect()
+        homes = {
+            client_id: (await metadata(client, client_id, name)).controller_id
+            for client_id in (f"client-{number}" for number in range(40))
+        }
+        await client.produce(name, batch(b"x"))
+        told = {client_id: (await metadata(client, client_id, name)).controller_id for client_id in homes}
+        moved = [client_id for client_id in homes if told[client_id] != own]
+        assert len(moved) == 5, "a twentieth"
+        assert all(told[client_id] == homes[client_id] for client_id in moved)
 
     with_memory_broker(test)
 
