@@ -14,6 +14,8 @@ from tests.sim.client import Connection, Lost
 from tests.sim.hosts import Host
 from tests.sim.loop import OUTSIDE
 from tests.sim.notices import NoticeBus, NoticeWeather
+from warp.groups.offsets import OffsetCommitter
+from warp.groups.saving import GroupSaver
 from warp.metadata.group_model import SLOTS, coordinator_lease
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ MISFORTUNES = (
     *("crash", "crash soon", "freeze", "freeze", "succeed", "succeed", "cut off", "cut off"),
     *("ambush", "ambush", "ambush", "notices", "notices", "deaf", "clock", "retire"),
 )
+AMBUSHED = (OffsetCommitter._run.__qualname__, GroupSaver._run.__qualname__)
+"""What writes under leases."""
 HOLDERS = """
     select l.name, a.name from leases l left join agents a on a.broker_id = l.holder where l.name like 'coordinator%'
 """
@@ -48,6 +52,7 @@ class Cluster:
         self.bus = NoticeBus(world.loop, random.Random(self.chance.random()))
         self._world = world
         self._is_calm = False
+        self._probes: list[asyncio.Task[None]] = []
         if self.chance.random() < 0.3:
             self.bus.weather = NoticeWeather.rough(self.chance)
 
@@ -59,7 +64,7 @@ class Cluster:
 
     def misfortune(self) -> None:
         """Something bad happens to one agent, or to the notices of all."""
-        host = self.chance.choice(self._world.hosts)
+        host = self._some_host()
         match self.chance.choice(MISFORTUNES):
             case "crash":
                 self._world.crash(host)
@@ -69,13 +74,14 @@ class Cluster:
                 self.freeze(host, self.chance.choice((0.5, 1.1, 2.0)) * self._session_s)
             case "ambush":
                 # What it was about to write, it writes when others have had its place for long.
+                host.way.ambushed = AMBUSHED
                 host.way.ambush = partial(self.freeze, host, self.chance.choice((2.5, 5.0, 8.0)))
             case "succeed":
                 self.freeze(host, self.chance.choice((0.9, 2.0, 4.0)) * self._session_s)
                 delay_s = self.chance.uniform(0.0, 0.5) * self._session_s
                 self._world.loop.call_later(delay_s, self._succeed, host, context=OUTSIDE)
             case "cut off":
-                self.cut_off(host, self.chance.choice((0.3, 1.0, 4.0)) * self._session_s)
+                self.cut_off(host, self.chance.choice((0.3, 1.0, 4.0, 8.0)) * self._session_s)
             case "notices":
                 self.bus.weather = NoticeWeather.rough(self.chance)
                 self._world.history.add("world", f"notices {self.bus.weather}")
@@ -89,6 +95,23 @@ class Cluster:
             case "retire":
                 self._world.retire(host)
 
+    def _some_host(self) -> Host:
+        """Some machine, most often one whose agent coordinates a group."""
+        hosts = self._world.hosts
+        group_id = self.chance.choice(self._world.groups).group_id
+        for host in hosts:
+            if host.agent is not None and host.agent.groups.coordinator.coordinates(group_id):
+                return host if self.chance.random() < 0.6 else self.chance.choice(hosts)
+        return self.chance.choice(hosts)
+
+    async def probe(self) -> None:
+        """Ask every agent now and then, whether it takes a member for one: only the coordinator may, and it knows."""
+        while not self._is_calm:
+            await asyncio.sleep(self.chance.expovariate(1 / 0.7))
+            group = self.chance.choice(self._world.groups)
+            self._probes += [self._world.spawn(group.probe(host.address)) for host in self._world.hosts]
+        await asyncio.gather(*self._probes)
+
     def freeze(self, host: Host, seconds: float) -> None:
         """Let a machine stand still."""
         host.freeze(self._world.loop, seconds, self.idle_s)
@@ -98,7 +121,7 @@ class Cluster:
         if not host.way.is_cut:
             self._world.history.add(host.name, f"can't reach the metadata store for {seconds} s")
             host.way.is_cut = True
-            host.way.hang_s = self.chance.choice((0.0, 0.1, 3.0))
+            host.way.hang_s = self.chance.choice((0.0, 0.1, 3.0, 10.0))
             self._world.loop.call_later(seconds, self._mend, host, context=OUTSIDE)
 
     def _mend(self, host: Host) -> None:

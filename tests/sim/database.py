@@ -77,7 +77,18 @@ class Way:
         self.hang_s = 0.0
         """How long it takes to notice that it is."""
         self.ambush: Callable[[], None] | None = None
-        """To happen once, at the moment at which a transaction is about to begin."""
+        """To happen once, when a task that runs one of `ambushed` is about to begin a transaction."""
+        self.ambushed: Sequence[str] = ()
+        """Qualified names of coroutine functions."""
+
+    async def pass_ambush(self) -> None:
+        """On the way to a transaction."""
+        ambush, task = self.ambush, asyncio.current_task()
+        running = None if task is None else getattr(task.get_coro(), "__qualname__", None)
+        if ambush is not None and running in self.ambushed:
+            self.ambush = None
+            ambush()
+            await asyncio.sleep(0)
 
 
 class SimDatabase:
@@ -173,10 +184,7 @@ class SimDatabase:
         """A transaction whose COMMIT may fail, or whose answer may be lost."""
         weather = self.sky.weather
         await self._begin()
-        ambush, self._way.ambush = self._way.ambush, None
-        if ambush is not None:
-            ambush()
-            await asyncio.sleep(0)
+        await self._way.pass_ambush()
         ticket = await self._turn.take(self._process)
         try:
             answer_is_lost = self.sky.strikes(weather.commit_answer_is_lost)

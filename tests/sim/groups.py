@@ -38,7 +38,9 @@ class Group:
         self.chance = random.Random(f"{world.seed} {group_id}")
         self.partitions = partitions
         self.topics = sorted({partition.topic for partition in partitions})
-        self.session_ms = self.chance.choice((1_500, 3_000, 6_000))
+        self.session_ms = self.chance.choice(
+            (1_500, 3_000, 6_000) if world.cluster is None else (1_500, 3_000)
+        )
         self.rebalance_ms = self.chance.choice((2_000, 6_000))
         self.facts = GroupFacts(world.history, group_id)
         self.members: list[Member] = []
@@ -216,6 +218,20 @@ class Group:
         if response.error_code == ErrorCode.NONE:
             self.facts.fetched("an auditor", known, group_requests.fetched_offsets(response))
         return bool(response.error_code == ErrorCode.NONE)
+
+    async def probe(self, address: str) -> None:
+        """Send an agent the heartbeat of some member: which it refuses if another generation has begun elsewhere."""
+        members = [member for member in self.members if member.is_living and member.generation >= 0]
+        if not members:
+            return
+        member = self.chance.choice(members)
+        key, generation, before = member.key, member.generation, self.facts.fence
+        try:
+            response = await self._ask(member.heartbeat(), group_requests.HEARTBEAT_VERSION, address)
+        except Lost:
+            return
+        if response.error_code == ErrorCode.NONE:
+            self.facts.accepted(key, f"Heartbeat to {address}", generation, before)
 
     async def _within(self, timeout_s: float, is_so: Callable[[], Awaitable[bool]]) -> bool:
         deadline_s = self.world.loop.time() + timeout_s

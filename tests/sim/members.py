@@ -90,6 +90,20 @@ class Member:
         """What its share belongs to: the instance, which may change its member id within a generation."""
         return self.instance_id or self.member_id
 
+    @property
+    def generation(self) -> int:
+        """The last one that it was let into, -1 before that."""
+        return self._generation
+
+    def heartbeat(self) -> HeartbeatRequest:
+        """A sign of life, as of now."""
+        return HeartbeatRequest(
+            group_id=self._group.group_id,
+            generation_id=self._generation,
+            member_id=self.member_id,
+            group_instance_id=self.instance_id,
+        )
+
     def die(self, *, loudly: bool) -> None:
         """End without a word to the group; `loudly`: the machine lives and resets the connections."""
         self._tell("dies")
@@ -275,13 +289,7 @@ class Member:
         while True:
             await asyncio.sleep(self._group.session_ms / 4000)
             before = self._facts.fence
-            request = HeartbeatRequest(
-                group_id=self._group.group_id,
-                generation_id=self._generation,
-                member_id=self.member_id,
-                group_instance_id=self.instance_id,
-            )
-            response = await self._ask(request, group_requests.HEARTBEAT_VERSION, HEARTBEAT_S)
+            response = await self._ask(self.heartbeat(), group_requests.HEARTBEAT_VERSION, HEARTBEAT_S)
             self._judge("Heartbeat", response.error_code)
             if self._group.is_fenced:
                 # Else an agent that has been taken over learns of it when it stores something.

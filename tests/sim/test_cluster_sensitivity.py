@@ -25,7 +25,7 @@ SEEDS = range(CLUSTER_SEED, CLUSTER_SEED + 12 * SEEDS_PER_CLUSTER, SEEDS_PER_CLU
 def complaints() -> str:
     """What the first seed with a cluster says that says anything."""
     for seed in SEEDS:
-        violations = simulate(seed, settle_s=20.0).violations
+        violations = simulate(seed).violations
         if violations:
             return "\n".join(violations)
     return ""

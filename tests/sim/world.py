@@ -151,6 +151,8 @@ class World:
         clients: list[IdempotentProducer | PairProducer | Consumer] = [*producers, *others, *consumers]
         tasks = [self.spawn(client.run()) for client in clients]
         beside = [task for group in self.groups for task in group.start()]
+        if self.cluster is not None:
+            beside.append(self.spawn(self.cluster.probe()))
         await self._storm()
         self.history.add("world", "all is well again")
         for group in self.groups:
