@@ -37,7 +37,7 @@ def discovery_of(broker: Broker) -> Discovery:
     return broker.agent.server._dispatcher._services.discovery
 
 
-def pretend(broker: Broker, connections: int = 0, **leases: LeaseState) -> None:
+def pretend(broker: Broker, connections: int = 0, /, **leases: LeaseState) -> None:
     """Let the agent see a cluster around it, and itself with so many connections while others have none."""
     own = broker.agent.broker_id
     agents = [
@@ -184,7 +184,7 @@ def test_clients_that_work_at_an_agent_with_far_more_connections_go_home_few_at_
     with_memory_broker: RunWithBroker,
 ) -> None:
     async def test(broker: Broker) -> None:
-        pretend(broker, connections=100)
+        pretend(broker, 100)
         own = broker.agent.broker_id
         name = await broker.topic()
         client = await broker.connect()
