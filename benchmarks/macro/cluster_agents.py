@@ -31,6 +31,7 @@ PARTITIONS = 4
 RECORDS_PER_S = 10_000
 """Of each of the producers."""
 REQUEST_MS = 20
+LOOK_S = 0.5
 SETTLED_S = 3.0
 """After which an agent that has started does nothing but wait."""
 CLIENT_IDS_MAX = 200
@@ -83,15 +84,16 @@ def pin(agent: ClusterAgent) -> None:
             os.sched_setaffinity(int(thread.name), {AGENT_CPU})
 
 
-def settle_slots(cluster: Cluster) -> None:
+def settle_slots(cluster: Cluster, still_s: float = 1.5) -> None:
     """Wait until every agent coordinates its part of the groups, and that has not changed for a while."""
+    looks = round(still_s / LOOK_S)
     seen: list[list[int]] = []
 
     def have_settled() -> bool:
-        time.sleep(0.5)
+        time.sleep(LOOK_S)
         view = cluster.running[0].view()
         seen.append([agent["slots"] for agent in view["agents"] if agent["state"] == "serving"])
-        return all(seen[-1]) and len(seen) > 3 and seen[-1] == seen[-2] == seen[-3]
+        return all(seen[-1]) and len(seen) > looks and seen[-looks:] == [seen[-1]] * looks
 
     eventually(have_settled, f"all of {len(cluster.running)} agents coordinate some groups")
 

@@ -36,6 +36,8 @@ STEADY_S = 3.0
 AFTERWARDS_S = 8.0
 PATIENCE_S = 60.0
 GROUPS_TRIED = 64
+STILL_S = 5.0
+"""How long nothing has moved before an agent is killed."""
 
 
 class Events:
@@ -226,8 +228,9 @@ def kill_one(cluster: Cluster, killed: ClusterAgent, number: int) -> list[Any]:
             assert time.monotonic() < deadline, "members of the group read nothing"
             time.sleep(0.05)
         time.sleep(STEADY_S)
-        killed.kill()
+        assert coordinators(survivor, [group])[group] == killed.port, "the group has moved"
         killed_at = time.monotonic()
+        killed.kill()  # waits for its end, which may take a while
         noticed = noticed_after(survivor, killed, killed_at, killed_at + PATIENCE_S)
         time.sleep(max(0.0, killed_at + AFTERWARDS_S - time.monotonic()))
         writer.stopping.set()
@@ -282,11 +285,12 @@ def failover(server: PostgresServer, kills: int) -> Table:
     with tempfile.TemporaryDirectory(prefix="warp-bench-", dir=FOLDER) as folder:
         store = (Path(folder) / "objects").as_uri()
         with quiet_cluster(Path(folder), server, store, 3) as cluster:
+            settle_slots(cluster, STILL_S)
             for number, killed in zip(range(kills), itertools.cycle(cluster.agents)):
                 rows.append([str(number + 1), *kill_one(cluster, killed, number)])
                 killed.start()
                 cluster.settle()
-                settle_slots(cluster)
+                settle_slots(cluster, STILL_S)
     columns = list(zip(*(row[1:7] for row in rows), strict=True))
     failures = [sum(row[place] for row in rows) for place in (7, 8)]
     rows.append(["median", *(median(column) for column in columns), *failures])
