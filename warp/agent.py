@@ -308,6 +308,7 @@ class Agent:
             self.broker_id,
             self.metrics,
             cluster.policy,
+            is_clock_trusted=lambda: cluster.membership.is_clock_trusted,
         )
         cluster.share_jobs(group_jobs(groups))
         self._server = self._build_server(catalogue, parts, groups, discovery)

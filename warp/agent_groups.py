@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from warp.agent_metrics import GroupMetrics
@@ -37,6 +38,8 @@ def build_groups(
     holder: BrokerId,
     metrics: Metrics,
     policy: SlotPolicy | None = None,
+    *,
+    is_clock_trusted: Callable[[], bool] = lambda: True,
 ) -> Groups:
     """The services, not open yet. Without a policy all slots are this agent's."""
     coordinator = GroupCoordinator(
@@ -50,7 +53,7 @@ def build_groups(
             initial_rebalance_delay_ms=config.group_rebalance_delay_ms,
             members_max=config.group_members_max,
         ),
-        upkeep=UpkeepSettings(retention_ms=config.offsets_retention_ms),
+        upkeep=UpkeepSettings(retention_ms=config.offsets_retention_ms, is_clock_trusted=is_clock_trusted),
         policy=policy,
         observer=GroupMetrics(metrics),
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -31,6 +31,8 @@ class UpkeepSettings:
     interval_s: float = 600.0
     """offsets.retention.check.interval.ms: between the end of a pass and the next."""
     steps: ExpiryLimits = field(default_factory=ExpiryLimits)
+    is_clock_trusted: Callable[[], bool] = lambda: True
+    """Can this machine's clock tell what has had its time? Where it can't, offsets stay."""
 
 
 class GroupUpkeep:
@@ -70,19 +72,23 @@ class GroupUpkeep:
         for tenure in self._runner.held():
             if tenure.unsure and tenure.is_loaded:
                 await self._make_sure(tenure)
-        try:
-            expired = await self._expirer.expire(self._holders(), self._settings.retention_ms)
-        except LeaseLost as lost:
-            self._lost(lost)
-            raise
+        expired = await self._expire() if self._settings.is_clock_trusted() else 0
         orphans = await self._expirer.remove_orphans() if self._has_orphans else 0
         groups = await self._reap()
         if expired or orphans or groups:
             _log.info(
                 "removed %d committed offsets that have had their time, %d of topics and groups that are gone, and %d "
                 "empty groups",
-                len(expired), orphans, groups,
+                expired, orphans, groups,
             )  # fmt: skip
+
+    async def _expire(self) -> int:
+        """Remove offsets that have had their time; how many."""
+        try:
+            return len(await self._expirer.expire(self._holders(), self._settings.retention_ms))
+        except LeaseLost as lost:
+            self._lost(lost)
+            raise
 
     async def sweep_orphans_once(self, lease: Lease) -> None:
         """Remove the offsets of topics and groups that are gone, of all slots, as long as a lease is held.

@@ -99,6 +99,22 @@ def test_offsets_go_when_their_time_has_come_and_their_group_with_them() -> None
     run(test)
 
 
+def test_a_clock_that_is_far_off_expires_no_offsets() -> None:
+    async def test(rig: Rig) -> None:
+        is_trusted = False
+        settings = UpkeepSettings(retention_ms=60_000, is_clock_trusted=lambda: is_trusted)
+        coordinator = await rig.coordinator(upkeep=settings)
+        assert await commit(coordinator, rig, "g", 1) is NONE
+        await asyncio.sleep(61)
+        await coordinator.upkeep.run_once()
+        assert [group.group_id for group in coordinator.list_groups()] == ["g"]
+        is_trusted = True
+        await coordinator.upkeep.run_once()
+        assert coordinator.list_groups() == []
+
+    run(test)
+
+
 @pytest.mark.parametrize(
     "operation", ["expire_offsets", "remove_orphan_offsets", "delete_groups_without_offsets", "load_groups"]
 )
