@@ -7,6 +7,7 @@ MetadataError; those that write and find another transaction in the way have tri
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -74,6 +75,8 @@ class MetadataStore:
         self._clock = clock
         self._ids = ids
         self._gaps = GapMemory()
+        # All of them wait for one row. Those of this agent wait here, where it takes no connection away from commits.
+        self._catalogue_changes = asyncio.Lock()
 
     @property
     def is_shared(self) -> bool:
@@ -217,22 +220,26 @@ class MetadataStore:
     @retried
     async def create_topics(self, new_topics: Sequence[NewTopic]) -> list[Topic | ErrorCode]:
         """Per topic: it, TOPIC_ALREADY_EXISTS, or INVALID_TOPIC_EXCEPTION when its name collides with another's."""
-        return await topics.create_topics(self._database, new_topics, self._clock.time_ms())
+        async with self._catalogue_changes:
+            return await topics.create_topics(self._database, new_topics, self._clock.time_ms())
 
     @retried
     async def delete_topics(self, topic_ids: Sequence[TopicId]) -> list[ErrorCode]:
         """Per topic NONE or UNKNOWN_TOPIC_ID."""
-        return await topics.delete_topics(self._database, topic_ids, self._clock.time_ms())
+        async with self._catalogue_changes:
+            return await topics.delete_topics(self._database, topic_ids, self._clock.time_ms())
 
     @retried
     async def create_partitions(self, topic_id: TopicId, total: int) -> Topic | ErrorCode:
         """Grow a topic to `total` partitions: it, UNKNOWN_TOPIC_ID, or INVALID_PARTITIONS unless that is more."""
-        return await topics.create_partitions(self._database, topic_id, total)
+        async with self._catalogue_changes:
+            return await topics.create_partitions(self._database, topic_id, total)
 
     @retried
     async def set_topic_configs(self, topic_id: TopicId, configs: Mapping[str, str]) -> Topic | ErrorCode:
         """Replace all overrides of a topic: it, or UNKNOWN_TOPIC_ID."""
-        return await topics.set_topic_configs(self._database, topic_id, configs)
+        async with self._catalogue_changes:
+            return await topics.set_topic_configs(self._database, topic_id, configs)
 
     # Logs
 

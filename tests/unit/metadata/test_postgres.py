@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import time
 from collections.abc import Awaitable, Callable
 from importlib import resources
@@ -384,6 +385,28 @@ def test_a_server_that_answers_nothing_is_unavailable(
         assert await opened.one(READ, "a") is None
 
     run(postgres_url, test, timeout_s=1.0)
+
+
+def test_topics_that_wait_for_another_agent_leave_connections_for_commits(postgres_url: str) -> None:
+    async def test(opened: PostgresDatabase) -> None:
+        clock = TestClock()
+        ids = IdSource(clock, random.Random(1).randbytes)
+        store = MetadataStore(opened, clock, ids)
+        [topic] = await store.create_topics([NewTopic("t", ids.topic_id(), 1, {})])
+        assert isinstance(topic, Topic)
+        async with opened.transaction() as other:
+            await other.one(load_statements("topics")["lock_catalogue"])
+            waiting = [
+                asyncio.ensure_future(store.create_topics([NewTopic(f"t{n}", ids.topic_id(), 1, {})]))
+                for n in range(5)
+            ]
+            await asyncio.sleep(0.2)
+            result = await store.commit([segment("a", batch(topic.logs[0]))], 1)
+            assert result.outcomes[0][0].base_offset == 0
+            assert not any(task.done() for task in waiting)
+        assert [type(topic) for [topic] in await asyncio.gather(*waiting)] == [Topic] * 5
+
+    run(postgres_url, test, size=3)
 
 
 def test_it_works_outside_of_tasks_up_to_the_first_wait(postgres_url: str) -> None:
