@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, Producer
 
 from tests.cluster.conftest import MakeCluster
 from tests.cluster.test_serve import create_topic
@@ -133,3 +133,19 @@ def documented_line() -> str:
     text = DOCUMENT.read_text()
     start = text.index("    the metadata database has lost")
     return " ".join(text[start : text.index("\n\n", start)].split())
+
+
+def test_nothing_is_acknowledged_that_a_synchronous_standby_does_not_have(
+    make_cluster: MakeCluster, primary: PostgresServer, standby: PostgresServer
+) -> None:
+    primary.wait_for_standby()
+    cluster = make_cluster("--metadata-timeout", "1s", zones=["a"])
+    create_topic(cluster, "t")
+    told: list[str] = []
+    producer = Producer({"bootstrap.servers": cluster.bootstrap, "message.timeout.ms": 6000})
+    primary.hold_back_standbys()
+    # The commit is there once its connection is given up, at the primary alone. Who asks for its outcome has to wait as
+    # long as who commits, since that transaction writes too, if only the locks that it takes.
+    producer.produce("t", b"x", on_delivery=lambda error, _: told.append(str(error)))
+    assert producer.flush(30) == 0
+    assert told == [str(KafkaError(KafkaError._MSG_TIMED_OUT))]
