@@ -280,7 +280,9 @@ class Agent:
     async def _build_services(self) -> None:
         """Everything that serves clients, for an agent that has joined its cluster."""
         cluster = self.cluster
-        discovery = self._discovery = Discovery(lambda: cluster.membership.view, self.clock)
+        member = cluster.membership
+        discovery = Discovery(lambda: member.view, self.clock, is_live=lambda: member.is_live)
+        self._discovery = discovery
         catalogue = self._catalogue = CatalogueService(
             self._metadata,
             self.clock,

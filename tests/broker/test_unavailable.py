@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.broker.client import Client, fetch_request
+from tests.broker.client import Client, fetch_request, produce_request
 from tests.broker.support import Broker, RunWithBroker, batch
 from tests.broker.test_every_version import SAMPLES
+from warp.cluster.discovery import Discovery
 from warp.errors import ErrorCode, MetadataUnavailable, ObjectStoreError, StoreFull
 from warp.handlers.table import TABLE, ApiEntry
 from warp.ids import NO_TOPIC_ID, TopicId
@@ -145,6 +146,28 @@ def test_without_metadata_known_topics_are_described_as_they_were(with_memory_br
         assert (topic.error_code, len(topic.partitions)) == (0, 3)
         # It may have come into being meanwhile.
         assert {topic.error_code for topic in answers[1].topics} == {ErrorCode.LEADER_NOT_AVAILABLE}
+
+    with_memory_broker(test)
+
+
+@pytest.mark.parametrize("version", [12, 13])
+def test_an_agent_that_is_cut_off_from_metadata_sends_producers_elsewhere(
+    with_memory_broker: RunWithBroker, monkeypatch: pytest.MonkeyPatch, version: int
+) -> None:
+    monkeypatch.setattr(Discovery, "is_cut_off", property(lambda _: True))
+
+    async def test(broker: Broker) -> None:
+        name = await broker.topic()
+        client = await broker.connect()
+        request = produce_request({name: {0: batch(b"v")}})
+        if version >= 13:
+            request.topic_data[0].name, request.topic_data[0].topic_id = "", broker.topic_id(name)
+        make_stale(broker)
+        with Outage(broker):
+            [refused] = (await client.ask(request, version)).responses[0].partition_responses
+        [stored] = (await client.ask(request, version)).responses[0].partition_responses
+        assert refused.error_code == ErrorCode.NOT_LEADER_OR_FOLLOWER
+        assert (stored.error_code, stored.base_offset) == (0, 0)
 
     with_memory_broker(test)
 

@@ -63,17 +63,23 @@ def _slots(agents: Sequence[BrokerId]) -> list[BrokerId]:
 
 
 class AgentMap:
-    """The agents of one version of the view, as far as discovery is concerned."""
+    """The agents of one version of the view, as far as discovery is concerned.
 
-    def __init__(self, view: ClusterView) -> None:
+    Where this agent itself can't serve (`is_serving`), it is as good as leaving.
+    """
+
+    def __init__(self, view: ClusterView, *, is_serving: bool = True) -> None:
         self.version = view.version
+        self.is_serving = is_serving
         self.own = view.own
         self._agents = view.agents
         group = view.agents[view.own].facts.group
         self._members = [
             agent
             for _, agent in sorted(view.agents.items())
-            if agent.facts.group == group and not agent.is_leaving
+            if agent.facts.group == group
+            and not agent.is_leaving
+            and (is_serving or agent.broker_id != view.own)
         ]
         self.is_alone = all(agent.broker_id == view.own for agent in self._members)
         """This agent is the only one that clients may be sent to."""

@@ -159,12 +159,21 @@ class Choice:
 
 
 class Discovery:
-    """Answers for one agent, out of its `view` of the cluster."""
+    """Answers for one agent, out of its `view` of the cluster.
+
+    While its session has lapsed (not `is_live`) it names others: it can't reach the metadata store, and they may.
+    """
 
     def __init__(
-        self, view: Callable[[], ClusterView], clock: Clock, limits: DiscoveryLimits | None = None
+        self,
+        view: Callable[[], ClusterView],
+        clock: Clock,
+        limits: DiscoveryLimits | None = None,
+        *,
+        is_live: Callable[[], bool] = lambda: True,
     ) -> None:
         self._view = view
+        self._is_live = is_live
         self._clock = clock
         self._limits = limits or DiscoveryLimits()
         self._agents: AgentMap | None = None
@@ -184,6 +193,12 @@ class Discovery:
     def is_alone(self) -> bool:
         """Nobody but this agent can be named to clients."""
         return self._map().is_alone
+
+    @property
+    def is_cut_off(self) -> bool:
+        """This agent's session has lapsed, and there are others that clients can be sent to."""
+        agents = self._map()
+        return not agents.is_serving and not agents.is_alone
 
     def broker_ids(self) -> Collection[BrokerId]:
         """All agents that live, whatever their group."""
@@ -373,10 +388,10 @@ class Discovery:
 
     def _map(self) -> AgentMap:
         """The agents as the view has them."""
-        view = self._view()
+        view, is_live = self._view(), self._is_live()
         agents = self._agents
-        if agents is None or view.version != agents.version:
-            agents = self._agents = AgentMap(view)
+        if agents is None or view.version != agents.version or is_live != agents.is_serving:
+            agents = self._agents = AgentMap(view, is_serving=is_live)
         return agents
 
 

@@ -13,7 +13,8 @@ TRANSACTIONAL_ID_AUTHORIZATION_FAILED in every partition, as InitProducerId answ
 
 A topic named by id is taken from the catalogue at hand, because the commit finds out that a log is gone; one that is
 named by name may have been created anew elsewhere, so the snapshot must not be older than a second. A partition that
-the snapshot lacks is looked for in the store.
+the snapshot lacks is looked for in the store. An agent whose session in the cluster has lapsed looks at the store
+whatever it knows, and if that fails answers NOT_LEADER_OR_FOLLOWER: others may well reach the store.
 
 Version notes: below v7 zstd is refused (KIP-110). v8 reports the records at fault (KIP-467). v13 names topics by id
 (KIP-516).
@@ -26,7 +27,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from warp.cluster.topic_request import INTERNAL_TOPICS
-from warp.errors import ErrorCode
+from warp.errors import ErrorCode, KafkaError, MetadataError
 from warp.handlers import inline
 from warp.handlers.context import Later, NoAnswer, RequestContext
 from warp.handlers.resolve import may_be_new, target_of, topic_of
@@ -66,26 +67,40 @@ def produce(context: RequestContext, request: ProduceRequest) -> Any:
     if plan.is_transactional:
         code = ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
         return produce_failed(context, request, code, "transactions are not served")
-    is_stale = not topics.is_fresh and context.version < _IDS_SINCE
+    is_stale = not topics.is_fresh and (context.version < _IDS_SINCE or context.services.discovery.is_cut_off)
     if plan.has_unknown_topics or plan.has_unknown_partitions or is_stale:
         return _after_lookup(context, request)
     return _stage(plan)
 
 
 async def _after_lookup(context: RequestContext, request: ProduceRequest) -> Any:
-    """Ask the store for the topics that the catalogue does not know."""
-    if context.version >= _IDS_SINCE:
-        ids = [TopicId(topic.topic_id) for topic in request.topic_data]
-        catalogue = await context.services.catalogue.lookup(topic_ids=ids)
-    else:
-        catalogue = await context.services.catalogue.lookup(
-            names=[topic.name for topic in request.topic_data]
-        )
-    plan = _Plan(context, request, catalogue)
-    if plan.has_unknown_partitions:
-        plan = _Plan(context, request, await context.services.catalogue.refresh())
+    """Ask the store for the topics that the catalogue does not know.
+
+    An agent that is cut off from the store sends its clients to others: their next Metadata names one.
+    """
+    try:
+        plan = await _looked_up(context, request)
+    except MetadataError as error:
+        if context.services.discovery.is_cut_off:
+            code = ErrorCode.NOT_LEADER_OR_FOLLOWER
+            raise KafkaError(code, "this agent is cut off from the metadata store") from error
+        raise
     result = _stage(plan)
     return await result if isinstance(result, CoroutineType) else result
+
+
+async def _looked_up(context: RequestContext, request: ProduceRequest) -> _Plan:
+    catalogue = context.services.catalogue
+    if context.version < _IDS_SINCE:
+        found = await catalogue.lookup(names=[topic.name for topic in request.topic_data])
+    elif context.services.discovery.is_cut_off:
+        found = await catalogue.refresh()
+    else:
+        found = await catalogue.lookup(topic_ids=[TopicId(topic.topic_id) for topic in request.topic_data])
+    plan = _Plan(context, request, found)
+    if plan.has_unknown_partitions:
+        plan = _Plan(context, request, await catalogue.refresh())
+    return plan
 
 
 def _stage(plan: _Plan) -> Any:

@@ -58,7 +58,8 @@ class FakeCluster:
             self.agents[BrokerId(number)] = LiveAgent(BrokerId(number), "", facts(number, zone=zone))
         self.view = ClusterView(next(self._version), self.own, self.agents)
         self.changed()
-        self.discovery = Discovery(lambda: self.view, self.clock, limits)
+        self.is_live = True
+        self.discovery = Discovery(lambda: self.view, self.clock, limits, is_live=lambda: self.is_live)
 
     def changed(self) -> None:
         """The view is a new one."""

@@ -345,6 +345,29 @@ def test_any_client_id_gets_an_agent_that_is_named(client_ids: list[str]) -> Non
 Change = tuple[int, str, str, bool]
 
 
+def test_an_agent_whose_session_has_lapsed_names_others_until_it_is_back() -> None:
+    cluster = two_zones()
+    assert cluster.named() == [1, 2, 3, 4]
+    cluster.is_live = False
+    assert cluster.discovery.is_cut_off
+    assert cluster.named() == [2, 3, 4]
+    # Neither who comes nor who is at work here is told to stay.
+    caller = cluster.caller()
+    assert 1 not in {cluster.leader(client_id) for client_id in CLIENTS}
+    assert cluster.discovery.choose(caller, used_s=cluster.clock.monotonic()).leader != 1
+    cluster.is_live = True
+    assert cluster.named() == [1, 2, 3, 4]
+    assert 1 in {cluster.leader(client_id) for client_id in CLIENTS}
+
+
+def test_an_agent_whose_session_has_lapsed_names_itself_where_there_is_nobody_else() -> None:
+    cluster = FakeCluster(one="a")
+    cluster.is_live = False
+    assert cluster.named() == [1]
+    assert cluster.leader() == 1
+    assert not cluster.discovery.is_cut_off
+
+
 @given(
     st.lists(
         st.tuples(
