@@ -39,26 +39,26 @@ def test_agents_that_do_not_reach_each_other_serve_as_well(make_cluster: MakeClu
         assert agent.metric('warp_cache_loads_total{source="store"}') > 0
 
 
-@pytest.mark.parametrize("is_healed", [True, False], ids=["healed", "cut"])
+@pytest.mark.parametrize("way", ["held up", "held up and cut", "refused"])
 def test_clients_of_an_agent_that_has_lost_the_database_go_on_at_others_until_it_is_back(
     make_cluster: MakeCluster,
     postgres_server: PostgresServer,
     database: str,
     relay: RelayThread,
-    is_healed: bool,
+    way: str,
 ) -> None:
     relayed = database.replace(f":{postgres_server.port}/", f":{relay.port}/")
     cluster = make_cluster(own_metadata={0: relayed})
     lonely, witness, _ = cluster.agents
     with ClusterLoad(cluster) as load:
         began_s = time.monotonic()
-        relay.hold()
+        (relay.refuse if way == "refused" else relay.hold)()
         eventually(lambda: witness.states()[lonely.bootstrap] == "lost", "it counts as gone")
         load.go_on()
         pause_s, who = load.longest_pause_s(began_s)
         print(f"all clients were served again within {pause_s:.2f} s, the last one was {who}")
         time.sleep(max(0.0, began_s + CUT_OFF_S - time.monotonic()))
-        if not is_healed:
+        if way == "held up and cut":
             relay.cut_all()
         # Where nothing was cut, what was on its way arrives now, COMMIT messages among it.
         relay.release()

@@ -14,7 +14,6 @@ from tests.support.raw_load import Score
 QUICK: Mapping[str, Any] = {
     "reconnect.backoff.ms": 50,
     "reconnect.backoff.max.ms": 300,
-    "topic.metadata.refresh.interval.ms": 500,
     "socket.timeout.ms": 6_000,
     "log_level": 2,
 }

@@ -17,6 +17,7 @@ class Relay:
     `cut_before(text)` cuts the connection on which the client next sends that text, and the server never gets it.
     `cut_after(text)` lets the server have it, waits for the answer, and cuts instead of passing it on.
     `hold()` passes nothing on, in neither direction, and hangs up on nobody, until `release()` passes on what has come.
+    `refuse()` hangs up on everybody, old and new, until `release()`.
     """
 
     def __init__(self, target_port: int) -> None:
@@ -29,6 +30,7 @@ class Relay:
         self._server: asyncio.Server | None = None
         self._flowing = asyncio.Event()
         self._flowing.set()
+        self._is_refusing = False
 
     async def __aenter__(self) -> Relay:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -55,8 +57,14 @@ class Relay:
         """From now on, also on new connections."""
         self._flowing.clear()
 
+    def refuse(self) -> None:
+        """From now on."""
+        self._is_refusing = True
+        self.cut_all()
+
     def release(self) -> None:
         """Let it flow again."""
+        self._is_refusing = False
         self._flowing.set()
 
     def cut_all(self) -> None:
@@ -69,9 +77,12 @@ class Relay:
         cut = asyncio.Event()
         await self._flowing.wait()
         try:
+            if self._is_refusing:
+                raise ConnectionRefusedError
             there_reader, there = await asyncio.open_connection("127.0.0.1", self._target_port)
         except OSError:
             writer.transport.abort()
+            self._writers.discard(writer)
             return
         self._writers.add(there)
         answers = asyncio.ensure_future(self._forward_answers(there_reader, writer, cut))
@@ -157,6 +168,10 @@ class RelayThread:
     def hold(self) -> None:
         """Pass nothing on from now on."""
         self._loop.call_soon_threadsafe(self._relay.hold)
+
+    def refuse(self) -> None:
+        """Hang up on everybody from now on."""
+        self._loop.call_soon_threadsafe(self._relay.refuse)
 
     def release(self) -> None:
         """Let it flow again."""
