@@ -1,6 +1,6 @@
 """Runs the benchmarks of clusters: `python -m benchmarks.macro.bench_cluster [--quick] [--only NAME ...]`.
 
-Prints Markdown tables, and after a full run stores benchmarks/results/cluster.json. About fifteen minutes. All are over
+Prints Markdown tables, and after a full run stores benchmarks/results/cluster.json. About twenty minutes. All are over
 a PostgreSQL server of their own (Debian: postgresql) that syncs to disk, with its data in the temporary directory.
 """
 
