@@ -81,6 +81,12 @@ class AgentMap:
             and not agent.is_leaving
             and (is_serving or agent.broker_id != view.own)
         ]
+        self._strangers = [
+            agent.broker_id
+            for agent in view.agents.values()
+            if agent.facts.group != group and not agent.is_leaving
+        ]
+        """Agents of other groups: clients are not sent to them, but one may coordinate their consumer group."""
         self.is_alone = all(agent.broker_id == view.own for agent in self._members)
         """This agent is the only one that clients may be sent to."""
         self._endpoints: dict[tuple[BrokerId, int], Address | None] = {}
@@ -118,6 +124,16 @@ class AgentMap:
             found = self._eligible[listener] = found or (self.own,)
         return found
 
+    def named(self, listener: int) -> list[BrokerId]:
+        """Whom clients of a listener are told of, by broker id: those who are eligible, and agents of other groups.
+
+        Many clients (librdkafka, franz-go, aiokafka, KafkaJS) talk to no coordinator that Metadata has not named.
+        """
+        strangers = [
+            broker_id for broker_id in self._strangers if self.endpoint(broker_id, listener) is not None
+        ]
+        return sorted({*self.eligible(listener), *strangers})
+
     def zones(self, listener: int) -> frozenset[str]:
         """The zones of those who are eligible."""
         known = self._zones.get(listener)
@@ -153,8 +169,13 @@ class AgentMap:
         return found
 
     def _of_zone(self, listener: int, zone: str | None, role: str | None) -> tuple[BrokerId, ...]:
-        """The best of those who are eligible in a zone; none if none of them has a role that somebody has."""
-        found = self.eligible(listener)
+        """The best of those who are eligible in a zone; none if none of them has a role that somebody has.
+
+        Silent ones lead for nobody, while they are still named: librdkafka moves at once from a leader to another, but
+        waits for its next look from one that has vanished.
+        """
+        eligible = self.eligible(listener)
+        found = tuple(broker_id for broker_id in eligible if not self._agents[broker_id].is_silent) or eligible
         if role is not None:
             found = self._with(found, role) or found
         if zone is not None:

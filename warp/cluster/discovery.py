@@ -205,16 +205,17 @@ class Discovery:
         return self._view().agents.keys()
 
     def agents(self, listener: int, own: HostPort) -> list[AgentAddress]:
-        """The agents that clients of a listener may talk to, by broker id; `own` is this agent's address there.
+        """The agents that clients of a listener are told of, by broker id; `own` is this agent's address there.
 
-        They live, are not about to leave, are of this agent's group, and have such a listener. When there is nobody,
-        this agent is named all the same.
+        They live, are not about to leave, and have such a listener. Those of other groups than this agent's are there
+        for the consumer groups that they coordinate: none of them leads anything. When nobody of this agent's group is
+        there, this agent is named all the same.
         """
         agents = self._map()
         found = []
-        for broker_id in agents.eligible(listener):
+        for broker_id in agents.named(listener):
             endpoint = own if broker_id == agents.own else agents.endpoint(broker_id, listener)
-            assert endpoint is not None, "who has no endpoint is not eligible"
+            assert endpoint is not None, "who has no endpoint is not named"
             found.append(AgentAddress(broker_id, endpoint.host, endpoint.port, agents.zone(broker_id)))
         return found
 

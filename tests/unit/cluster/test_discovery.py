@@ -46,15 +46,18 @@ def test_who_can_not_be_reached_is_not_named(endpoints: tuple[str, ...]) -> None
     assert 2 not in {cluster.leader(client) for client in CLIENTS}
 
 
-def test_who_is_leaving_or_of_another_group_is_neither_named_nor_chosen() -> None:
+def test_who_is_leaving_or_of_another_group_is_not_chosen_and_named_only_to_be_a_coordinator() -> None:
     cluster = two_zones()
     cluster.put(2, zone="a", group="other")
     cluster.put(3, is_leaving=True, zone="b")
-    assert cluster.named() == [1, 4]
+    assert cluster.named() == [1, 2, 4]
     assert {cluster.leader(client) for client in CLIENTS} == {1, 4}
     choice = cluster.discovery.choose(cluster.caller(), used_s=None)
     assert choice.replicas(BrokerId(1)) == (1, 4)
     assert list(cluster.discovery.broker_ids()) == [1, 2, 3, 4]
+    cluster.put(2, zone="a", group="other", endpoints=())
+    cluster.put(4, zone="b", group="other", is_leaving=True)
+    assert cluster.named() == [1]
 
 
 def test_an_agent_that_leaves_names_the_others_and_itself_only_when_there_are_none() -> None:
