@@ -28,6 +28,10 @@ MISFORTUNES = (
     *("crash", "crash soon", "freeze", "freeze", "succeed", "succeed", "cut off", "cut off"),
     *("ambush", "ambush", "ambush", "notices", "notices", "deaf", "clock", "retire"),
 )
+LOAD_S = 15.0
+"""How long things happen to it: others take the place of an agent that has gone, and are there when it comes back."""
+PAUSE_S = 1.2
+"""Between two misfortunes."""
 AMBUSHED = (OffsetCommitter._run.__qualname__, GroupSaver._run.__qualname__)
 """What writes under leases."""
 HOLDERS = """
@@ -47,7 +51,7 @@ class Cluster:
         self.chance = random.Random(f"{world.seed} cluster")
         self.size = self.chance.choice((2, 3, 3, 4))
         self.agent_timeout_ms = self.chance.choice((600, 1_000, 2_000))
-        self.idle_s = self.chance.choice((0.2, 1.0, 3.0))
+        self.idle_s = self.chance.choice((0.05, 0.2, 2.0))
         """After so long the database gives up a transaction that stands still, and what it has locked."""
         self.bus = NoticeBus(world.loop, random.Random(self.chance.random()))
         self._world = world
@@ -81,7 +85,7 @@ class Cluster:
                 delay_s = self.chance.uniform(0.0, 0.5) * self._session_s
                 self._world.loop.call_later(delay_s, self._succeed, host, context=OUTSIDE)
             case "cut off":
-                self.cut_off(host, self.chance.choice((0.3, 1.0, 4.0, 8.0)) * self._session_s)
+                self.cut_off(host, self.chance.choice((0.3, 1.0, 3.0, 6.0, 8.0)))
             case "notices":
                 self.bus.weather = NoticeWeather.rough(self.chance)
                 self._world.history.add("world", f"notices {self.bus.weather}")

@@ -14,6 +14,7 @@ from tests.sim.faults import Weather
 from tests.sim.group_facts import GroupFacts
 from tests.sim.members import Member
 from warp.errors import ErrorCode
+from warp.protocol.messages.groups import HeartbeatRequest
 from warp.protocol.schema import Request
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 SEEDS_PER_GROUPS = 4
 """One seed in so many has groups; and so have all seeds with a cluster."""
+PROBED_JOINS = 8
+"""Among so many joins is the one whose member's heartbeat is sent by somebody else."""
 CALM_AFTER_S = 10.0
 """When the weather is fine: until those who stood still go on, and what had piled up is done."""
 MISFORTUNES = (
@@ -45,6 +48,8 @@ class Group:
         self.facts = GroupFacts(world.history, group_id)
         self.members: list[Member] = []
         """Of every life that was begun."""
+        self.heartbeats: list[HeartbeatRequest] = []
+        """Of every member, each time that it was let into a generation."""
         self._places = [
             f"{group_id}-{number}" if self.chance.random() < 0.4 else None
             for number in range(self.chance.randint(2, 4))
@@ -78,10 +83,12 @@ class Group:
         """
         return len(self.world.hosts) == 1 or self.world.cluster is not None
 
-    def start(self) -> list[asyncio.Task[None]]:
+    def start(self, *, is_calm: bool = False) -> list[asyncio.Task[None]]:
         """Boot the members, and let things happen to them; tasks that end when the weather is fine, or all is over."""
         for place in range(len(self._places)):
             self._boot(place)
+        if is_calm:
+            return [self.world.spawn(self._doubt())]
         return [self.world.spawn(self._suffer()), self.world.spawn(self._doubt())]
 
     def calm(self) -> None:
@@ -144,8 +151,12 @@ class Group:
 
     def _set_weather(self, weather: Weather) -> None:
         """Until the next change of the weather, which the world makes every few seconds."""
-        self.world.history.add("world", f"weather {weather}")
-        self.world.sky.weather = weather
+        if self.world.cluster is None:
+            self.world.history.add("world", f"weather {weather}")
+            self.world.sky.weather = weather
+        else:
+            # There it is most often one agent that suffers, while others are there to take its place.
+            self.world.cluster.misfortune()
 
     def _misfortune_of_member(self, misfortune: str) -> None:
         place = self.chance.randrange(len(self._running))
@@ -220,18 +231,16 @@ class Group:
         return bool(response.error_code == ErrorCode.NONE)
 
     async def probe(self, address: str) -> None:
-        """Send an agent the heartbeat of some member: which it refuses if another generation has begun elsewhere."""
-        members = [member for member in self.members if member.is_living and member.generation >= 0]
-        if not members:
+        """Send an agent a heartbeat as some member sends it, or has: which it refuses once that generation is over."""
+        if not self.heartbeats:
             return
-        member = self.chance.choice(members)
-        key, generation, before = member.key, member.generation, self.facts.fence
+        request, before = self.chance.choice(self.heartbeats[-PROBED_JOINS:]), self.facts.fence
         try:
-            response = await self._ask(member.heartbeat(), group_requests.HEARTBEAT_VERSION, address)
+            response = await self._ask(request, group_requests.HEARTBEAT_VERSION, address)
         except Lost:
             return
         if response.error_code == ErrorCode.NONE:
-            self.facts.accepted(key, f"Heartbeat to {address}", generation, before)
+            self.facts.accepted(request.member_id, f"Heartbeat to {address}", request.generation_id, before)
 
     async def _within(self, timeout_s: float, is_so: Callable[[], Awaitable[bool]]) -> bool:
         deadline_s = self.world.loop.time() + timeout_s

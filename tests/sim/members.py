@@ -90,11 +90,6 @@ class Member:
         """What its share belongs to: the instance, which may change its member id within a generation."""
         return self.instance_id or self.member_id
 
-    @property
-    def generation(self) -> int:
-        """The last one that it was let into, -1 before that."""
-        return self._generation
-
     def heartbeat(self) -> HeartbeatRequest:
         """A sign of life, as of now."""
         return HeartbeatRequest(
@@ -240,6 +235,7 @@ class Member:
             f"joined generation {self._generation} as {self.member_id}, {len(response.members)} members"
         )
         self._facts.joined(self.key, self._generation, before, bool(response.members))
+        self._group.heartbeats.append(self.heartbeat())
         return response
 
     async def _sync(self, joined: Any) -> list[Partition]:

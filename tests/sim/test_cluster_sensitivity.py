@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from tests.sim.cluster import CLUSTER_SEED, SEEDS_PER_CLUSTER
-from tests.sim.world import simulate
+from tests.sim.world import World, play, simulate
 from warp.cluster.catalogue import Catalogue, CatalogueService
 from warp.cluster.membership import Membership
 from warp.cluster.registration import Registration
@@ -40,9 +41,30 @@ def test_writes_under_leases_that_others_have_are_noticed(monkeypatch: pytest.Mo
     assert "group-" in complaints()
 
 
+async def a_coordinator_is_cut_off(world: World) -> None:
+    """The members go on at another agent, while some clients still ask the one that knows nothing of it."""
+    assert world.cluster is not None
+    for host in world.hosts:
+        await host.serves()
+    await world.create_topics()
+    group = world.groups[0]
+    tasks = group.start(is_calm=True)
+    await asyncio.sleep(5.0)
+    name = await group.coordinator(world.hosts[0].address)
+    world.cluster.cut_off(next(host for host in world.hosts if host.address == name), 12.0)
+    for turn in range(60):
+        await asyncio.sleep(0.2)
+        if turn == 20:
+            group.members[0].die(loudly=True)
+        await group.probe(name)
+    await group.settle(60.0)
+    await asyncio.wait(tasks)
+
+
 def test_a_session_that_never_lapses_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not play(CLUSTER_SEED, a_coordinator_is_cut_off).violations
     monkeypatch.setattr(Membership, "is_live", True)
-    assert "was accepted after" in complaints()
+    assert "was accepted after" in "\n".join(play(CLUSTER_SEED, a_coordinator_is_cut_off).violations)
 
 
 def test_slots_that_are_taken_from_agents_that_live_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.sim import requests
+from tests.sim import cluster, requests
 from tests.sim.client import Connection, Lost
 from tests.sim.cluster import Cluster, has_cluster
 from tests.sim.database import WriteTurn
@@ -39,6 +39,7 @@ PAIR_ENDS = """
     select l.next_offset from logs l join topics t on t.topic_id = l.topic_id where t.name in ('left', 'right')
 """
 LOAD_S = 10.0
+PAUSE_S = 0.7
 SETTLE_S = 120.0
 """How long producers may take, once all is well again, until everything is acknowledged."""
 
@@ -141,7 +142,7 @@ class World:
         """Live, suffer, recover, and be judged."""
         for host in self.hosts:
             await host.serves()
-        await self._create_topics()
+        await self.create_topics()
         producers = [
             IdempotentProducer(self, f"producer-{number}", SHARED)
             for number in range(self.chance.randint(1, 3))
@@ -244,7 +245,8 @@ class World:
         """Something that a process does at its end; that it fails is seen in the end."""
         self._retiring.append(self.loop.start(process, coroutine))
 
-    async def _create_topics(self) -> None:
+    async def create_topics(self) -> None:
+        """By some agent."""
         for _ in range(100):
             try:
                 connection = await Connection.open(self.network, self.any_address(), "admin")
@@ -264,9 +266,10 @@ class World:
     async def _storm(self) -> None:
         """Faults at random times, each with an end; when it is over everything works."""
         self._is_stormy = True
-        end = self.loop.time() + LOAD_S
+        load_s, pause_s = (LOAD_S, PAUSE_S) if self.cluster is None else (cluster.LOAD_S, cluster.PAUSE_S)
+        end = self.loop.time() + load_s
         while self.loop.time() < end:
-            await asyncio.sleep(self.chance.expovariate(1 / 0.7))
+            await asyncio.sleep(self.chance.expovariate(1 / pause_s))
             await self._misfortune()
         self._is_stormy = False
         self.sky.weather = Weather.fine()
@@ -277,7 +280,7 @@ class World:
                 host.boot()
 
     async def _misfortune(self) -> None:
-        if self.cluster is not None and self.chance.random() < 0.6:
+        if self.cluster is not None and self.chance.random() < 0.75:
             self.cluster.misfortune()
             return
         match self.chance.choice(("crash", "weather", "weather", "fine", "cut", "crash soon", "freeze")):
