@@ -175,7 +175,9 @@ class AgentMap:
         waits for its next look from one that has vanished.
         """
         eligible = self.eligible(listener)
-        found = tuple(broker_id for broker_id in eligible if not self._agents[broker_id].is_silent) or eligible
+        found = (
+            tuple(broker_id for broker_id in eligible if not self._agents[broker_id].is_silent) or eligible
+        )
         if role is not None:
             found = self._with(found, role) or found
         if zone is not None:

@@ -37,7 +37,7 @@ FORGET_S = 3600.0
 """How often agents that are gone for a day are forgotten."""
 FORGET_AGENTS_MAX = 100
 """Of these, in one go."""
-BEAT_S_MAX = 0.5
+BEAT_S_MAX = 0.25
 """Between two beats, in a session of any length."""
 NO_MEMBER = "this agent takes no part in the cluster any more"
 
@@ -60,7 +60,7 @@ class MembershipStore(RegistrationStore, Protocol):
 class MembershipLimits:
     """The times of a member. All agents of a cluster should have the same."""
 
-    beat_s: float = 0.5
+    beat_s: float = BEAT_S_MAX
     """From the start of one beat to the start of the next."""
     timeout_s: float = 2.0
     """An agent that has been seen to stand still for longer is gone. A beat that takes longer is given up."""

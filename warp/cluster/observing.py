@@ -88,7 +88,10 @@ class Observer:
         for row in rows.agents:
             if row.broker_id != self.own and self._lives(row, rows.time_ms, sent_s, received_s):
                 is_leaving = row.state is AgentState.LEAVING
-                agents[row.broker_id] = LiveAgent(row.broker_id, row.incarnation, row.facts, is_leaving)
+                is_silent = self._observed[row.broker_id].stillness.still_s > self.timeout_s / 2
+                agents[row.broker_id] = LiveAgent(
+                    row.broker_id, row.incarnation, row.facts, is_leaving, is_silent
+                )
         self._is_interrupted = False
         present = {row.broker_id for row in rows.agents}
         self._observed = {key: seen for key, seen in self._observed.items() if key in present}
@@ -132,7 +135,7 @@ def alone(own: LiveAgent) -> ClusterView:
 def _lasting(agents: Mapping[BrokerId, LiveAgent]) -> list[tuple[Any, ...]]:
     """What a new version of the view tells of: all but load."""
     return [
-        (agent.broker_id, agent.incarnation, agent.is_leaving, *_lasting_facts(agent.facts))
+        (agent.broker_id, agent.incarnation, agent.is_leaving, agent.is_silent, *_lasting_facts(agent.facts))
         for agent in agents.values()
     ]
 

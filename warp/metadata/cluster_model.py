@@ -111,6 +111,8 @@ class LiveAgent:
     facts: AgentFacts
     is_leaving: bool = False
     """It finishes what it has begun: nobody is to be sent there any more."""
+    is_silent: bool = False
+    """No sign of life for half of a session: nobody is sent there for now, but what it holds is still its own."""
 
 
 @dataclass(frozen=True, slots=True)

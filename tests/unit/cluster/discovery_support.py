@@ -65,10 +65,10 @@ class FakeCluster:
         """The view is a new one."""
         self.view = ClusterView(next(self._version), self.own, dict(self.agents), dict(self.leases))
 
-    def put(self, number: int, *, is_leaving: bool = False, **given: object) -> None:
+    def put(self, number: int, *, is_leaving: bool = False, is_silent: bool = False, **given: object) -> None:
         """An agent with these facts is there."""
         broker_id = BrokerId(number)
-        self.agents[broker_id] = LiveAgent(broker_id, "", facts(number, **given), is_leaving)
+        self.agents[broker_id] = LiveAgent(broker_id, "", facts(number, **given), is_leaving, is_silent)
         self.agents = dict(sorted(self.agents.items()))
         self.changed()
 

@@ -89,6 +89,7 @@ class Member:
     def context(self, version: int) -> RequestContext:
         """The circumstances of a request to this agent, for handlers that need no other services."""
         services: Any = SimpleNamespace(
+            discovery=SimpleNamespace(is_cut_off=False),
             clock=self.clock,
             catalogue=self.catalogue,
             fetch=self.fetches,

@@ -21,6 +21,7 @@ from tests.unit.groups.coordinator_support import (
     sync,
 )
 from tests.unit.groups.group_support import SESSION_MS
+from warp.cluster.membership import BEAT_S_MAX
 from warp.errors import ErrorCode
 from warp.groups.model import CheckCommit, JoinAnswer
 from warp.groups.slots import CoordinatorLimits
@@ -120,7 +121,7 @@ def test_nothing_is_asked_of_the_store_beside_the_beats_when_there_is_nothing_to
         await asyncio.sleep(60)
         for agent in agents:
             assert set(agent.wire.calls) == {"beat"}
-            assert len(agent.wire.calls) <= 60 / (TIMEOUT_S / 4) + 1
+            assert len(agent.wire.calls) <= 60 / BEAT_S_MAX + 1
 
     run(test)
 

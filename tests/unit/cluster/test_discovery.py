@@ -60,6 +60,25 @@ def test_who_is_leaving_or_of_another_group_is_not_chosen_and_named_only_to_be_a
     assert cluster.named() == [1]
 
 
+def test_who_is_silent_leads_for_nobody_and_is_named_all_the_same() -> None:
+    cluster = two_zones()
+    before = {client: cluster.leader(client) for client in CLIENTS}
+    cluster.put(3, is_silent=True, zone="b")
+    assert cluster.named() == [1, 2, 3, 4]
+    after = {client: cluster.leader(client) for client in CLIENTS}
+    assert set(after.values()) == {1, 2, 4}
+    assert {client for client in CLIENTS if before[client] != after[client]} == {
+        client for client in CLIENTS if before[client] == 3
+    }
+    cluster.put(4, is_silent=True, zone="b")
+    of_zone_b = cluster.leader("app,warp_az=b")
+    assert of_zone_b in (1, 2), "nobody of its zone can be heard"
+    cluster.put(3, zone="b")
+    assert {client: cluster.leader(client) for client in CLIENTS if before[client] == 3} == {
+        client: 3 for client in CLIENTS if before[client] == 3
+    }
+
+
 def test_an_agent_that_leaves_names_the_others_and_itself_only_when_there_are_none() -> None:
     cluster = two_zones()
     cluster.put(1, is_leaving=True, zone="a")

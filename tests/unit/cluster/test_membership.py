@@ -235,11 +235,11 @@ def test_a_beat_whose_outcome_is_unknown_is_as_good_as_none_and_the_next_one_cou
     async def main(rig: Rig) -> None:
         [a] = await rig.serving(A)
         counter = (await rig.row(A)).counter
-        a.store.late_faults = [OutcomeUnknown("the connection was lost during COMMIT")] * 4
-        await asyncio.sleep(4 * LIMITS.beat_s + 0.1)
+        a.store.late_faults = [OutcomeUnknown("the connection was lost during COMMIT")] * 8
+        await asyncio.sleep(8 * LIMITS.beat_s + 0.1)
         assert not a.is_live()
-        assert a.outcomes[-4:] == [BeatOutcome.UNKNOWN] * 4
-        assert (await rig.row(A)).counter == counter + 4
+        assert a.outcomes[-8:] == [BeatOutcome.UNKNOWN] * 8
+        assert (await rig.row(A)).counter == counter + 8
         await asyncio.sleep(LIMITS.beat_s)
         assert a.is_live()
         assert a.stops == []
@@ -575,10 +575,10 @@ def test_agents_that_are_gone_for_a_day_are_forgotten_with_their_leases(
 
 def test_limits_keep_their_proportions() -> None:
     assert MembershipLimits.of_timeout(2.0) == MembershipLimits()
-    short = MembershipLimits.of_timeout(1.0)
-    assert (short.beat_s, short.timeout_s, short.margin_s) == (0.25, 1.0, 0.25)
+    short = MembershipLimits.of_timeout(0.8)
+    assert (short.beat_s, short.timeout_s, short.margin_s) == (0.2, 0.8, 0.2)
     long = MembershipLimits.of_timeout(30.0)
-    assert (long.beat_s, long.timeout_s, long.margin_s) == (0.5, 30.0, 7.5)
+    assert (long.beat_s, long.timeout_s, long.margin_s) == (0.25, 30.0, 7.5)
 
 
 def test_leases_of_an_agent_come_with_the_view_it_starts_with() -> None:
