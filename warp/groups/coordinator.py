@@ -266,8 +266,10 @@ class GroupCoordinator:
         """Per query its committed offsets, or the error of that group. Where nothing is committed there is no row.
 
         They are in the store, so any agent can tell, whoever holds the slot: nobody has to look for a coordinator, and
-        librdkafka's admin client, which dies of NOT_COORDINATOR here, lives. This agent's commits that are under way are
-        waited for. While the store is away they are being loaded: every client tries again after that, at the same agent.
+        librdkafka's admin client, which dies of NOT_COORDINATOR here, lives. This agent's commits that are under way
+        are waited for. While the store is away they are being loaded: every client tries again after that, at the same
+        agent.
+
         `require_stable`: nothing is pending as long as there are no transactions, so all are stable.
         """
         answers: list[list[OffsetRow] | ErrorCode] = []

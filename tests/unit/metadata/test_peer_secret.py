@@ -27,6 +27,6 @@ def test_a_second_agent_takes_over_the_secret_that_is_there(store: Store) -> Non
 def test_what_is_no_secret_is_said_to_be_none(store: Store) -> None:
     for text in ("not base64!", "", "c2hvcnQ="):
         store.set_setting("cluster.peer_secret", text)
-        with pytest.raises(StartError, match="cluster.peer_secret") as raised:
+        with pytest.raises(StartError, match=r"cluster\.peer_secret") as raised:
             store.peer_secret()
         assert not text or text not in str(raised.value)
