@@ -39,8 +39,8 @@ SHORT_DELAY = GroupSettings(initial_rebalance_delay_ms=10)
 """So that members who come together are in one generation."""
 OPERATIONS = (
     "take_leases", "take_leases_as_seen", "renew_leases", "release_leases", "read_leases", "load_groups",
-    "save_groups", "delete_groups", "delete_groups_without_offsets", "commit_offsets", "fetch_offsets", "delete_offsets", "expire_offsets",
-    "remove_orphan_offsets", "offset_lags",
+    "save_groups", "delete_groups", "delete_groups_without_offsets", "commit_offsets", "fetch_offsets",
+    "delete_offsets", "expire_offsets", "remove_orphan_offsets", "offset_lags",
 )  # fmt: skip
 
 
