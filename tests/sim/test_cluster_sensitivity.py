@@ -51,10 +51,10 @@ async def a_coordinator_is_cut_off(world: World) -> None:
     tasks = group.start(is_calm=True)
     await asyncio.sleep(5.0)
     name = await group.coordinator(world.hosts[0].address)
-    world.cluster.cut_off(next(host for host in world.hosts if host.address == name), 12.0)
-    for turn in range(60):
+    world.cluster.cut_off(next(host for host in world.hosts if host.address == name), 20.0)
+    for turn in range(26):
         await asyncio.sleep(0.2)
-        if turn == 20:
+        if turn == 2:
             group.members[0].die(loudly=True)
         await group.probe(name)
     await group.settle(60.0)
