@@ -203,7 +203,7 @@ class Member:
         finally:
             beating.cancel()
             await asyncio.wait([beating])
-        failure = None if beating.cancelled() else beating.exception()
+            failure = None if beating.cancelled() else beating.exception()
         if isinstance(failure, JoinAgain) and "REBALANCE" in str(failure) and self._chance.random() < 0.7:
             await self._commit(self._positions)
         if failure is not None:
