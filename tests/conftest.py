@@ -40,7 +40,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "toolchain: needs a program that pip does not install, such as kcat or node"
     )
     config.addinivalue_line("markers", "rgw: needs Ceph's S3 gateway (Debian: ceph-mon ceph-osd radosgw)")
-    config.addinivalue_line("markers", "postgres: needs PostgreSQL's server (Debian: postgresql), some PgBouncer too")
+    config.addinivalue_line(
+        "markers", "postgres: needs PostgreSQL's server (Debian: postgresql), some PgBouncer too"
+    )
     config.addinivalue_line("markers", "may_skip: may be skipped everywhere, as on another kind of processor")
 
 

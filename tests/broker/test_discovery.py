@@ -68,7 +68,7 @@ def racked(name: str, rack: str, partitions: int = 1, **options: Any) -> FetchRe
 
 
 @pytest.mark.parametrize("version", [0, 1, 5, 9, 12, 13])
-def test_metadata_names_the_agents_of_the_group_and_a_leader_in_the_zone_of_the_client(
+def test_metadata_names_the_agents_and_a_leader_in_the_zone_of_the_client(
     with_memory_broker: RunWithBroker, version: int
 ) -> None:
     async def test(broker: Broker) -> None:
@@ -78,11 +78,13 @@ def test_metadata_names_the_agents_of_the_group_and_a_leader_in_the_zone_of_the_
         client = await broker.connect()
         for zone, leader in (("a", own), ("b", B), ("c", C)):
             answer = await metadata(client, f"ws_az={zone},x", name, version=version)
-            racks = ["a", "b", "c"] if version >= 1 else [None] * 3
+            racks = ["a", "b", "c", "b"] if version >= 1 else [None] * 4
             assert [(node.node_id, node.host, node.port, node.rack) for node in answer.brokers] == [
                 (own, "127.0.0.1", broker.port, racks[0]),
                 (B, "b.test", 9092, racks[1]),
                 (C, "c.test", 9092, racks[2]),
+                # Of another group, so it leads nothing; but it may be a coordinator.
+                (ELSEWHERE, "d.test", 9092, racks[3]),
             ]
             assert answer.controller_id == (leader if version >= 1 else -1)
             [topic] = answer.topics

@@ -12,7 +12,6 @@ from tests.sim.cluster import CLUSTER_SEED, SEEDS_PER_CLUSTER
 from tests.sim.world import World, play, simulate
 from warp.cluster.catalogue import Catalogue, CatalogueService
 from warp.cluster.membership import Membership
-from warp.cluster.registration import Registration
 from warp.cluster.session import Session
 from warp.cluster.slot_policy import ClusterSlotPolicy
 from warp.errors import MetadataUnavailable
@@ -80,11 +79,6 @@ def test_an_agent_that_goes_on_though_another_took_its_place_is_noticed(
 
     monkeypatch.setattr(Session, "_lost", deaf)
     assert "goes on though its place was taken" in complaints()
-
-
-def test_a_successor_that_does_not_wait_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Registration, "_may_follow", lambda *_: True)
-    assert complaints()
 
 
 def test_hints_that_are_taken_for_extents_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,8 +61,8 @@ class ConnectionPool:
         self._waiters: deque[_Waiter] = deque()
         self._attempts = 0
         self._size = 0
-        self._connecting: set[asyncio.Task[asyncpg.Connection]] = set()
-        self._settling: set[asyncio.Task[None]] = set()
+        self._connecting: dict[asyncio.Task[asyncpg.Connection], None] = {}
+        self._settling: dict[asyncio.Task[None], None] = {}
         self._is_closed = False
 
     @property
@@ -137,8 +137,11 @@ class ConnectionPool:
             self.discard(connection)
             return
         task = asyncio.get_running_loop().create_task(self._settle(connection))
-        self._settling.add(task)
-        task.add_done_callback(self._settling.discard)
+        self._settling[task] = None
+        task.add_done_callback(self._settled)
+
+    def _settled(self, task: asyncio.Task[None]) -> None:
+        del self._settling[task]
 
     def drop_idle(self) -> None:
         """Use none of the idle connections again: one of them has turned out to be dead."""
@@ -182,11 +185,11 @@ class ConnectionPool:
             self._size += 1
             self._attempts += 1
             task = asyncio.get_running_loop().create_task(self._connect())
-            self._connecting.add(task)
+            self._connecting[task] = None
             task.add_done_callback(partial(self._connected, self._attempts))
 
     def _connected(self, attempt: int, task: asyncio.Task[asyncpg.Connection]) -> None:
-        self._connecting.discard(task)
+        self._connecting.pop(task, None)
         if task.cancelled():
             self._size -= 1
             return

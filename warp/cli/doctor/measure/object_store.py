@@ -35,6 +35,7 @@ TIME_MAX_S: Final = 20.0
 FAILURES_MAX: Final = 3
 """After so many in a row, the kind of request is given up."""
 REMOVE_TIMEOUT_S: Final = 10.0
+LAST_PUT_WAIT_S: Final = 2.0
 REMOVE_ATTEMPTS: Final = 20
 REMOVE_PAUSE_S: Final = 0.05
 TICK_MS: Final = 20
@@ -144,6 +145,7 @@ class StoreProbe:
         self._clock = clock
         self._progress = progress
         self._stored: list[str] = []
+        self._last_put: asyncio.Task[None] | None = None
         self.clock_facts: ClockFacts | None = None
         """This machine's clock beside the store's, once it has run."""
 
@@ -175,7 +177,7 @@ class StoreProbe:
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT_S):
                 before_ms = self._clock.time_ms()
-                await self._store.put(key, [b"?"])
+                await self._put(key, b"?")
                 after_ms = self._clock.time_ms()
                 stamped_ms = (await self._store.head(key)).modified_ms
         except (WarpError, TimeoutError):
@@ -193,7 +195,7 @@ class StoreProbe:
             key = f"{self._prefix}/{name}-{number % KEYS_MAX}"
             if key not in self._stored:
                 self._stored.append(key)
-            await self._store.put(key, [data])
+            await self._put(key, data)
             if key not in keys:
                 keys.append(key)
 
@@ -224,11 +226,18 @@ class StoreProbe:
                 break
         return Timing(Latency.of(times_s), failures, failure)
 
+    async def _put(self, key: str, data: bytes) -> None:
+        """Store an object, to the end whatever becomes of the caller: cut off, it might arrive after its removal."""
+        self._last_put = asyncio.get_running_loop().create_task(self._store.put(key, [data]))
+        await asyncio.shield(self._last_put)
+
     async def _remove(self) -> str:
         """Remove what was or may have been stored; the reason when that fails."""
         self._progress("removing the probe objects")
         try:
             async with asyncio.timeout(REMOVE_TIMEOUT_S):
+                if self._last_put is not None:
+                    await asyncio.wait([self._last_put], timeout=LAST_PUT_WAIT_S)
                 await self._store.delete(self._stored)
         except TimeoutError:
             return f"no answer within {REMOVE_TIMEOUT_S:g} s"
