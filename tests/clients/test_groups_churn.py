@@ -109,7 +109,7 @@ class Watch:
             while not self._is_ending.wait(0.2):
                 try:
                     self.look()
-                except KafkaException:
+                except (KafkaException, TimeoutError):
                     if not self._may_fail:
                         raise
         except Exception as error:

@@ -219,9 +219,10 @@ def test_a_latency_is_at_least_what_was_asked_for(
 ) -> None:
     proxy.delay("GET", fixed_s=0.05)
     proxy.fail(Delay(0.1), "GET", times=1)
+    tick_s = 0.002  # timers count in milliseconds, and two of them ran
     for expected_s in (0.15, 0.05):
         assert ask(client, "GET", "/a")[0] == 200
-        assert proxy.requests()[-1].took_s >= expected_s
+        assert proxy.requests()[-1].took_s >= expected_s - tick_s
 
 
 def test_latencies_are_drawn_by_share_and_jitter() -> None:
