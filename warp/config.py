@@ -52,7 +52,27 @@ class AgentConfig:
     fetch_memory_bytes_max: int
     cache_bytes_max: int
     connections_max: int
+    connections_per_address_max: int | None
+    connection_rate_max: int | None
     connection_idle_ms: int
+    tls_certificate: Path | None
+    tls_key: Path | None
+    tls_key_password_file: Path | None
+    tls_client_ca: Path | None
+    tls_client_auth: str
+    tls_principal_rules: str
+    tls_version_min: str
+    sasl_mechanisms: tuple[str, ...]
+    sasl_session_max_ms: int
+    oauth_jwks: str | None
+    oauth_issuer: str | None
+    oauth_audience: str | None
+    oauth_principal_claim: str
+    authorization: str
+    super_users: tuple[str, ...]
+    allow_if_no_acl: bool
+    http_authentication: str
+    http_tls: bool
     auto_create_topics: bool
     num_partitions: int
     message_bytes_max: int

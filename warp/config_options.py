@@ -15,6 +15,8 @@ ENVIRONMENT_PREFIX: Final = "WARP_"
 ROLES: Final = ("produce", "fetch", "jobs")
 """What an agent may do for its cluster, in the order in which it is shown."""
 
+SASL_MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
+
 GIB: Final = 2**30
 
 
@@ -179,9 +181,103 @@ OPTIONS: Final = (
         minimum=1, maximum=1_000_000,
     ),
     Option(
+        "connections-per-address-max", "connections_per_address_max", kinds.COUNT, None,
+        "Kafka connections of one client address open at once.",
+        minimum=1, maximum=1_000_000, unset_help="no limit but --connections-max",
+    ),
+    Option(
+        "connection-rate-max", "connection_rate_max", kinds.COUNT, None,
+        "New Kafka connections per second over all listeners; those above it wait.",
+        minimum=1, maximum=1_000_000, unset_help="no limit",
+    ),
+    Option(
         "connection-idle", "connection_idle_ms", kinds.DURATION, "10m",
         "Time without a request after which a connection is closed.",
         minimum=1_000, maximum=7 * 86_400_000,
+    ),
+    Option(
+        "tls-certificate", "tls_certificate", kinds.PATH, None,
+        "PEM file with the certificate of this agent and those that signed it, for listeners with TLS. It is read "
+        "again when it changes.",
+    ),
+    Option(
+        "tls-key", "tls_key", kinds.PATH, None,
+        "PEM file with the private key of --tls-certificate.",
+        unset_help="in the file of --tls-certificate",
+    ),
+    Option(
+        "tls-key-password-file", "tls_key_password_file", kinds.PATH, None,
+        "File with the password that --tls-key is encrypted with.",
+        unset_help="the key is not encrypted",
+    ),
+    Option(
+        "tls-client-ca", "tls_client_ca", kinds.PATH, None,
+        "PEM file with the authorities whose certificates clients may present.",
+    ),
+    Option(
+        "tls-client-auth", "tls_client_auth", kinds.one_of("none", "requested", "required"), "none",
+        "Whether clients of listeners with TLS have to present a certificate; on SSL listeners it says who they are.",
+    ),
+    Option(
+        "tls-principal-rules", "tls_principal_rules", kinds.TEXT, "DEFAULT",
+        "How the subject of a client's certificate becomes the name of its principal: rules as in Kafka's "
+        "ssl.principal.mapping.rules, tried in order, separated by commas: RULE:PATTERN/REPLACEMENT/, then L or U for "
+        "lower or upper case, or DEFAULT.",
+    ),
+    Option(
+        "tls-version-min", "tls_version_min", kinds.one_of("1.2", "1.3"), "1.2",
+        "Oldest version of TLS that is spoken.",
+    ),
+    Option(
+        "sasl-mechanisms", "sasl_mechanisms", kinds.one_of_exactly(*SASL_MECHANISMS),
+        "SCRAM-SHA-256,SCRAM-SHA-512",
+        "Mechanisms by which clients of SASL listeners may authenticate. May be repeated.",
+        repeated=True,
+    ),
+    Option(
+        "sasl-session-max", "sasl_session_max_ms", kinds.DURATION, "0",
+        "Time after which clients have to authenticate again on the same connection (KIP-368); 0 is never.",
+        maximum=365 * 86_400_000,
+    ),
+    Option(
+        "oauth-jwks", "oauth_jwks", kinds.TEXT, None,
+        "Where the keys are that sign tokens for OAUTHBEARER: an https:// URL, or a file, of a JSON Web Key Set.",
+    ),
+    Option(
+        "oauth-issuer", "oauth_issuer", kinds.TEXT, None,
+        "Issuer (iss) that tokens have to name.",
+        unset_help="any",
+    ),
+    Option(
+        "oauth-audience", "oauth_audience", kinds.TEXT, None,
+        "Audience (aud) that tokens have to name.",
+        unset_help="any",
+    ),
+    Option(
+        "oauth-principal-claim", "oauth_principal_claim", kinds.TEXT, "sub",
+        "Claim of a token that holds the name of the principal.",
+    ),
+    Option(
+        "authorization", "authorization", kinds.one_of("off", "log", "enforce"), "off",
+        "Whether ACLs decide what clients may do: off, enforce, or log, which allows everything and logs what would "
+        "be refused.",
+    ),
+    Option(
+        "super-users", "super_users", kinds.PRINCIPALS, "",
+        "Principals that may do everything, separated by semicolons, as in User:admin;User:CN=operator.",
+    ),
+    Option(
+        "allow-if-no-acl", "allow_if_no_acl", kinds.BOOLEAN, "false",
+        "Whether everybody may do everything to a resource that no ACL speaks of.",
+    ),
+    Option(
+        "http-authentication", "http_authentication", kinds.one_of("off", "required"), "off",
+        "Whether HTTP requests have to authenticate, by name and password or by a client certificate; health checks "
+        "need not.",
+    ),
+    Option(
+        "http-tls", "http_tls", kinds.BOOLEAN, "false",
+        "Whether HTTP is served over TLS, with --tls-certificate.",
     ),
     Option(
         "auto-create-topics", "auto_create_topics", kinds.BOOLEAN, "true",

@@ -196,3 +196,39 @@ def _port(text: str) -> int:
 
 def _looks_secret(name: str) -> bool:
     return any(word in name.lower() for word in _SECRET_WORDS)
+
+
+def parse_text(text: str) -> str:
+    """Any text of one line that is not empty, up to 8,192 characters."""
+    if not text.strip() or len(text) > 8_192 or not text.isprintable():
+        raise ValueError(f"{text[:100]!r} is not one line of text")
+    return text.strip()
+
+
+TEXT = Kind("TEXT", parse_text)
+
+
+def one_of_exactly(*choices: str) -> Kind:
+    """A kind that takes one of a few words, in any case, and shows it as it is written here."""
+    known = {choice.upper(): choice for choice in choices}
+
+    def parse(text: str) -> str:
+        word = known.get(text.strip().upper())
+        if word is None:
+            raise ValueError(f"{text!r} is none of {', '.join(choices)}")
+        return word
+
+    return Kind("|".join(choices), parse)
+
+
+def parse_principals(text: str) -> tuple[str, ...]:
+    """Principals like User:alice, separated by semicolons, because names of certificates hold commas."""
+    found = tuple(piece.strip() for piece in text.split(";") if piece.strip())
+    for principal in found:
+        kind, colon, name = principal.partition(":")
+        if not colon or not kind or not name:
+            raise ValueError(f"{principal!r} is not a principal like User:alice")
+    return found
+
+
+PRINCIPALS = Kind("PRINCIPALS", parse_principals, ";".join)

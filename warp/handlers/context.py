@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from warp.errors import ErrorCode
+from warp.protocol.types import AclOperation, AclResourceType
+from warp.security.authorizer import OPEN, Authorizer
+from warp.security.principal import ANONYMOUS, Principal
 
 if TYPE_CHECKING:
     from warp.clock import Clock
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
     from warp.protocol.messages.api_versions import ApiVersion
 
 LISTENER_NAME = "PLAINTEXT"
+
+DENIALS_NAMED_MAX = 10
+"""Refused resources of one request that the audit log names; the others are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,7 @@ class Services:
     answer_memory: MemoryBudget
     """What large answers are charged to until they are written."""
     settings: HandlerSettings = field(default_factory=HandlerSettings)
+    authorizer: Authorizer = OPEN
 
 
 @dataclass(slots=True)
@@ -84,6 +91,8 @@ class Client:
     """This agent's address in the eyes of the peer: that of the listener that it came in on."""
     listener: int = 0
     """The place of that listener among those of the agent."""
+    principal: Principal = ANONYMOUS
+    """Who it is; another one once it has authenticated."""
     software: str = "unknown"
     """Name and version, once ApiVersions has told them (KIP-511)."""
     used_s: float | None = None
@@ -108,7 +117,16 @@ class Client:
 class RequestContext:
     """The circumstances of one request."""
 
-    __slots__ = ("advertised", "client", "client_id", "error", "services", "version")
+    __slots__ = (
+        "advertised",
+        "client",
+        "client_id",
+        "denied",
+        "denied_count",
+        "error",
+        "services",
+        "version",
+    )
 
     def __init__(
         self,
@@ -126,6 +144,27 @@ class RequestContext:
         self.version = version
         self.error = ErrorCode.NONE
         """The first error of the answer, for the metrics; handlers tell it by `note`."""
+        self.denied: list[tuple[AclOperation, AclResourceType, str]] = []
+        """What the client was refused, the first few, for the audit log."""
+        self.denied_count = 0
+
+    def allows(
+        self,
+        operation: AclOperation,
+        resource: AclResourceType,
+        name: str,
+        *,
+        is_asked_for: bool = True,
+    ) -> bool:
+        """May the client? A refusal is noted for the audit log where the client has named the resource itself."""
+        client = self.client
+        if self.services.authorizer.allows(client.principal, client.host, operation, resource, name):
+            return True
+        if is_asked_for:
+            self.denied_count += 1
+            if len(self.denied) < DENIALS_NAMED_MAX:
+                self.denied.append((operation, resource, name))
+        return False
 
     def note(self, error: ErrorCode) -> ErrorCode:
         """Remember that the answer carries `error`; returns it, so that it can be used on the way into the answer."""
