@@ -7,12 +7,14 @@ place and a test can put a fake in any of them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from warp.errors import ErrorCode
 from warp.protocol.types import AclOperation, AclResourceType
+from warp.security.audit import REFUSALS_NAMED_MAX, Audit
 from warp.security.authorizer import OPEN, Authorizer
 from warp.security.principal import ANONYMOUS, Principal
 
@@ -30,9 +32,6 @@ if TYPE_CHECKING:
     from warp.protocol.messages.api_versions import ApiVersion
 
 LISTENER_NAME = "PLAINTEXT"
-
-DENIALS_NAMED_MAX = 10
-"""Refused resources of one request that the audit log names; the others are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +79,7 @@ class Services:
     """What large answers are charged to until they are written."""
     settings: HandlerSettings = field(default_factory=HandlerSettings)
     authorizer: Authorizer = OPEN
+    audit: Audit = field(default_factory=lambda: Audit(time.monotonic))
 
 
 @dataclass(slots=True)
@@ -156,15 +156,30 @@ class RequestContext:
         *,
         is_asked_for: bool = True,
     ) -> bool:
-        """May the client? A refusal is noted for the audit log where the client has named the resource itself."""
-        client = self.client
-        if self.services.authorizer.allows(client.principal, client.host, operation, resource, name):
+        """May the client? A refusal is noted for the audit log where the client has named the resource itself.
+
+        Where the authorizer only logs, the client may after all.
+        """
+        client, authorizer = self.client, self.services.authorizer
+        if authorizer.allows(client.principal, client.host, operation, resource, name):
             return True
         if is_asked_for:
-            self.denied_count += 1
-            if len(self.denied) < DENIALS_NAMED_MAX:
-                self.denied.append((operation, resource, name))
-        return False
+            self.refused(operation, resource, name)
+        return authorizer.only_logs
+
+    def refused(self, operation: AclOperation, resource: AclResourceType, name: str) -> None:
+        """Note a refusal for the audit log."""
+        self.denied_count += 1
+        if len(self.denied) < REFUSALS_NAMED_MAX:
+            self.denied.append((operation, resource, name))
+
+    def changed(self, action: str, items: Sequence[str] = (), **facts: object) -> None:
+        """Tell the audit log what the client has changed: see `Audit.changed`, and `changed_each` for `items`."""
+        client, audit = self.client, self.services.audit
+        if items:
+            audit.changed_each(client.principal, client.address, action, items, **facts)
+        else:
+            audit.changed(client.principal, client.address, action, **facts)
 
     def note(self, error: ErrorCode) -> ErrorCode:
         """Remember that the answer carries `error`; returns it, so that it can be used on the way into the answer."""
