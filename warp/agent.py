@@ -38,6 +38,7 @@ from warp.metadata.cluster_model import AgentFacts
 from warp.metadata.store import MetadataStore
 from warp.metrics import Metrics
 from warp.objectstore.base import Abilities, ObjectStore
+from warp.security.audit import Audit
 from warp.server.limits import ServerLimits
 from warp.server.listener import Listener, Server, bind_all
 
@@ -331,6 +332,11 @@ class Agent:
             producer_ids=ProducerIds(self._metadata),
             groups=groups.coordinator,
             answer_memory=parts.fetch_memory,
+            audit=Audit(
+                self.clock.monotonic,
+                only_logs=config.authorization == "log",
+                observe=self.metrics.count_denied,
+            ),
             settings=HandlerSettings(auto_create_topics=config.auto_create_topics),
         )
         limits = ServerLimits(

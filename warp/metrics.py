@@ -195,6 +195,11 @@ class Metrics:
         self.handler_bugs = Reading(
             "warp_handler_bugs_total", "Requests that ended in an error of the agent's own"
         )
+        self.denied_requests = Counter(
+            "warp_denied_requests_total",
+            "Requests that authorization has denied something, or with --authorization log would have, by API",
+            ["api"],
+        )
 
     def _make_log_metrics(self) -> None:
         self.produced_bytes = Reading("warp_produced_bytes_total", "Bytes of record batches committed")
@@ -385,6 +390,10 @@ class Metrics:
         """The server's request observer."""
         self.requests.add(1, api, outcome)
         self.request_seconds.observe(seconds, api)
+
+    def count_denied(self, api: str) -> None:
+        """The audit log's observer of refusals."""
+        self.denied_requests.add(1, api)
 
     def watch_process(self) -> None:
         """Add the standard `process_…` metrics: memory, CPU seconds, file descriptors, start time."""

@@ -7,7 +7,6 @@ place and a test can put a fake in any of them.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -77,9 +76,9 @@ class Services:
     groups: GroupCoordinator
     answer_memory: MemoryBudget
     """What large answers are charged to until they are written."""
+    audit: Audit
     settings: HandlerSettings = field(default_factory=HandlerSettings)
     authorizer: Authorizer = OPEN
-    audit: Audit = field(default_factory=lambda: Audit(time.monotonic))
 
 
 @dataclass(slots=True)

@@ -32,6 +32,7 @@ from warp.protocol import (
     parse_request_header,
 )
 from warp.protocol.messages.api_versions import ApiVersion, ApiVersionsResponse
+from warp.security.audit import Asker
 from warp.server.limits import LogLimit
 
 if TYPE_CHECKING:
@@ -165,7 +166,9 @@ class Dispatcher:
         return encode_response_frame(call.header.correlation_id, refused, version)
 
     def ended(self, call: Call, outcome: str | None = None) -> None:
-        """A request is over: tell the metrics."""
+        """A request is over: tell the metrics, and the audit log what was refused."""
+        if call.context.denied_count:
+            self._audit(call)
         if self._observe is None:
             return
         if outcome is None:
@@ -173,6 +176,13 @@ class Dispatcher:
             outcome = call.outcome or (OUTCOME_NONE if error is ErrorCode.NONE else error.name)
         seconds = self._clock.monotonic() - call.received_s
         self._observe(call.entry.name, call.header.api_version, seconds, outcome)
+
+    def _audit(self, call: Call) -> None:
+        context = call.context
+        client = context.client
+        listener, api = str(client.advertised), call.entry.name
+        asker = Asker(client.principal, client.address, listener, context.client_id, api, context.version)
+        self._services.audit.denied(asker, context.denied, context.denied_count)
 
 
 def _unknown_api_versions(call: Call) -> ApiVersionsResponse:
