@@ -24,21 +24,20 @@ from warp.handlers.table import Order
 from warp.protocol import DecodeError, FrameSplitter
 from warp.server.dispatch import OUTCOME_DROPPED
 from warp.server.exchange import REQUEST_BYTES, Exchange
+from warp.server.outgoing import Outgoing
+from warp.server.patience import Patience
 from warp.server.peer import peer_text
-from warp.server.unsent import UnsentMemory
 
 if TYPE_CHECKING:
     from warp.handlers.context import Client
     from warp.protocol import Buffer
     from warp.server.pool import ConnectionPool
 
-_SMALL_BYTES_MAX = 8_192
-"""Parts of answers up to this size are joined for one write; a larger one is written by itself, without a copy."""
-
 _QUIETLY = ""
 """As the reason for closing: nobody is at fault, nothing is logged."""
 
-# Reasons not to read from the peer, as bits: plain integers, because they are looked at several times per request.
+# Reasons not to read from the peer, as bits: plain integers, because they are looked at several times per request. Each
+# is set by `_stop_reading` and ends with `_read_again`; while any is set the transport is paused.
 HOLD_REQUESTS: Final = 1
 HOLD_MEMORY: Final = 2
 HOLD_ANSWERS: Final = 4
@@ -69,14 +68,10 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
         self._is_lost = False  # the transport is gone
         self._peer_waits = True  # somebody is there to wait for data that may come
         self._reservation: asyncio.Task[None] | None = None
-        self._heard_s = 0.0
-        self._partial_since_s: float | None = None
-        self._parked_since_s: float | None = None  # since when a request waits that others have to end
+        self._patience = Patience(pool.limits)
         self._is_flush_due = False
         self._ready_bytes = 0  # of answers that may be written and have not been
-        self._unsent_memory = UnsentMemory()
-        self._unsent_bytes = 0
-        self._unsent_since_s = 0.0
+        self._outgoing = Outgoing(pool.sent)
 
     @property
     def peer(self) -> str:
@@ -89,8 +84,9 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
         """Begin, or end at once when there are too many connections."""
         # uvloop's transports are none of asyncio's classes.
         self._transport = transport = cast("asyncio.Transport", transport)
+        self._outgoing.open(transport)
         self.client.address = peer_text(transport)
-        self._heard_s = self._clock.monotonic()
+        self._patience.heard_s = self._clock.monotonic()
         if self._pool.admit(self):
             transport.set_write_buffer_limits(high=self._limits.write_buffer_bytes)
         else:
@@ -99,7 +95,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:  # type: ignore[override]  # a splitter's returns its frames
         """So many bytes have come."""
-        self._heard_s = self._clock.monotonic()
+        self._patience.heard_s = self._clock.monotonic()
         self._pool.received_bytes += nbytes
         if self._is_ending:
             return
@@ -127,8 +123,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         """The peer is slow to take its answers: its next requests wait."""
-        self._unsent_bytes = self._transport.get_write_buffer_size()
-        self._unsent_since_s = self._clock.monotonic()
+        self._watch_unsent()
         self._stop_reading(HOLD_ANSWERS)
 
     def resume_writing(self) -> None:
@@ -144,18 +139,23 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
         self._written()
         if self._is_lost:
             return
-        if self._parked_since_s is not None and self._pool.memory.waiting:
+        patience = self._patience
+        if patience.parked_since_s is not None and self._pool.memory.waiting:
             behind_bytes = sum(map(len, self._frames)) + self.reserved_bytes
-            if self._limits.is_hoard(behind_bytes, now_s - self._parked_since_s):
+            if patience.is_hoard(behind_bytes, now_s):
                 self._close("it holds memory behind a request that waits for others, who need it")
-        silent_ms = (now_s - self._heard_s) * 1000
         if self._is_closed or self._hold & HOLD_ANSWERS:
-            self._check_unsent(now_s)
+            unsent_bytes = self._transport.get_write_buffer_size()
+            if patience.is_stuck(unsent_bytes, now_s):
+                self._pool.stalled(self, unsent_bytes)
+                self.abort()
         elif self._hold:
             return  # it is us who don't read: the peer can't be blamed for its silence
         elif self.reserved_bytes:
-            self._check_partial_frame(now_s, silent_ms)
-        elif silent_ms >= self._limits.idle_ms_max and not self._is_busy() and not self.blocked:
+            why = patience.with_partial_frame(now_s)
+            if why is not None:
+                self._close(why)
+        elif patience.is_idle(now_s) and not self._is_busy() and not self.blocked:
             self._close(_QUIETLY)
 
     def drain(self) -> None:
@@ -177,7 +177,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
         """Frames have come: start what may start, and see whether more can be read."""
         if frames:
             self._frames.extend(frames)
-            self._partial_since_s = None
+            self._patience.frames_came()
         if self.blocked:
             self._wait_for_memory()
         self._start_waiting()
@@ -203,7 +203,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
         if self._is_ending:
             self._pool.memory.release(size_bytes)
             return
-        self._heard_s = self._clock.monotonic()
+        self._patience.heard_s = self._clock.monotonic()
         try:
             frames = self.resume()
         except DecodeError as error:
@@ -237,7 +237,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
 
     def _start(self, frame: Buffer) -> None:
         try:
-            call = self._dispatcher.open(frame, self.client, self._heard_s)
+            call = self._dispatcher.open(frame, self.client, self._patience.heard_s)
         except ProtocolError as error:
             self._pool.memory.release(len(frame))
             self._close(str(error))
@@ -299,7 +299,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
         if not later.needs_request:
             self._pool.memory.release(exchange.size_bytes - REQUEST_BYTES)
             exchange.size_bytes = REQUEST_BYTES
-            self._parked_since_s = self._clock.monotonic()
+            self._patience.parked_since_s = self._clock.monotonic()
         if not later.is_answered:
             # Nothing was started behind it: until now it held back the others.
             self._exchanges.pop()
@@ -311,7 +311,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
     def _concluded(self, exchange: Exchange, later: Later) -> None:
         """What an answer waited for has happened."""
         if self._holder is exchange:
-            self._holder = self._parked_since_s = None
+            self._holder = self._patience.parked_since_s = None
         result: Any
         if later.outcome.cancelled():
             is_given_up = later.ends_with_client and self._is_ending
@@ -357,7 +357,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
     def _write_answers(self) -> None:
         """Write the answers whose turn it is, until the peer takes no more for now."""
         self._ready_bytes = 0
-        small: list[Buffer] = []
+        outgoing = self._outgoing
         while self._exchanges and self._exchanges[0].answered:
             if self._hold & HOLD_ANSWERS and not self._is_closed:
                 break
@@ -367,33 +367,13 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
                     exchange.release()
                 continue
             if exchange.closes is not None:
-                self._write_small(small)
+                outgoing.flush()
                 self._close(exchange.closes)
                 continue
-            for part in exchange.parts:
-                if len(part) <= _SMALL_BYTES_MAX:
-                    small.append(part)
-                else:
-                    self._write_small(small)
-                    self._write(part)
-            if exchange.release is not None:
-                self._unsent_memory.add(
-                    exchange.release, self._unsent_memory.written_bytes + sum(map(len, small))
-                )
-        self._write_small(small)
-        if self._unsent_memory:
+            outgoing.put(exchange.parts, exchange.release)
+        outgoing.flush()
+        if outgoing.holds_memory:
             asyncio.get_running_loop().call_soon(self._written)
-
-    def _write_small(self, parts: list[Buffer]) -> None:
-        """Write parts together, each too small for a write of its own."""
-        if parts:
-            self._write(parts[0] if len(parts) == 1 else b"".join(parts))
-            parts.clear()
-
-    def _write(self, part: Buffer) -> None:
-        self._pool.sent_bytes += len(part)
-        self._unsent_memory.written_bytes += len(part)
-        self._transport.write(part)
 
     def _flush_soon(self) -> None:
         """Go on when everything that is ready by now has been looked at, so that answers leave together."""
@@ -408,9 +388,9 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
     def _written(self) -> None:
         """Give the memory back of what has left, or never will."""
         if self._is_lost:
-            self._unsent_memory.release_all()
-        elif self._unsent_memory:
-            self._unsent_memory.left(self._transport.get_write_buffer_size())
+            self._outgoing.release_all()
+        else:
+            self._outgoing.release_sent()
 
     def _go_on(self) -> None:
         """After something has ended: write, start and read what that makes room for; or finish."""
@@ -446,8 +426,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
             self._pool.broke_protocol(self, why)
         self._stop_reading(HOLD_END)
         self._drop_frames(keep_staged=not why)
-        self._unsent_bytes = self._transport.get_write_buffer_size()
-        self._unsent_since_s = self._clock.monotonic()
+        self._watch_unsent()
         self._transport.close()
 
     def _give_up_waiting(self) -> None:
@@ -457,24 +436,9 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
             if exchange.for_peer is not None:
                 exchange.for_peer.cancel()
 
-    def _check_partial_frame(self, now_s: float, silent_ms: float) -> None:
-        """Close on a peer that holds memory for a frame that does not come."""
-        if self._partial_since_s is None:
-            self._partial_since_s = now_s
-        if silent_ms >= self._limits.partial_frame_ms_max:
-            self._close("it stopped in the middle of a frame")
-        elif (now_s - self._partial_since_s) * 1000 >= self._limits.frame_ms_max:
-            self._close("a frame takes too long to come")
-
-    def _check_unsent(self, now_s: float) -> None:
-        """Drop a peer that takes nothing of what was written for it."""
-        unsent_bytes = self._transport.get_write_buffer_size()
-        if unsent_bytes < self._unsent_bytes:
-            self._unsent_bytes = unsent_bytes
-            self._unsent_since_s = now_s
-        elif (now_s - self._unsent_since_s) * 1000 >= self._limits.write_stall_ms_max:
-            self._pool.stalled(self, unsent_bytes)
-            self.abort()
+    def _watch_unsent(self) -> None:
+        """From now on the peer has to take what was written for it."""
+        self._patience.watches_unsent(self._transport.get_write_buffer_size(), self._clock.monotonic())
 
     # ---- reading ----
 
@@ -488,8 +452,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
     def _read_again(self, reason: int) -> None:
         was, self._hold = self._hold, self._hold & ~reason
         if was and not self._hold:
-            self._heard_s = self._clock.monotonic()
-            self._partial_since_s = None
+            self._patience.reads_again(self._clock.monotonic())
             self._transport.resume_reading()
 
     def _forget_partial_frame(self) -> None:

@@ -84,6 +84,10 @@ class ConnectionPool:
         if not self._connections:
             self._emptied.set()
 
+    def sent(self, size_bytes: int) -> None:
+        """Count bytes handed to a transport."""
+        self.sent_bytes += size_bytes
+
     def broke_protocol(self, connection: Connection, why: str) -> None:
         """Count and log that a peer broke the protocol."""
         self.protocol_errors += 1
