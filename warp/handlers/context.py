@@ -160,11 +160,16 @@ class RequestContext:
         Where the authorizer only logs, the client may after all.
         """
         client, authorizer = self.client, self.services.authorizer
-        if authorizer.allows(client.principal, client.host, operation, resource, name):
+        if authorizer.permits(client.principal, client.host, operation, resource, name):
             return True
         if is_asked_for:
             self.refused(operation, resource, name)
         return authorizer.only_logs
+
+    @property
+    def is_guarded(self) -> bool:
+        """False where nobody is ever refused anything: hot paths need not ask."""
+        return self.services.authorizer.is_on
 
     def refused(self, operation: AclOperation, resource: AclResourceType, name: str) -> None:
         """Note a refusal for the audit log."""
