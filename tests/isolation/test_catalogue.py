@@ -14,7 +14,7 @@ from tests.isolation.conftest import InWorld
 from tests.isolation.stepper import Outcome, Run, sql
 from tests.isolation.world import World, without_lock
 from warp.errors import ErrorCode
-from warp.metadata import agents, store, topics
+from warp.metadata import agents, catalogue_version, store
 from warp.metadata.cluster_model import AgentFacts
 from warp.metadata.model import Topic
 from warp.metadata.store import MetadataStore
@@ -134,7 +134,8 @@ def test_changes_of_the_catalogue_come_one_after_the_other(in_world: Explored, n
 def test_a_catalogue_that_is_not_locked_is_found(
     in_world: Explored, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(topics, "LOCK_CATALOGUE", without_lock(topics.LOCK_CATALOGUE))
+    unlocked = without_lock(catalogue_version.LOCK_CATALOGUE)
+    monkeypatch.setattr(catalogue_version, "LOCK_CATALOGUE", unlocked)
     with pytest.raises(AssertionError, match=FOUND):
         in_world(CHANGES[name])
 

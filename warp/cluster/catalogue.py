@@ -1,4 +1,4 @@
-"""The catalogue: which topics there are, as one versioned snapshot per agent, and how topics come and go.
+"""The catalogue: the topics and entries that there are, as one versioned snapshot per agent, and how they change.
 
 A snapshot never changes; a newer one takes its place. The logs that it has for a topic id are that topic's for as long
 as it lives, because ids are never used twice. What it does not know, partitions of a topic among it, and what it says
@@ -6,7 +6,11 @@ of a name, may be out of date: then the version in the metadata store is looked 
 only what has changed since is read again. So a topic that any agent has created is known to all of them when they are
 asked for it.
 
-Other agents' hints that the catalogue has changed only make that look happen sooner.
+Other agents' hints that the catalogue has changed only make that look happen sooner. Entries (ACLs, credentials, quotas,
+configs of the whole cluster) are asked for without a look; in a cluster one every half second keeps them fresh.
+
+Entries and topic configs are changed by compare-and-set: decided by the snapshot's, written only if the store's are the
+same, decided anew if not.
 """
 
 from __future__ import annotations
@@ -14,12 +18,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from operator import itemgetter
 from types import MappingProxyType
+from typing import TypeVar
 
 from warp.clock import Clock
+from warp.cluster.catalogue_entries import (
+    NO_ENTRIES,
+    EntriesByKind,
+    apply_changes,
+    are_in_place,
+    checked_changes,
+    topic_defaults,
+)
+from warp.cluster.catalogue_watch import CatalogueWatch
 from warp.cluster.topic_config import topic_rules
 from warp.cluster.topic_request import (
     CheckedTopic,
@@ -28,9 +42,10 @@ from warp.cluster.topic_request import (
     check_partitions_request,
     check_topic_requests,
 )
-from warp.errors import ErrorCode, KafkaError, MetadataError
+from warp.errors import ErrorCode, KafkaError, MetadataContention, MetadataError, OutcomeUnknown
 from warp.ids import BrokerId, IdSource, LogId, TopicId
 from warp.log.model import LogTarget, TopicRules
+from warp.metadata.entries import Decide, EntryChange, EntryKind
 from warp.metadata.model import CatalogueChanges, NewTopic, Topic
 from warp.metadata.store import MetadataStore
 from warp.metadata.topics import collision_name
@@ -39,6 +54,12 @@ logger = logging.getLogger(__name__)
 
 NAME_FRESHNESS_S = 1.0
 """How old a snapshot may be that an answer by name comes from, by monotonic seconds."""
+DECISIONS_MAX = 20
+"""How often a change is decided anew because another agent was faster."""
+
+T = TypeVar("T")
+DecideConfigs = Callable[[Mapping[str, str]], Mapping[str, str]]
+"""All overrides that a topic is to have, by those that it has. Pure; raises KafkaError to refuse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +94,12 @@ class TopicInfo:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """All topics at one version. `by_name` is in the order of names."""
+    """All topics and entries at one version. `by_name` is in the order of names; `entries` has every kind."""
 
     version: int
     by_name: Mapping[str, TopicInfo]
     by_id: Mapping[TopicId, TopicInfo]
+    entries: EntriesByKind = field(default_factory=lambda: NO_ENTRIES)
 
     def colliding(self, name: str) -> str | None:
         """The topic whose name differs from `name` in '.' and '_' alone, if there is one."""
@@ -94,7 +116,12 @@ class CatalogueObserver:
     """Does nothing; override what is of interest. Called on the loop's thread: keep it short, and don't raise."""
 
     def catalogue_changed(self, version: int) -> None:
-        """This agent has changed topics, and the catalogue has come to this version or a later one."""
+        """This agent has changed the catalogue, which has come to this version or a later one."""
+
+    def entries_changed(
+        self, kind: EntryKind, entries: Mapping[str, str], changes: Sequence[EntryChange]
+    ) -> None:
+        """Entries were changed, by whichever agent: all of the kind as they are now, and what has become of which."""
 
     def logs_gone(self, log_ids: Sequence[LogId]) -> None:
         """Topics with these logs were deleted, by whichever agent."""
@@ -121,6 +148,7 @@ class CatalogueService:
         self._clock = clock
         self._ids = ids
         self._broker = dict(broker or {})
+        self._defaults: Mapping[str, str] = self._broker
         self._broker_ids = broker_ids
         self._current = EMPTY_CATALOGUE
         self._checked_s = float("-inf")
@@ -130,6 +158,8 @@ class CatalogueService:
         self._observers: list[CatalogueObserver] = []
         self._hinted_version = -math.inf
         self._looking: asyncio.Task[None] | None = None
+        self._deciding = asyncio.Lock()
+        self._watch = CatalogueWatch(self.look)
 
     def observe(self, observer: CatalogueObserver) -> None:
         """Tell an observer from now on."""
@@ -144,6 +174,15 @@ class CatalogueService:
     def broker(self) -> Mapping[str, str]:
         """The agent's own settings, by Kafka's names."""
         return self._broker
+
+    @property
+    def defaults(self) -> Mapping[str, str]:
+        """The settings that hold where a topic has none of its own: those of the whole cluster over the agent's own."""
+        return self._defaults
+
+    def entries(self, kind: EntryKind) -> Mapping[str, str]:
+        """All entries of a kind, by key, in no particular order, as of the snapshot at hand."""
+        return self._current.entries[kind]
 
     @property
     def is_fresh(self) -> bool:
@@ -193,8 +232,14 @@ class CatalogueService:
         if self._hinted_version > self._current.version and self._looking is None:
             self._looking = asyncio.get_running_loop().create_task(self._look())
 
+    def keep_fresh(self) -> None:
+        """From now on look at the catalogue all the time, if there are other agents who may change it."""
+        if self._store.is_shared:
+            self._watch.start()
+
     async def close(self) -> None:
-        """Stop looking after hints."""
+        """Stop looking by itself."""
+        await self._watch.close()
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.wait([self._looking])
@@ -208,6 +253,14 @@ class CatalogueService:
             logger.info("the catalogue can't be looked at after a hint: %s", error)
         finally:
             self._looking = None
+
+    async def look(self) -> None:
+        """Refresh the snapshot if there is a newer one; that there is none costs one statement."""
+        asked_s = self._clock.monotonic()
+        if await self._store.catalogue_version() == self._current.version:
+            self._checked_s = max(self._checked_s, asked_s)
+        else:
+            await self.refresh()
 
     async def everything(self) -> Catalogue:
         """A snapshot to list all topics from, at most a second out of date."""
@@ -235,9 +288,12 @@ class CatalogueService:
                 self._refreshes_begun -= 1
                 raise
             if changes is not None:
-                before, self._current = self._current, self._apply(changes)
+                before = self._current
+                entries, made = apply_changes(before.entries, changes.entries)
+                self._current = self._apply(changes, entries)
                 self._tell_gone(before, changes)
-            self._checked_s = asked_s
+                self._tell_entries(made)
+            self._checked_s = max(self._checked_s, asked_s)
             return self._current
 
     async def create(
@@ -249,8 +305,8 @@ class CatalogueService:
         """
         checked = check_topic_requests(
             requests,
-            int(self._broker.get("num.partitions", "1")),
-            int(self._broker.get("default.replication.factor", "1")),
+            int(self._defaults.get("num.partitions", "1")),
+            int(self._defaults.get("default.replication.factor", "1")),
             self._broker_ids(),
         )
         wanted = [
@@ -293,6 +349,85 @@ class CatalogueService:
             raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"Topic {request.name} does not exist")
         raise KafkaError(grown, f"Topic already has {request.total} partitions or more")
 
+    async def set_topic_configs(self, name: str, decide: DecideConfigs) -> TopicInfo:
+        """Give a topic the overrides that `decide` makes of those that it has: the topic as it is afterwards.
+
+        Raises what `decide` raises, and KafkaError (UNKNOWN_TOPIC_OR_PARTITION).
+        """
+        unsure: Mapping[str, str] | None = None
+
+        async def attempt(catalogue: Catalogue) -> TopicInfo | None:
+            nonlocal unsure
+            info = catalogue.by_name.get(name)
+            if info is None:
+                raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"Topic {name} does not exist")
+            before = info.topic.configs
+            if before == unsure:
+                self._tell_version(catalogue.version)
+                return info
+            configs = dict(decide(before))
+            if configs == before:
+                return info
+            try:
+                answer = await self._store.set_topic_configs(info.topic_id, configs, catalogue.version)
+            except OutcomeUnknown:
+                if unsure is not None:
+                    raise
+                unsure = configs
+                return None
+            if not isinstance(answer, Topic):
+                return None  # it has changed, or is gone: the next look shows which
+            await self.refresh()
+            self._tell_changed(catalogue.version)
+            return self._info(answer)
+
+        return await self._decided(attempt)
+
+    async def change_entries(self, kind: EntryKind, decide: Decide) -> Sequence[EntryChange]:
+        """Change entries as `decide` says of the newest ones: see `Entries`.
+
+        Also raises KafkaError (INVALID_REQUEST) for a key or a value that can't be stored.
+        """
+        unsure: Sequence[EntryChange] | None = None
+
+        async def attempt(catalogue: Catalogue) -> Sequence[EntryChange] | None:
+            nonlocal unsure
+            entries = catalogue.entries[kind]
+            if unsure is not None and are_in_place(entries, unsure):
+                self._tell_version(catalogue.version)
+                return unsure
+            wanted = decide(entries)
+            changes = checked_changes(entries, wanted)
+            if not changes:
+                return wanted
+            try:
+                version = await self._store.change_entries(kind, changes, catalogue.version)
+            except OutcomeUnknown:
+                if unsure is not None:
+                    raise
+                unsure = wanted
+                return None
+            if version is None:
+                return None
+            self._tell_version(version)
+            await self.refresh()
+            return wanted
+
+        return await self._decided(attempt)
+
+    async def _decided(self, attempt: Callable[[Catalogue], Awaitable[T | None]]) -> T:
+        """What comes of an attempt on the newest catalogue in which nobody was faster (None: somebody was).
+
+        An attempt whose outcome is unknown counts as one in which somebody was: the next look shows what has become of
+        it. Those of this agent come one after the other. Raises MetadataContention after DECISIONS_MAX attempts.
+        """
+        async with self._deciding:
+            for _ in range(DECISIONS_MAX):
+                done = await attempt(await self.refresh())
+                if done is not None:
+                    return done
+        raise MetadataContention("other agents kept changing the same: try again")
+
     async def _create(self, wanted: Sequence[NewTopic], validate_only: bool) -> list[TopicInfo | KafkaError]:
         if not wanted:
             return []
@@ -311,8 +446,16 @@ class CatalogueService:
     def _tell_changed(self, version_before: int) -> None:
         """After a change of this agent's own: tell observers, unless it came to nothing."""
         if self._current.version > version_before:
+            self._tell_version(self._current.version)
+
+    def _tell_version(self, version: int) -> None:
+        for observer in self._observers:
+            observer.catalogue_changed(version)
+
+    def _tell_entries(self, made: Mapping[EntryKind, Sequence[EntryChange]]) -> None:
+        for kind, changes in made.items():
             for observer in self._observers:
-                observer.catalogue_changed(self._current.version)
+                observer.entries_changed(kind, self._current.entries[kind], changes)
 
     def _tell_gone(self, before: Catalogue, changes: CatalogueChanges) -> None:
         gone = [before.by_id[topic_id] for topic_id in changes.removed if topic_id in before.by_id]
@@ -329,25 +472,33 @@ class CatalogueService:
         made_up = (LogId(-1),) * topic.partitions
         return self._info(Topic(topic.name, topic.topic_id, made_up, topic.configs, topic.replication_factor))
 
-    def _apply(self, changes: CatalogueChanges) -> Catalogue:
-        by_id = dict(self._current.by_id)
-        by_name = dict(self._current.by_name)
+    def _apply(self, changes: CatalogueChanges, entries: EntriesByKind) -> Catalogue:
+        before = self._current
+        topics = list(changes.topics)
+        if entries[EntryKind.CONFIG] is not before.entries[EntryKind.CONFIG]:
+            self._defaults = topic_defaults(self._broker, entries[EntryKind.CONFIG])
+            changed = {topic.topic_id for topic in topics}.union(changes.removed)
+            topics += [info.topic for info in before.by_id.values() if info.topic_id not in changed]
+        if not topics and not changes.removed:
+            return Catalogue(changes.version, before.by_name, before.by_id, entries)
+        by_id = dict(before.by_id)
+        by_name = dict(before.by_name)
         for topic_id in changes.removed:
             gone = by_id.pop(topic_id, None)
             if gone is not None:
                 del by_name[gone.name]
         # Thousands of topics share a few sets of configs.
         rules: dict[tuple[tuple[str, str], ...], TopicRules] = {}
-        for topic in changes.topics:
+        for topic in topics:
             configs = tuple(sorted(topic.configs.items()))
             if configs not in rules:
-                rules[configs] = topic_rules(topic.configs, self._broker)
+                rules[configs] = topic_rules(topic.configs, self._defaults)
             by_id[topic.topic_id] = by_name[topic.name] = TopicInfo(topic, rules[configs])
         in_order = dict(sorted(by_name.items(), key=itemgetter(0)))
-        return Catalogue(changes.version, MappingProxyType(in_order), MappingProxyType(by_id))
+        return Catalogue(changes.version, MappingProxyType(in_order), MappingProxyType(by_id), entries)
 
     def _info(self, topic: Topic) -> TopicInfo:
-        return TopicInfo(topic, topic_rules(topic.configs, self._broker))
+        return TopicInfo(topic, topic_rules(topic.configs, self._defaults))
 
 
 def _refusal(error: ErrorCode, name: str, catalogue: Catalogue) -> KafkaError:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from warp.errors import ErrorCode
 from warp.ids import NO_PRODUCER_ID, NO_SEQUENCE, LogId, ProducerId, TopicId
+from warp.metadata.entries import EntryChange, EntryKind
 
 NO_TIMESTAMP = -1
 
@@ -26,7 +27,7 @@ class Topic:
 
 @dataclass(frozen=True, slots=True)
 class CatalogueRows:
-    """All topics at one version of the catalogue. The version rises in the transaction that changes a topic."""
+    """All topics at one version of the catalogue. The version rises in the transaction that changes anything in it."""
 
     version: int
     topics: Sequence[Topic]
@@ -34,11 +35,15 @@ class CatalogueRows:
 
 @dataclass(frozen=True, slots=True)
 class CatalogueChanges:
-    """What makes a newer catalogue out of an older one: topics that are new or changed, and ids that are gone."""
+    """What makes a newer catalogue out of an older one.
+
+    Topics that are new or changed, ids of topics that are gone, and per kind the entries that are new, changed or gone.
+    """
 
     version: int
     topics: Sequence[Topic]
     removed: Sequence[TopicId]
+    entries: Mapping[EntryKind, Sequence[EntryChange]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

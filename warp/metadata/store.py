@@ -14,10 +14,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from warp.clock import Clock
 from warp.errors import ErrorCode, StartError
 from warp.ids import SECRET_BYTES, BrokerId, IdSource, LogId, ProducerId, TopicId
-from warp.metadata import agents, commits, extents, group_offsets, groups, leases, records, topics
+from warp.metadata import (
+    agents,
+    commits,
+    entry_rows,
+    extents,
+    group_offsets,
+    groups,
+    leases,
+    records,
+    topics,
+)
+from warp.metadata.catalogue_version import read_version
 from warp.metadata.cluster_model import AgentFacts, AgentRow, AgentState, ClusterRows
 from warp.metadata.commit import GapMemory
 from warp.metadata.contention import retried
+from warp.metadata.entries import EntryChange, EntryKind
 from warp.metadata.group_model import (
     Lease,
     LeaseState,
@@ -217,6 +229,22 @@ class MetadataStore:
         """What has changed since the known version; None when nothing has."""
         return await topics.read_changes(self._database, known_version)
 
+    async def catalogue_version(self) -> int:
+        """The catalogue's version, for one statement."""
+        return await read_version(self._database)
+
+    @retried
+    async def change_entries(
+        self, kind: EntryKind, changes: Sequence[EntryChange], if_version: int
+    ) -> int | None:
+        """Set and delete entries of a kind, which no limits are checked of; one change per key.
+
+        The catalogue's version afterwards: the next one, or the same when what was to be deleted is not there. None,
+        and nothing is changed, when entries of that kind have changed since the catalogue was at `if_version`.
+        """
+        async with self._catalogue_changes:
+            return await entry_rows.change_entries(self._database, kind, changes, if_version)
+
     @retried
     async def create_topics(self, new_topics: Sequence[NewTopic]) -> list[Topic | ErrorCode]:
         """Per topic: it, TOPIC_ALREADY_EXISTS, or INVALID_TOPIC_EXCEPTION when its name collides with another's."""
@@ -236,10 +264,15 @@ class MetadataStore:
             return await topics.create_partitions(self._database, topic_id, total)
 
     @retried
-    async def set_topic_configs(self, topic_id: TopicId, configs: Mapping[str, str]) -> Topic | ErrorCode:
-        """Replace all overrides of a topic: it, or UNKNOWN_TOPIC_ID."""
+    async def set_topic_configs(
+        self, topic_id: TopicId, configs: Mapping[str, str], if_version: int | None = None
+    ) -> Topic | ErrorCode | None:
+        """Replace all overrides of a topic: it, or UNKNOWN_TOPIC_ID.
+
+        None, and nothing is changed, when the topic has changed since the catalogue was at `if_version`.
+        """
         async with self._catalogue_changes:
-            return await topics.set_topic_configs(self._database, topic_id, configs)
+            return await topics.set_topic_configs(self._database, topic_id, configs, if_version)
 
     # Logs
 

@@ -1,7 +1,6 @@
-"""Topics and the catalogue's version, which rises in every transaction that changes what the catalogue holds.
+"""Topics, and what has changed in the catalogue.
 
-Whoever changes a topic first locks the catalogue's one row, so changes come one after the other, and what is read after
-the lock is what holds.
+Whoever changes a topic first locks the catalogue (`catalogue_version.py`), so changes come one after the other.
 """
 
 from __future__ import annotations
@@ -10,13 +9,12 @@ from collections.abc import Mapping, Sequence
 
 from warp.errors import ErrorCode
 from warp.ids import LogId, TopicId
+from warp.metadata.catalogue_version import lock_catalogue, read_version, set_version
+from warp.metadata.entry_rows import changed_entries
 from warp.metadata.model import CatalogueChanges, CatalogueRows, NewTopic, Topic
 from warp.metadata.session import Database, Row, Session, load_statements
 
 _SQL = load_statements("topics")
-LOCK_CATALOGUE = _SQL["lock_catalogue"]
-CATALOGUE_VERSION = _SQL["catalogue_version"]
-SET_CATALOGUE_VERSION = _SQL["set_catalogue_version"]
 ALL_TOPICS = _SQL["all_topics"]
 ALL_CONFIGS = _SQL["all_configs"]
 ALL_LOGS = _SQL["all_logs"]
@@ -30,6 +28,7 @@ INSERT_CONFIGS = _SQL["insert_configs"]
 INSERT_LOGS = _SQL["insert_logs"]
 FIND_TOPICS = _SQL["find_topics"]
 REMEMBER_DELETED_TOPICS = _SQL["remember_deleted_topics"]
+LOGS_OF_TOPICS = _SQL["logs_of_topics"]
 LOCK_LOGS_OF_TOPICS = _SQL["lock_logs_of_topics"]
 REMEMBER_DELETED_LOGS = _SQL["remember_deleted_logs"]
 DELETE_LOGS = _SQL["delete_logs"]
@@ -42,7 +41,7 @@ CONFIGS_OF_TOPICS = _SQL["configs_of_topics"]
 async def read_catalogue(database: Database, known_version: int | None) -> CatalogueRows | None:
     """All topics, ordered by name; None when the version is still the known one."""
     async with database.snapshot() as session:
-        version = await _version(session)
+        version = await read_version(session)
         if version == known_version:
             return None
         topics = _topics(
@@ -54,7 +53,7 @@ async def read_catalogue(database: Database, known_version: int | None) -> Catal
 async def read_changes(database: Database, known_version: int) -> CatalogueChanges | None:
     """What has changed since a version; None when nothing has. Costs as much as the changes."""
     async with database.snapshot() as session:
-        version = await _version(session)
+        version = await read_version(session)
         if version == known_version:
             return None
         topics = _topics(
@@ -63,7 +62,8 @@ async def read_changes(database: Database, known_version: int) -> CatalogueChang
             await session.all(CHANGED_LOGS, known_version),
         )
         removed = [row[0] for row in await session.all(REMOVED_TOPICS, known_version)]
-    return CatalogueChanges(version, topics, removed)
+        entries = await changed_entries(session, known_version)
+    return CatalogueChanges(version, topics, removed, entries)
 
 
 async def create_topics(
@@ -74,7 +74,7 @@ async def create_topics(
     The last is for a name that differs from another topic's in '.' and '_' alone, as in Kafka.
     """
     async with database.transaction() as session:
-        version = await _lock_catalogue(session)
+        version = await lock_catalogue(session)
         taken = await _taken_names(session, new_topics)
         answers: list[ErrorCode | None] = []
         accepted: list[NewTopic] = []
@@ -91,7 +91,7 @@ async def create_topics(
             accepted.append(topic)
         if accepted:
             await _insert_topics(session, accepted, version + 1, now_ms)
-            await session.execute(SET_CATALOGUE_VERSION, version + 1)
+            await set_version(session, version + 1)
         logs = await _logs_of(session, [topic.topic_id for topic in accepted])
     created = (
         Topic(topic.name, topic.topic_id, logs[topic.topic_id], dict(topic.configs), topic.replication_factor)
@@ -103,7 +103,7 @@ async def create_topics(
 async def delete_topics(database: Database, topic_ids: Sequence[TopicId], now_ms: int) -> list[ErrorCode]:
     """Delete topics: NONE or UNKNOWN_TOPIC_ID, in order. Their logs are gone at once, their data goes by a job."""
     async with database.transaction() as session:
-        version = await _lock_catalogue(session)
+        version = await lock_catalogue(session)
         wanted = [(topic_id,) for topic_id in dict.fromkeys(topic_ids)]
         found = await session.all(FIND_TOPICS, wanted)
         if found:
@@ -116,7 +116,7 @@ async def delete_topics(database: Database, topic_ids: Sequence[TopicId], now_ms
                 REMEMBER_DELETED_TOPICS, [(row[0], row[1], version + 1, now_ms) for row in found]
             )
             await session.execute(DELETE_TOPICS, ids)
-            await session.execute(SET_CATALOGUE_VERSION, version + 1)
+            await set_version(session, version + 1)
     deleted = {row[0] for row in found}
     answers = []
     for topic_id in topic_ids:
@@ -128,7 +128,7 @@ async def delete_topics(database: Database, topic_ids: Sequence[TopicId], now_ms
 async def create_partitions(database: Database, topic_id: TopicId, total: int) -> Topic | ErrorCode:
     """Raise a topic's partitions to `total`: the topic, UNKNOWN_TOPIC_ID, or INVALID_PARTITIONS when it has as many."""
     async with database.transaction() as session:
-        version = await _lock_catalogue(session)
+        version = await lock_catalogue(session)
         found = await session.one(FIND_TOPICS, [(topic_id,)])
         if found is None:
             return ErrorCode.UNKNOWN_TOPIC_ID
@@ -143,14 +143,19 @@ async def create_partitions(database: Database, topic_id: TopicId, total: int) -
 
 
 async def set_topic_configs(
-    database: Database, topic_id: TopicId, configs: Mapping[str, str]
-) -> Topic | ErrorCode:
-    """Replace a topic's overrides, all of them: the topic, or UNKNOWN_TOPIC_ID."""
+    database: Database, topic_id: TopicId, configs: Mapping[str, str], if_version: int | None
+) -> Topic | ErrorCode | None:
+    """Replace a topic's overrides, all of them: the topic, or UNKNOWN_TOPIC_ID.
+
+    None, and nothing is changed, when the topic has changed since the catalogue was at `if_version`.
+    """
     async with database.transaction() as session:
-        version = await _lock_catalogue(session)
+        version = await lock_catalogue(session)
         found = await session.one(FIND_TOPICS, [(topic_id,)])
         if found is None:
             return ErrorCode.UNKNOWN_TOPIC_ID
+        if if_version is not None and found[4] > if_version:
+            return None
         await session.execute(DELETE_CONFIGS, [(topic_id,)])
         await session.execute_rows(
             INSERT_CONFIGS, [(topic_id, name, value) for name, value in sorted(configs.items())]
@@ -164,21 +169,9 @@ def collision_name(name: str) -> str:
     return name.replace(".", "_")
 
 
-async def _version(session: Session) -> int:
-    row = await session.one(CATALOGUE_VERSION)
-    assert row is not None, "the first migration inserts the row"
-    return int(row[0])
-
-
-async def _lock_catalogue(session: Session) -> int:
-    row = await session.one(LOCK_CATALOGUE)
-    assert row is not None, "the first migration inserts the row"
-    return int(row[0])
-
-
 async def _touch(session: Session, topic_id: TopicId, version: int, partitions: int) -> None:
     await session.execute(TOUCH_TOPIC, topic_id, version, partitions)
-    await session.execute(SET_CATALOGUE_VERSION, version)
+    await set_version(session, version)
 
 
 async def _taken_names(session: Session, new_topics: Sequence[NewTopic]) -> dict[str, str]:
@@ -208,7 +201,7 @@ async def _insert_topics(session: Session, topics: Sequence[NewTopic], version: 
 
 async def _logs_of(session: Session, topic_ids: Sequence[TopicId]) -> dict[TopicId, tuple[LogId, ...]]:
     """The logs of topics, by partition."""
-    rows = await session.all(LOCK_LOGS_OF_TOPICS, [(topic_id,) for topic_id in topic_ids])
+    rows = await session.all(LOGS_OF_TOPICS, [(topic_id,) for topic_id in topic_ids])
     by_topic: dict[TopicId, list[tuple[int, LogId]]] = {topic_id: [] for topic_id in topic_ids}
     for log_id, topic_id, partition in rows:
         by_topic[topic_id].append((partition, log_id))
@@ -216,7 +209,7 @@ async def _logs_of(session: Session, topic_ids: Sequence[TopicId]) -> dict[Topic
 
 
 async def _read_topic(session: Session, found: Row) -> Topic:
-    topic_id, name, _, replication_factor = found
+    topic_id, name, _, replication_factor, _ = found
     configs = await session.all(CONFIGS_OF_TOPICS, [(topic_id,)])
     logs = await _logs_of(session, [topic_id])
     overrides = {key: value for _, key, value in configs}

@@ -18,6 +18,7 @@ from tests.unit.metadata.support import Store, Stores, postgres_stores, sqlite_s
 OVER_POOLERS = (
     "test_agents",
     "test_commits",
+    "test_entries",
     "test_group_offsets",
     "test_groups",
     "test_leases",

@@ -395,7 +395,7 @@ def test_topics_that_wait_for_another_agent_leave_connections_for_commits(postgr
         [topic] = await store.create_topics([NewTopic("t", ids.topic_id(), 1, {})])
         assert isinstance(topic, Topic)
         async with opened.transaction() as other:
-            await other.one(load_statements("topics")["lock_catalogue"])
+            await other.one(load_statements("catalogue")["lock_catalogue"])
             waiting = [
                 asyncio.ensure_future(store.create_topics([NewTopic(f"t{n}", ids.topic_id(), 1, {})]))
                 for n in range(5)

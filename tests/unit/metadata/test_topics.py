@@ -159,6 +159,19 @@ def test_setting_configs_replaces_all_of_them(store: Store) -> None:
     assert store.set_topic_configs(UNKNOWN, {}) == ErrorCode.UNKNOWN_TOPIC_ID
 
 
+def test_configs_are_set_unless_the_topic_has_changed_since(store: Store) -> None:
+    topic, other = store.new_topic("t", 2, a="1"), store.new_topic("u")
+    known = version(store)
+    store.set_topic_configs(other.topic_id, {"a": "9"})
+    changed = store.set_topic_configs(topic.topic_id, {"a": "2"}, known)
+    assert changed.configs == {"a": "2"}, "another topic's change is none of its"
+    now = version(store)
+    assert store.set_topic_configs(topic.topic_id, {"a": "3"}, known) is None
+    assert version(store) == now
+    assert changed in store.catalogue(None).topics
+    assert store.set_topic_configs(UNKNOWN, {}, known) == ErrorCode.UNKNOWN_TOPIC_ID
+
+
 def test_names_are_told_apart_by_case(store: Store) -> None:
     store.new_topic("topic")
     assert store.new_topic("Topic").name == "Topic"

@@ -1,14 +1,4 @@
--- The catalogue: its one row is locked by whoever changes any of it, and read first by whoever reads it.
-
--- name: lock_catalogue
-select c.version from catalogue c where c.id = 1
-lock rows of c
-
--- name: catalogue_version
-select version from catalogue where id = 1
-
--- name: set_catalogue_version
-update catalogue set version = $1 where id = 1
+-- Topics, their configs and their logs.
 
 -- name: all_topics
 select topic_id, name, replication_factor from topics
@@ -56,13 +46,18 @@ select w.topic_id, w.partition
 from rows($1 as w: topic_id bytea, partition integer)
 
 -- name: find_topics
-select t.topic_id, t.name, t.partitions, t.replication_factor from rows($1 as w: topic_id bytea) cross join topics t
+select t.topic_id, t.name, t.partitions, t.replication_factor, t.version
+from rows($1 as w: topic_id bytea) cross join topics t
 where t.topic_id = w.topic_id
 
 -- name: remember_deleted_topics
 insert into deleted_topics (topic_id, name, version, deleted_ms)
 select w.topic_id, w.name, w.version, w.deleted_ms
 from rows($1 as w: topic_id bytea, name text, version bigint, deleted_ms bigint)
+
+-- name: logs_of_topics
+select l.log_id, l.topic_id, l.partition from rows($1 as w: topic_id bytea) cross join logs l
+where l.topic_id = w.topic_id
 
 -- name: lock_logs_of_topics
 select l.log_id, l.topic_id, l.partition from rows($1 as w: topic_id bytea) cross join logs l

@@ -1,0 +1,100 @@
+"""What becomes of a snapshot's entries when some change, and which changes are refused. Pure."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from warp.cluster.topic_config import topic_rules
+from warp.errors import ErrorCode, KafkaError
+from warp.metadata.entries import (
+    ENTRIES_MAX,
+    KEY_CHARACTERS_MAX,
+    VALUE_CHARACTERS_MAX,
+    EntryChange,
+    EntryKind,
+)
+
+logger = logging.getLogger(__name__)
+
+EntriesByKind = Mapping[EntryKind, Mapping[str, str]]
+
+NO_ENTRIES: EntriesByKind = MappingProxyType({kind: MappingProxyType({}) for kind in EntryKind})
+
+
+def checked_changes(entries: Mapping[str, str], wanted: Sequence[EntryChange]) -> list[EntryChange]:
+    """Those of the changes that change anything; of several to one key the last.
+
+    Raises KafkaError: INVALID_REQUEST for a key or a value that can't be stored, POLICY_VIOLATION beyond ENTRIES_MAX.
+    """
+    last = {change.key: change for change in wanted}
+    changes = [change for change in last.values() if entries.get(change.key) != change.value]
+    count = len(entries)
+    for key, value in changes:
+        _check_text("The key", key, KEY_CHARACTERS_MAX)
+        _check_text("The value", value or "", VALUE_CHARACTERS_MAX)
+        if value is None:
+            count -= 1
+        elif key not in entries:
+            count += 1
+    if count > max(ENTRIES_MAX, len(entries)):
+        problem = f"There would be {count} entries of this kind, and {ENTRIES_MAX} are the most that there may be"
+        raise KafkaError(ErrorCode.POLICY_VIOLATION, problem)
+    return changes
+
+
+def are_in_place(entries: Mapping[str, str], changes: Sequence[EntryChange]) -> bool:
+    """Are the entries as these changes leave them?"""
+    return not any(entries.get(key) != value for key, value in changes)
+
+
+def apply_changes(
+    entries: EntriesByKind, changes: Mapping[EntryKind, Sequence[EntryChange]]
+) -> tuple[EntriesByKind, dict[EntryKind, list[EntryChange]]]:
+    """The entries after changes, and those of the changes that made a difference. Kinds without any stay the same."""
+    made: dict[EntryKind, list[EntryChange]] = {}
+    for kind in EntryKind:
+        before = entries[kind]
+        real = [change for change in changes.get(kind, ()) if before.get(change.key) != change.value]
+        if real:
+            made[kind] = real
+    if not made:
+        return entries, made
+    after = dict(entries)
+    for kind, real in made.items():
+        # The whole kind is copied, which for 10,000 entries takes less than a tenth of a look at the store.
+        copy = dict(entries[kind])
+        for key, value in real:
+            if value is None:
+                copy.pop(key, None)
+            else:
+                copy[key] = value
+        after[kind] = MappingProxyType(copy)
+    return MappingProxyType(after), made
+
+
+def topic_defaults(own: Mapping[str, str], cluster_wide: Mapping[str, str]) -> Mapping[str, str]:
+    """The settings that topic configs fall back to: the cluster's, else the agent's own; by Kafka's broker names.
+
+    Those of the cluster are checked before they are stored. Should a newer release have stored some that this one can't
+    read, its own settings hold.
+    """
+    merged = {**own, **cluster_wide}
+    try:
+        topic_rules({}, merged)
+    except ValueError as error:
+        logger.error("the configs of the whole cluster can't be read, this agent's own settings hold: %s", error)
+        return own
+    return merged
+
+
+def _check_text(what: str, text: str, characters_max: int) -> None:
+    if len(text) > characters_max:
+        raise KafkaError(ErrorCode.INVALID_REQUEST, f"{what} is longer than {characters_max} characters")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise KafkaError(ErrorCode.INVALID_REQUEST, f"{what} is not Unicode") from None
+    if "\0" in text:
+        raise KafkaError(ErrorCode.INVALID_REQUEST, f"{what} has a NUL in it")

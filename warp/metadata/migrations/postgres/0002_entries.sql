@@ -1,0 +1,14 @@
+-- Entries of the catalogue: ACLs, credentials, quotas, configs of the whole cluster. The release before knows nothing of
+-- them and works beside them; it enforces none of them.
+-- works from schema: 1
+
+-- digest: SHA-256 of kind and key, because keys may be longer than an index takes. value: null once the entry is deleted,
+-- so that agents find that out. version is the catalogue's at the entry's last change.
+create table catalogue_entries (
+    digest bytea primary key,
+    kind text collate "C" not null,
+    key text collate "C" not null,
+    value text,
+    version bigint not null
+);
+create index catalogue_entries_by_version on catalogue_entries (version);
