@@ -102,7 +102,8 @@ def test_a_broker_shows_what_it_was_started_with(with_memory_broker: RunWithBrok
         configs = by_name(await describe(client, ConfigResourceType.BROKER, number))
         assert configs["num.partitions"].value == "7"
         assert configs["num.partitions"].config_source == ConfigSource.STATIC_BROKER_CONFIG
-        assert configs["num.partitions"].read_only
+        assert not configs["num.partitions"].read_only
+        assert configs["socket.request.max.bytes"].read_only
         assert configs["broker.id"].value == number
         assert by_name(await describe(client, ConfigResourceType.BROKER, "")) == {}
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import enum
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -38,25 +39,39 @@ class ConfigSource(enum.IntEnum):
     DEFAULT = 5
 
 
+class Effect(enum.Enum):
+    """What comes of a config's value here."""
+
+    HONOURED = "honoured"
+    KEPT = "kept"
+    """Checked and shown, but the work that it governs is not done yet."""
+    NONE = "without meaning"
+    """Checked and shown; there is nothing here that it could govern."""
+
+
 class Synonym(NamedTuple):
     """One of the places where a config's value could come from."""
 
     name: str
-    value: str
+    value: str | None
     source: ConfigSource
 
 
 @dataclass(frozen=True, slots=True)
 class ConfigEntry:
-    """One config as it is described to a client. `synonyms` come highest first; the first one holds the value."""
+    """One config as it is described to a client. `synonyms` come highest first; the first one holds the value.
+
+    A secret is described by its name alone: its values are None.
+    """
 
     name: str
-    value: str
+    value: str | None
     source: ConfigSource
     type: ConfigType
     is_read_only: bool
     documentation: str
     synonyms: tuple[Synonym, ...]
+    is_sensitive: bool = False
 
 
 Check = Callable[[str], str | None]
@@ -65,7 +80,10 @@ Check = Callable[[str], str | None]
 
 @dataclass(frozen=True, slots=True)
 class ConfigDefinition:
-    """A config that Kafka knows. `synonyms` are the broker's names for a topic's config, highest first."""
+    """A config that Kafka knows. `synonyms` are the broker's names for a topic's config, highest first.
+
+    `is_dynamic` ones can be set for the whole cluster; `flag` is the agent's option for one that can't.
+    """
 
     name: str
     type: ConfigType
@@ -73,6 +91,27 @@ class ConfigDefinition:
     check: Check
     documentation: str
     synonyms: tuple[str, ...] = ()
+    effect: Effect = Effect.HONOURED
+    is_dynamic: bool = False
+    flag: str | None = None
+
+    @property
+    def broker_name(self) -> str:
+        """The broker's name for the default of a topic's config.
+
+        Its other names for a time are in minutes or hours, which nothing here is set in.
+        """
+        return self.synonyms[0] if self.synonyms else self.name
+
+    @property
+    def is_list(self) -> bool:
+        """Whether single items can be added and taken away."""
+        return self.type is ConfigType.LIST
+
+    @property
+    def is_sensitive(self) -> bool:
+        """Whether its value is told to nobody."""
+        return self.type is ConfigType.PASSWORD
 
     def problem(self, value: str) -> str | None:
         """Why `value` can't be taken, in one sentence; None when it can."""
@@ -158,6 +197,12 @@ def anything(_value: str) -> str | None:
 def shown(text: str) -> str:
     """A client's text as it may stand in an error message, which has to fit into an answer."""
     return text if len(text) <= SHOWN_CHARACTERS_MAX else text[:SHOWN_CHARACTERS_MAX] + "…"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Words that offer the nearest known name, to end an error message with; "" where none is near."""
+    near = difflib.get_close_matches(name[:SHOWN_CHARACTERS_MAX], list(known), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def split_list(value: str) -> list[str]:

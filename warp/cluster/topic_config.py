@@ -7,8 +7,8 @@ the nearest one that it does.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from warp.cluster.config_definition import (
     INT_MAX,
@@ -17,12 +17,14 @@ from warp.cluster.config_definition import (
     ConfigEntry,
     ConfigSource,
     ConfigType,
+    Effect,
     Synonym,
     boolean,
     double,
     either,
     integer,
     list_of,
+    nearest,
     one_of,
     shown,
     split_list,
@@ -34,10 +36,25 @@ from warp.log.model import CREATE_TIME, LOG_APPEND_TIME, TopicRules
 CONFIG_VALUE_CHARACTERS_MAX = 32_767
 """What Kafka's own records can hold."""
 
+LEAST_LAG = "min.compaction.lag.ms"
+MOST_LAG = "max.compaction.lag.ms"
+
 _NO_EFFECT = "Accepted for compatibility; has no effect here, "
 _NO_LOCAL_FILES = _NO_EFFECT + "because there are no local log files."
 _NO_REPLICAS = _NO_EFFECT + "because the object store keeps the data safe, not replicas."
 _NO_TIERS = _NO_EFFECT + "because all data is in the object store from the start."
+_NOT_YET = " Kept and shown; this release does not delete or compact records by itself yet."
+
+COMPRESSION_LEVEL_MAX = {"gzip": 9, "lz4": 12, "zstd": 19}
+"""The highest levels that are used, whatever is set: those of zstd above cost memory beyond any bound of an agent's."""
+
+REMOVED_CONFIGS: Mapping[str, str] = {
+    "message.downconversion.enable": "Kafka 4 removed it: records are stored and sent in their newest format alone",
+    "message.format.version": "Kafka 4 removed it: records are stored and sent in their newest format alone",
+    "message.timestamp.difference.max.ms": "Kafka 4 removed it; use message.timestamp.before.max.ms and "
+    "message.timestamp.after.max.ms",
+}
+"""Topic configs of older Kafka releases, each with why it is refused."""
 
 TOPIC_CONFIGS: tuple[ConfigDefinition, ...] = (
     ConfigDefinition(
@@ -48,12 +65,13 @@ TOPIC_CONFIGS: tuple[ConfigDefinition, ...] = (
     ),
     ConfigDefinition(
         "compression.gzip.level", ConfigType.INT, "-1", either(-1, integer(1, 9)),
-        "Level for gzip, should the broker compress; not used yet, the library's own default is.",
+        "Level for gzip, where compression.type makes the broker compress; -1 is zlib's default.",
         ("compression.gzip.level",),
     ),
     ConfigDefinition(
         "compression.lz4.level", ConfigType.INT, "9", integer(1, 17),
-        "Level for lz4, should the broker compress; not used yet, the library's own default is.",
+        "Level for lz4, where compression.type makes the broker compress; 9 is the fast compressor, as in Kafka, and "
+        "levels above 12 count as 12.",
         ("compression.lz4.level",),
     ),
     ConfigDefinition(
@@ -64,56 +82,67 @@ TOPIC_CONFIGS: tuple[ConfigDefinition, ...] = (
     ),
     ConfigDefinition(
         "compression.zstd.level", ConfigType.INT, "3", integer(-131_072, 22),
-        "Level for zstd, should the broker compress; not used yet, the library's own default is.",
+        "Level for zstd, where compression.type makes the broker compress; levels above 19, which take hundreds of "
+        "megabytes for a batch, count as 19.",
         ("compression.zstd.level",),
     ),
     ConfigDefinition(
         "delete.retention.ms", ConfigType.LONG, "86400000", integer(0, LONG_MAX),
-        "How long a compacted topic keeps the markers of deleted keys, in milliseconds.",
+        "How long a compacted topic keeps the markers of deleted keys, in milliseconds." + _NOT_YET,
         ("log.cleaner.delete.retention.ms",),
+        effect=Effect.KEPT,
     ),
     ConfigDefinition(
         "file.delete.delay.ms", ConfigType.LONG, "60000", integer(0, LONG_MAX),
         _NO_LOCAL_FILES,
         ("log.segment.delete.delay.ms",),
+        effect=Effect.NONE,
     ),
     ConfigDefinition(
         "flush.messages", ConfigType.LONG, str(LONG_MAX), integer(1, LONG_MAX),
         _NO_EFFECT + "because everything is durable before it is acknowledged.",
         ("log.flush.interval.messages",),
+        effect=Effect.NONE,
     ),
     ConfigDefinition(
         "flush.ms", ConfigType.LONG, str(LONG_MAX), integer(0, LONG_MAX),
         _NO_EFFECT + "because everything is durable before it is acknowledged.",
         ("log.flush.interval.ms",),
+        effect=Effect.NONE,
     ),
     ConfigDefinition(
         "follower.replication.throttled.replicas", ConfigType.LIST, "", throttled_replicas,
         _NO_REPLICAS,
+        effect=Effect.NONE,
     ),
     ConfigDefinition(
         "index.interval.bytes", ConfigType.INT, "4096", integer(0, INT_MAX),
         _NO_LOCAL_FILES,
         ("log.index.interval.bytes",),
+        effect=Effect.NONE,
     ),
     ConfigDefinition(
         "leader.replication.throttled.replicas", ConfigType.LIST, "", throttled_replicas,
         _NO_REPLICAS,
+        effect=Effect.NONE,
     ),
     ConfigDefinition(
         "local.retention.bytes", ConfigType.LONG, "-2", integer(-2, LONG_MAX),
         _NO_TIERS,
         ("log.local.retention.bytes",),
+        effect=Effect.NONE,
     ),
     ConfigDefinition(
         "local.retention.ms", ConfigType.LONG, "-2", integer(-2, LONG_MAX),
         _NO_TIERS,
         ("log.local.retention.ms",),
+        effect=Effect.NONE,
     ),
     ConfigDefinition(
         "max.compaction.lag.ms", ConfigType.LONG, str(LONG_MAX), integer(1, LONG_MAX),
-        "The longest that a record of a compacted topic stays uncompacted, in milliseconds.",
+        "The longest that a record of a compacted topic stays uncompacted, in milliseconds." + _NOT_YET,
         ("log.cleaner.max.compaction.lag.ms",),
+        effect=Effect.KEPT,
     ),
     ConfigDefinition(
         "max.message.bytes", ConfigType.INT, "1048588", integer(0, INT_MAX),
@@ -137,45 +166,54 @@ TOPIC_CONFIGS: tuple[ConfigDefinition, ...] = (
     ),
     ConfigDefinition(
         "min.cleanable.dirty.ratio", ConfigType.DOUBLE, "0.5", double(0, 1),
-        "How large a part of a compacted log has to be uncompacted before it is compacted again.",
+        "How large a part of a compacted log has to be uncompacted before it is compacted again." + _NOT_YET,
         ("log.cleaner.min.cleanable.ratio",),
+        effect=Effect.KEPT,
     ),
     ConfigDefinition(
         "min.compaction.lag.ms", ConfigType.LONG, "0", integer(0, LONG_MAX),
-        "The least time that a record of a compacted topic stays uncompacted, in milliseconds.",
+        "The least time that a record of a compacted topic stays uncompacted, in milliseconds." + _NOT_YET,
         ("log.cleaner.min.compaction.lag.ms",),
+        effect=Effect.KEPT,
     ),
     ConfigDefinition(
         "min.insync.replicas", ConfigType.INT, "1", integer(1, INT_MAX),
         _NO_REPLICAS,
         ("min.insync.replicas",),
+        effect=Effect.NONE,
     ),
     ConfigDefinition(
         "preallocate", ConfigType.BOOLEAN, "false", boolean,
         _NO_LOCAL_FILES,
         ("log.preallocate",),
+        effect=Effect.NONE,
     ),
     ConfigDefinition(
         "remote.log.copy.disable", ConfigType.BOOLEAN, "false", boolean,
         _NO_TIERS,
+        effect=Effect.NONE,
     ),
     ConfigDefinition(
         "remote.log.delete.on.disable", ConfigType.BOOLEAN, "false", boolean,
         _NO_TIERS,
+        effect=Effect.NONE,
     ),
     ConfigDefinition(
         "remote.storage.enable", ConfigType.BOOLEAN, "false", boolean,
         _NO_TIERS,
+        effect=Effect.NONE,
     ),
     ConfigDefinition(
         "retention.bytes", ConfigType.LONG, "-1", integer(-1, LONG_MAX),
-        "How many bytes a partition keeps before the oldest records are deleted; -1 is no limit.",
+        "How many bytes a partition keeps before the oldest records are deleted; -1 is no limit." + _NOT_YET,
         ("log.retention.bytes",),
+        effect=Effect.KEPT,
     ),
     ConfigDefinition(
         "retention.ms", ConfigType.LONG, "604800000", integer(-1, LONG_MAX),
-        "How long records are kept before they are deleted, in milliseconds; -1 is for ever.",
+        "How long records are kept before they are deleted, in milliseconds; -1 is for ever." + _NOT_YET,
         ("log.retention.ms", "log.retention.minutes", "log.retention.hours"),
+        effect=Effect.KEPT,
     ),
     ConfigDefinition(
         "segment.bytes", ConfigType.INT, "1073741824", integer(1024 * 1024, INT_MAX),
@@ -186,70 +224,96 @@ TOPIC_CONFIGS: tuple[ConfigDefinition, ...] = (
         "segment.index.bytes", ConfigType.INT, "10485760", integer(4, INT_MAX),
         _NO_LOCAL_FILES,
         ("log.index.size.max.bytes",),
+        effect=Effect.NONE,
     ),
     ConfigDefinition(
         "segment.jitter.ms", ConfigType.LONG, "0", integer(0, LONG_MAX),
         _NO_LOCAL_FILES,
         ("log.roll.jitter.ms", "log.roll.jitter.hours"),
+        effect=Effect.NONE,
     ),
     ConfigDefinition(
         "segment.ms", ConfigType.LONG, "604800000", integer(1, LONG_MAX),
         _NO_LOCAL_FILES,
         ("log.roll.ms", "log.roll.hours"),
+        effect=Effect.NONE,
     ),
     ConfigDefinition(
         "unclean.leader.election.enable", ConfigType.BOOLEAN, "false", boolean,
         _NO_REPLICAS,
         ("unclean.leader.election.enable",),
+        effect=Effect.NONE,
     ),
 )  # fmt: skip
 
 BY_NAME: Mapping[str, ConfigDefinition] = {definition.name: definition for definition in TOPIC_CONFIGS}
 
 
-def check_topic_configs(configs: Mapping[str, str | None]) -> dict[str, str]:
+def check_topic_configs(
+    configs: Mapping[str, str | None], broker: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, str]:
     """The configs, once all are known and each value can be taken, also beside the others.
 
-    Raises KafkaError (INVALID_CONFIG) that names the first wrong one.
+    `broker` holds the values that apply to what the topic leaves open, by the broker's names. Raises KafkaError
+    (INVALID_CONFIG) that names the first wrong one.
     """
     checked: dict[str, str] = {}
     for name, value in configs.items():
-        definition = BY_NAME.get(name)
-        if definition is None:
-            raise KafkaError(
-                ErrorCode.INVALID_CONFIG, f"Unknown topic config name: {shown(name)}{_nearest(name)}"
-            )
+        definition = topic_definition(name)
         if value is None:
             raise KafkaError(ErrorCode.INVALID_CONFIG, f"Null value not supported for topic config: {name}")
-        if len(value) > CONFIG_VALUE_CHARACTERS_MAX:
-            problem = f"Value of {name} is longer than {CONFIG_VALUE_CHARACTERS_MAX} characters"
-            raise KafkaError(ErrorCode.INVALID_CONFIG, problem)
-        problem_found = definition.problem(value)
-        if problem_found is not None:
-            raise KafkaError(ErrorCode.INVALID_CONFIG, problem_found)
-        checked[name] = value
-    least_lag_ms = int(effective(checked, {}, "min.compaction.lag.ms"))
-    most_lag_ms = int(effective(checked, {}, "max.compaction.lag.ms"))
-    if least_lag_ms > most_lag_ms:
-        raise KafkaError(
-            ErrorCode.INVALID_CONFIG,
-            f"min.compaction.lag.ms ({least_lag_ms}) must not be above max.compaction.lag.ms ({most_lag_ms})",
-        )
+        checked[name] = check_value(definition, value)
+    check_lags(effective(checked, broker, LEAST_LAG), effective(checked, broker, MOST_LAG))
     return checked
+
+
+def topic_definition(name: str) -> ConfigDefinition:
+    """A topic config. Raises KafkaError (INVALID_CONFIG) for a name that is not known any more, or never was."""
+    definition = BY_NAME.get(name)
+    if definition is not None:
+        return definition
+    if name in REMOVED_CONFIGS:
+        problem = f"Topic config {name} is not supported: {REMOVED_CONFIGS[name]}"
+    else:
+        problem = f"Unknown topic config name: {shown(name)}{nearest(name, BY_NAME)}"
+    raise KafkaError(ErrorCode.INVALID_CONFIG, problem)
+
+
+def check_value(definition: ConfigDefinition, value: str) -> str:
+    """The value, if it can be taken. Raises KafkaError (INVALID_CONFIG)."""
+    if len(value) > CONFIG_VALUE_CHARACTERS_MAX:
+        problem = f"Value of {definition.name} is longer than {CONFIG_VALUE_CHARACTERS_MAX} characters"
+        raise KafkaError(ErrorCode.INVALID_CONFIG, problem)
+    problem_found = definition.problem(value)
+    if problem_found is not None:
+        raise KafkaError(ErrorCode.INVALID_CONFIG, problem_found)
+    return value
+
+
+def check_lags(least_ms: str, most_ms: str, names: tuple[str, str] = (LEAST_LAG, MOST_LAG)) -> None:
+    """Raises KafkaError (INVALID_CONFIG) where records would have to be compacted before they may be."""
+    if int(least_ms) > int(most_ms):
+        problem = f"{names[0]} ({int(least_ms)}) must not be above {names[1]} ({int(most_ms)})"
+        raise KafkaError(ErrorCode.INVALID_CONFIG, problem)
 
 
 def effective(overrides: Mapping[str, str], broker: Mapping[str, str], name: str) -> str:
     """The value that holds: the topic's own, else the broker's (by the broker's name for it), else the default."""
-    return _sources(BY_NAME[name], overrides, broker)[0].value.strip()
+    definition = BY_NAME[name]
+    value = overrides.get(name)
+    if value is None:
+        value = broker.get(definition.broker_name, definition.default)
+    return value.strip()
 
 
 def topic_rules(overrides: Mapping[str, str], broker: Mapping[str, str]) -> TopicRules:
-    """What an append has to know of the topic's configs. `broker` holds the agent's own settings by Kafka's names."""
+    """What an append has to know of the topic's configs. `broker` holds the values that apply by the broker's names."""
 
     def number(name: str) -> int:
         return int(effective(overrides, broker, name))
 
     append_time = effective(overrides, broker, "message.timestamp.type") == "LogAppendTime"
+    compression = effective(overrides, broker, "compression.type")
     return TopicRules(
         max_message_bytes=number("max.message.bytes"),
         timestamp_type=LOG_APPEND_TIME if append_time else CREATE_TIME,
@@ -257,15 +321,32 @@ def topic_rules(overrides: Mapping[str, str], broker: Mapping[str, str]) -> Topi
         timestamp_after_max_ms=number("message.timestamp.after.max.ms"),
         is_compacted="compact" in split_list(effective(overrides, broker, "cleanup.policy")),
         segment_bytes=number("segment.bytes"),
-        compression=effective(overrides, broker, "compression.type"),
+        compression=compression,
+        compression_level=_compression_level(overrides, broker, compression),
     )
 
 
-def describe_topic(overrides: Mapping[str, str], broker: Mapping[str, str]) -> list[ConfigEntry]:
-    """Every topic config with its value and where it comes from, by name."""
+def _compression_level(overrides: Mapping[str, str], broker: Mapping[str, str], codec: str) -> int | None:
+    """The level that batches are compressed with; None for the library's own, which Kafka's defaults are."""
+    if codec not in COMPRESSION_LEVEL_MAX:
+        return None
+    name = f"compression.{codec}.level"
+    level = int(effective(overrides, broker, name))
+    return None if level == int(BY_NAME[name].default) else min(level, COMPRESSION_LEVEL_MAX[codec])
+
+
+def describe_topic(
+    overrides: Mapping[str, str],
+    static: Mapping[str, str],
+    dynamic: Mapping[str, str] = MappingProxyType({}),
+) -> list[ConfigEntry]:
+    """Every topic config with its value and where it comes from, by name.
+
+    `static` holds the agent's own settings and `dynamic` the cluster's, both by the broker's names.
+    """
     entries = []
     for definition in TOPIC_CONFIGS:
-        synonyms = _sources(definition, overrides, broker)
+        synonyms = _sources(definition, overrides, static, dynamic)
         entries.append(
             ConfigEntry(
                 name=definition.name,
@@ -281,20 +362,19 @@ def describe_topic(overrides: Mapping[str, str], broker: Mapping[str, str]) -> l
 
 
 def _sources(
-    definition: ConfigDefinition, overrides: Mapping[str, str], broker: Mapping[str, str]
+    definition: ConfigDefinition,
+    overrides: Mapping[str, str],
+    static: Mapping[str, str],
+    dynamic: Mapping[str, str],
 ) -> tuple[Synonym, ...]:
     """All places that give the config a value, the one that holds first."""
     found = []
     if definition.name in overrides:
         found.append(Synonym(definition.name, overrides[definition.name], ConfigSource.TOPIC))
-    # The broker's other names for a time are in minutes or hours: the agent is set in milliseconds alone.
-    name = definition.synonyms[0] if definition.synonyms else definition.name
-    if name in broker:
-        found.append(Synonym(name, broker[name], ConfigSource.STATIC_BROKER))
+    name = definition.broker_name
+    if name in dynamic:
+        found.append(Synonym(name, dynamic[name], ConfigSource.DYNAMIC_DEFAULT_BROKER))
+    if name in static:
+        found.append(Synonym(name, static[name], ConfigSource.STATIC_BROKER))
     found.append(Synonym(name, definition.default, ConfigSource.DEFAULT))
     return tuple(found)
-
-
-def _nearest(name: str) -> str:
-    near = difflib.get_close_matches(name, list(BY_NAME), n=1, cutoff=0.6)
-    return f"; did you mean {near[0]}?" if near else ""

@@ -32,6 +32,8 @@ class TopicRules:
     segment_bytes: int = 1_073_741_824
     compression: str = "producer"
     """`producer` keeps batches as they come."""
+    compression_level: int | None = None
+    """Of that codec, where the topic wants another one than the library's own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,7 +165,9 @@ class ProduceService:
     ) -> Checked:
         """Check a part and bring it under its topic's codec, if there is room for the result."""
         limit = self._limits.decompressed_bytes_max
-        if len(append.records) > RECOMPRESSED_INLINE_BYTES_MAX or needs_thread(append.records):
+        # What a topic's own level costs can't be told by the size.
+        is_costly = append.target.rules.compression_level is not None
+        if is_costly or len(append.records) > RECOMPRESSED_INLINE_BYTES_MAX or needs_thread(append.records):
             checked = await loop.run_in_executor(self._threads, check, append, rules, limit)
         else:
             checked = check(append, rules, limit)
@@ -237,7 +239,8 @@ def check(append: Append, rules: BatchRules, decompressed_bytes_max: int) -> Che
     header: BatchHeader = batch
     data: Buffer = batch.data
     if topic.compression != "producer":
-        data = recompress(batch, data, CODECS[topic.compression], decompressed_bytes_max)
+        codec = CODECS[topic.compression]
+        data = recompress(batch, data, codec, decompressed_bytes_max, topic.compression_level)
         header = parse_header(data)
         if header.size_bytes > topic.max_message_bytes:
             return AppendOutcome(

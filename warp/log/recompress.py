@@ -26,8 +26,12 @@ CODEC_AT = 22
 CODEC_MASK = 0x07
 
 
-def recompress(header: BatchHeader, data: Buffer, codec: int, decompressed_bytes_max: int) -> Buffer:
+def recompress(
+    header: BatchHeader, data: Buffer, codec: int, decompressed_bytes_max: int, level: int | None = None
+) -> Buffer:
     """A validated batch with its records under `codec` (0 to 4); `data` itself when they are already.
+
+    `level` is the codec's; None is the library's own.
 
     Layout: record batch, magic 2 (KIP-98).
     """
@@ -37,7 +41,7 @@ def recompress(header: BatchHeader, data: Buffer, codec: int, decompressed_bytes
     if header.codec:
         records = memoryview(decompress(header.codec, records, decompressed_bytes_max))
     if codec:
-        records = compress(codec, records)
+        records = compress(codec, records, level)
     batch = bytearray(memoryview(data)[:_HEADER_BYTES])
     batch += records
     _LENGTH.pack_into(batch, _LENGTH_AT, len(batch) - _LENGTH_COUNTS_FROM)

@@ -23,9 +23,10 @@ def test_every_topic_config_with_a_synonym_has_its_default_among_them() -> None:
 def test_settings_of_the_agent_come_before_defaults() -> None:
     described = {entry.name: entry for entry in describe_broker({"num.partitions": "6"})}
     entry = described["num.partitions"]
-    assert (entry.value, entry.source, entry.is_read_only) == ("6", ConfigSource.STATIC_BROKER, True)
+    assert (entry.value, entry.source, entry.is_read_only) == ("6", ConfigSource.STATIC_BROKER, False)
     assert entry.synonyms == (
         Synonym("num.partitions", "6", ConfigSource.STATIC_BROKER),
         Synonym("num.partitions", "1", ConfigSource.DEFAULT),
     )
     assert described["delete.topic.enable"].source == ConfigSource.DEFAULT
+    assert described["listeners"].is_read_only
