@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from warp.errors import ErrorCode
 from warp.protocol.types import AclOperation, AclResourceType
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from warp.log.offsets import OffsetService
     from warp.log.produce import ProduceService
     from warp.protocol.messages.api_versions import ApiVersion
+    from warp.security.mechanisms import Mechanisms
 
 LISTENER_NAME = "PLAINTEXT"
 
@@ -79,6 +80,29 @@ class Services:
     audit: Audit
     settings: HandlerSettings = field(default_factory=HandlerSettings)
     authorizer: Authorizer = OPEN
+    mechanisms: Mechanisms | None = None
+    """How clients of SASL listeners authenticate; None where there is no such listener."""
+
+
+class SaslOutcome(NamedTuple):
+    """What one token has come to; with an error the connection ends once it has been told."""
+
+    error: ErrorCode
+    message: str | None
+    """For the client; None without an error."""
+    token: bytes
+    lifetime_ms: int
+    """After which it has to authenticate again (KIP-368); 0: never, or not yet done."""
+
+
+class Authentication(Protocol):
+    """Of one connection on a SASL listener, as the handlers of its two APIs see it (`warp.server.authentication`)."""
+
+    def handshake(self, mechanism: str, version: int) -> tuple[ErrorCode, tuple[str, ...]]:
+        """A SaslHandshake of that version: the error for its answer, and the mechanisms that are enabled."""
+
+    async def authenticate(self, token: bytes, version: int) -> SaslOutcome:
+        """A token of the client, in a SaslAuthenticate of that version."""
 
 
 @dataclass(slots=True)
@@ -92,6 +116,12 @@ class Client:
     """The place of that listener among those of the agent."""
     principal: Principal = ANONYMOUS
     """Who it is; another one once it has authenticated."""
+    protocol: str = "PLAINTEXT"
+    """That of the listener: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL."""
+    is_authenticated: bool = True
+    """Whether it is known who it is: False on SASL listeners, and on those with TLS, until then."""
+    authentication: Authentication | None = None
+    """How it authenticates, on SASL listeners alone."""
     software: str = "unknown"
     """Name and version, once ApiVersions has told them (KIP-511)."""
     used_s: float | None = None
@@ -104,7 +134,7 @@ class Client:
     @property
     def host(self) -> str:
         """The host of `address`; "" where that is none."""
-        return self.address.rpartition(":")[0]
+        return self.address.rpartition(":")[0].strip("[]")
 
     def gone(self) -> None:
         """The connection is over."""
