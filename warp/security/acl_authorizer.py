@@ -1,0 +1,230 @@
+"""The authorizer that decides by ACLs (KIP-11, KIP-290, KIP-679), fed with the catalogue's entries.
+
+Super users may do everything. For the others a matching ACL that denies wins over those that allow, and what no ACL
+allows is refused, unless there is no ACL about the resource at all and the agent is set to allow that.
+
+One look at the index answers for all operations on a resource, and is remembered by principal, host and resource. A
+change of ACLs makes it forget what that could have altered, and no more: one ACL about a topic costs one decision, not
+all of them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Final
+
+from warp.protocol.types import AclOperation, AclPatternType, AclResourceType
+from warp.security.acl import ANYTHING, EVERYBODY, Acl, Network, client_address, parse_acl_key
+from warp.security.acl_index import AclIndex, granted
+from warp.security.authorizer import ALL_OPERATIONS, CLUSTER_NAME
+from warp.security.principal import Principal, parse_principal
+
+logger = logging.getLogger(__name__)
+
+DECISIONS_MAX: Final = 32_768
+"""What is remembered in all; when there is more, it begins anew. At most some 16 MiB, with topics' longest names."""
+SUBJECTS_MAX: Final = 4_096
+"""Principals at hosts that are remembered."""
+NAME_CHARACTERS_MAX: Final = 249
+"""Longer names, which no topic has, are decided each time: whoever asks for such can't fill the memory."""
+CHANGES_SINGLED_OUT_MAX: Final = 100
+"""Up to so many ACLs changed at once, each makes those decisions forgotten that it concerns; with more, all are."""
+
+
+class _Subject:
+    """A principal at a host, and what is known about it."""
+
+    __slots__ = ("address", "granted", "some")
+
+    def __init__(self, host: str) -> None:
+        self.address: Network | None = client_address(host)
+        self.granted: tuple[dict[str, int], ...] = tuple({} for _ in AclResourceType)
+        """Per type of resource the operations allowed, by name."""
+        self.some: dict[tuple[AclOperation, AclResourceType], bool] = {}
+
+
+class AclAuthorizer:
+    """Decides by the ACLs that it was told last. See Authorizer.
+
+    Entries are known by their keys: `update` takes all of them, and costs little when few have changed.
+    """
+
+    is_on = True
+
+    def __init__(
+        self,
+        *,
+        super_users: Collection[Principal] = (),
+        allow_if_no_acl: bool = False,
+        only_logs: bool = False,
+        decisions_max: int = DECISIONS_MAX,
+    ) -> None:
+        self.only_logs = only_logs
+        self._super_users = frozenset(super_users)
+        self._allow_if_no_acl = allow_if_no_acl
+        self._decisions_max = decisions_max
+        self._index = AclIndex()
+        self._acls: dict[str, Acl] = {}
+        self._unreadable: set[str] = set()
+        self._subjects: dict[Principal, dict[str, _Subject]] = {}
+        self._subject_count = 0
+        self._decision_count = 0
+        """No fewer than are remembered."""
+
+    # ---- the ACLs ----
+
+    @property
+    def acls(self) -> Mapping[str, Acl]:
+        """The ACLs in force, by the keys of their entries."""
+        return MappingProxyType(self._acls)
+
+    def update(self, entries: Mapping[str, str]) -> None:
+        """From now on these entries are in force, and no others. Those that can't be read are logged, once each."""
+        known = self._acls
+        added = [key for key in entries if key not in known and key not in self._unreadable]
+        removed: list[str] = []
+        if len(entries) < len(known) + len(self._unreadable) + len(added):
+            removed = [key for key in known if key not in entries]
+            self._unreadable.intersection_update(entries)
+        changed = [self._take_out(key) for key in removed]
+        changed += [acl for key in added if (acl := self._take_in(key)) is not None]
+        if len(changed) > CHANGES_SINGLED_OUT_MAX:
+            self._forget_everything()
+        else:
+            for acl in changed:
+                self._forget(acl)
+
+    def _take_in(self, key: str) -> Acl | None:
+        try:
+            acl = parse_acl_key(key)
+        except ValueError as error:
+            logger.error("an ACL is not in force: %s", error)
+            self._unreadable.add(key)
+            return None
+        self._index.add(acl)
+        self._acls[key] = acl
+        return acl
+
+    def _take_out(self, key: str) -> Acl:
+        acl = self._acls.pop(key)
+        self._index.remove(acl)
+        return acl
+
+    # ---- decisions ----
+
+    def allows(
+        self,
+        principal: Principal,
+        host: str,
+        operation: AclOperation,
+        resource: AclResourceType,
+        name: str,
+    ) -> bool:
+        """See Authorizer."""
+        return self.only_logs or self.permits(principal, host, operation, resource, name)
+
+    def permits(
+        self,
+        principal: Principal,
+        host: str,
+        operation: AclOperation,
+        resource: AclResourceType,
+        name: str,
+    ) -> bool:
+        """See Authorizer."""
+        hosts = self._subjects.get(principal)
+        if hosts is not None:
+            subject = hosts.get(host)
+            if subject is not None:
+                bits = subject.granted[resource].get(name)
+                if bits is not None:
+                    return bits >> operation & 1 == 1
+        return self._decide(principal, host, resource, name) >> operation & 1 == 1
+
+    def operations(self, principal: Principal, host: str, resource: AclResourceType, name: str) -> int:
+        """See Authorizer."""
+        if self.only_logs:
+            return ALL_OPERATIONS
+        known = self._subject(principal, host).granted[resource].get(name)
+        return self._decide(principal, host, resource, name) if known is None else known
+
+    def allows_some(
+        self, principal: Principal, host: str, operation: AclOperation, resource: AclResourceType
+    ) -> bool:
+        """See Authorizer."""
+        return self.only_logs or self.permits_some(principal, host, operation, resource)
+
+    def permits_some(
+        self, principal: Principal, host: str, operation: AclOperation, resource: AclResourceType
+    ) -> bool:
+        """See Authorizer."""
+        if resource == AclResourceType.CLUSTER:
+            return self.permits(principal, host, operation, resource, CLUSTER_NAME)
+        subject = self._subject(principal, host)
+        known = subject.some.get((operation, resource))
+        if known is None:
+            known = subject.some[operation, resource] = (
+                principal in self._super_users
+                # A name that nobody has thought of.
+                or (self._allow_if_no_acl and not self._index.speaks_of_all(resource))
+                or self._index.grants_some(principal, subject.address, resource, operation)
+            )
+        return known
+
+    def _decide(self, principal: Principal, host: str, resource: AclResourceType, name: str) -> int:
+        """The operations that are permitted; remembers them."""
+        subject = self._subject(principal, host)
+        if principal in self._super_users:
+            found = ALL_OPERATIONS
+        else:
+            rights = self._index.rights(principal, subject.address, resource, name)
+            if not rights and self._allow_if_no_acl and not self._index.speaks_of(resource, name):
+                found = ALL_OPERATIONS
+            else:
+                found = granted(rights)
+        if len(name) <= NAME_CHARACTERS_MAX:
+            if self._decision_count >= self._decisions_max:
+                self._forget_everything()
+                subject = self._subject(principal, host)
+            subject.granted[resource][name] = found
+            self._decision_count += 1
+        return found
+
+    def _subject(self, principal: Principal, host: str) -> _Subject:
+        hosts = self._subjects.get(principal)
+        subject = hosts.get(host) if hosts is not None else None
+        if subject is None:
+            if self._subject_count >= SUBJECTS_MAX:
+                self._forget_everything()
+            subject = self._subjects.setdefault(principal, {})[host] = _Subject(host)
+            self._subject_count += 1
+        return subject
+
+    # ---- forgetting ----
+
+    def _forget(self, acl: Acl) -> None:
+        """What this ACL, which came or went, could have altered."""
+        for subject in self._concerned(acl):
+            decided = subject.granted[acl.resource]
+            if acl.pattern == AclPatternType.LITERAL and acl.name != ANYTHING:
+                decided.pop(acl.name, None)
+            else:
+                decided.clear()
+            subject.some.clear()
+
+    def _concerned(self, acl: Acl) -> Iterator[_Subject]:
+        principal = parse_principal(acl.principal)
+        # Where no ACL means that everybody may, the first and the last one concern everybody.
+        everybody = principal == EVERYBODY or self._allow_if_no_acl
+        hosts: Iterable[dict[str, _Subject]] = (
+            self._subjects.values() if everybody else (self._subjects.get(principal, {}),)
+        )
+        for of_principal in hosts:
+            yield from of_principal.values()
+
+    def _forget_everything(self) -> None:
+        self._subjects.clear()
+        self._subject_count = 0
+        self._decision_count = 0
