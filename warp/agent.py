@@ -17,6 +17,7 @@ from warp.agent_cluster import AgentCluster, LoadMeter, fixed_facts
 from warp.agent_groups import Groups, build_groups, group_jobs
 from warp.agent_log import Log, build_log, flush_settings_json
 from warp.agent_metrics import read_server
+from warp.agent_security import AgentSecurity, build_security
 from warp.agent_settings import broker_settings, listener_configs
 from warp.clock import Clock
 from warp.cluster.catalogue import CatalogueService
@@ -90,6 +91,7 @@ class Agent:
         self._load = LoadMeter(clock)
         self._cluster: AgentCluster | None = None
         self._catalogue: CatalogueService | None = None
+        self._security: AgentSecurity | None = None
         self._discovery: Discovery | None = None
         self._log: Log | None = None
         self._groups: Groups | None = None
@@ -124,6 +126,12 @@ class Agent:
         """The topics. Valid after `start`."""
         assert self._catalogue is not None, "the agent has not been started"
         return self._catalogue
+
+    @property
+    def security(self) -> AgentSecurity:
+        """What decides who may do what. Valid after `start`."""
+        assert self._security is not None, "the agent has not been started"
+        return self._security
 
     @property
     def groups(self) -> Groups:
@@ -292,6 +300,7 @@ class Agent:
             broker_ids=discovery.broker_ids,
         )
         await catalogue.refresh()
+        self._security = build_security(self.config, catalogue)
         parts = self._log = build_log(
             self.config,
             self._object_store,
@@ -338,6 +347,7 @@ class Agent:
                 observe=self.metrics.count_denied,
             ),
             settings=HandlerSettings(auto_create_topics=config.auto_create_topics),
+            authorizer=self.security.authorizer,
         )
         limits = ServerLimits(
             connections_max=config.connections_max,

@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 METADATA_OPERATIONS: Final = (
-    "allocate_producer_ids", "beat", "catalogue", "catalogue_changes", "catalogue_version", "change_entries", "check",
-    "claim_key", "commit", "commit_offsets", "create_partitions", "create_topics", "delete_groups", "delete_groups_without_offsets",
-    "delete_offsets", "delete_records", "delete_topics", "expire_offsets", "extent_of_max_timestamp",
-    "extents_for_time", "fetch_offsets", "find_agent", "forget_agents", "is_committed", "join_agent", "load_groups",
-    "log_states", "offset_lags", "read_extents", "register_agent", "remove_orphan_offsets", "save_groups",
-    "set_topic_configs", "take_leases", "take_leases_as_seen",
+    "allocate_producer_ids", "beat", "catalogue", "catalogue_changes", "catalogue_version", "change_entries",
+    "check", "claim_key", "commit", "commit_offsets", "create_partitions", "create_topics", "delete_groups",
+    "delete_groups_without_offsets", "delete_offsets", "delete_records", "delete_topics", "expire_offsets",
+    "extent_of_max_timestamp", "extents_for_time", "fetch_offsets", "find_agent", "forget_agents", "is_committed",
+    "join_agent", "load_groups", "log_states", "offset_lags", "read_extents", "register_agent",
+    "remove_orphan_offsets", "save_groups", "set_topic_configs", "take_leases", "take_leases_as_seen",
 )  # fmt: skip
 
 

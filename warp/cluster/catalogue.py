@@ -6,8 +6,8 @@ of a name, may be out of date: then the version in the metadata store is looked 
 only what has changed since is read again. So a topic that any agent has created is known to all of them when they are
 asked for it.
 
-Other agents' hints that the catalogue has changed only make that look happen sooner. Entries (ACLs, credentials, quotas,
-configs of the whole cluster) are asked for without a look; in a cluster one every half second keeps them fresh.
+Other agents' hints that the catalogue has changed only make that look happen sooner. Entries (ACLs, credentials,
+quotas, configs of the whole cluster) are asked for without a look; in a cluster one every half second keeps them fresh.
 
 Entries and topic configs are changed by compare-and-set: decided by the snapshot's, written only if the store's are the
 same, decided anew if not.
@@ -31,9 +31,9 @@ from warp.cluster.catalogue_entries import (
     apply_changes,
     are_in_place,
     checked_changes,
-    topic_defaults,
 )
 from warp.cluster.catalogue_watch import CatalogueWatch
+from warp.cluster.cluster_config import BrokerDefaults
 from warp.cluster.topic_config import topic_rules
 from warp.cluster.topic_request import (
     CheckedTopic,
@@ -147,8 +147,7 @@ class CatalogueService:
         self._store = store
         self._clock = clock
         self._ids = ids
-        self._broker = dict(broker or {})
-        self._defaults: Mapping[str, str] = self._broker
+        self._defaults = BrokerDefaults(broker or {})
         self._broker_ids = broker_ids
         self._current = EMPTY_CATALOGUE
         self._checked_s = float("-inf")
@@ -171,13 +170,8 @@ class CatalogueService:
         return self._current
 
     @property
-    def broker(self) -> Mapping[str, str]:
-        """The agent's own settings, by Kafka's names."""
-        return self._broker
-
-    @property
-    def defaults(self) -> Mapping[str, str]:
-        """The settings that hold where a topic has none of its own: those of the whole cluster over the agent's own."""
+    def defaults(self) -> BrokerDefaults:
+        """The broker configs that hold: those of the whole cluster over the agent's own."""
         return self._defaults
 
     def entries(self, kind: EntryKind) -> Mapping[str, str]:
@@ -305,8 +299,8 @@ class CatalogueService:
         """
         checked = check_topic_requests(
             requests,
-            int(self._defaults.get("num.partitions", "1")),
-            int(self._defaults.get("default.replication.factor", "1")),
+            self._defaults.partitions,
+            self._defaults.replication_factor,
             self._broker_ids(),
         )
         wanted = [
@@ -476,7 +470,7 @@ class CatalogueService:
         before = self._current
         topics = list(changes.topics)
         if entries[EntryKind.CONFIG] is not before.entries[EntryKind.CONFIG]:
-            self._defaults = topic_defaults(self._broker, entries[EntryKind.CONFIG])
+            self._defaults = BrokerDefaults(self._defaults.static, entries[EntryKind.CONFIG])
             changed = {topic.topic_id for topic in topics}.union(changes.removed)
             topics += [info.topic for info in before.by_id.values() if info.topic_id not in changed]
         if not topics and not changes.removed:
@@ -492,13 +486,13 @@ class CatalogueService:
         for topic in topics:
             configs = tuple(sorted(topic.configs.items()))
             if configs not in rules:
-                rules[configs] = topic_rules(topic.configs, self._defaults)
+                rules[configs] = topic_rules(topic.configs, self._defaults.values)
             by_id[topic.topic_id] = by_name[topic.name] = TopicInfo(topic, rules[configs])
         in_order = dict(sorted(by_name.items(), key=itemgetter(0)))
         return Catalogue(changes.version, MappingProxyType(in_order), MappingProxyType(by_id), entries)
 
     def _info(self, topic: Topic) -> TopicInfo:
-        return TopicInfo(topic, topic_rules(topic.configs, self._defaults))
+        return TopicInfo(topic, topic_rules(topic.configs, self._defaults.values))
 
 
 def _refusal(error: ErrorCode, name: str, catalogue: Catalogue) -> KafkaError:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from warp.cluster.topic_config import topic_rules
 from warp.errors import ErrorCode, KafkaError
 from warp.metadata.entries import (
     ENTRIES_MAX,
@@ -15,8 +13,6 @@ from warp.metadata.entries import (
     EntryChange,
     EntryKind,
 )
-
-logger = logging.getLogger(__name__)
 
 EntriesByKind = Mapping[EntryKind, Mapping[str, str]]
 
@@ -39,7 +35,9 @@ def checked_changes(entries: Mapping[str, str], wanted: Sequence[EntryChange]) -
         elif key not in entries:
             count += 1
     if count > max(ENTRIES_MAX, len(entries)):
-        problem = f"There would be {count} entries of this kind, and {ENTRIES_MAX} are the most that there may be"
+        problem = (
+            f"There would be {count} entries of this kind, and {ENTRIES_MAX} are the most that there may be"
+        )
         raise KafkaError(ErrorCode.POLICY_VIOLATION, problem)
     return changes
 
@@ -72,21 +70,6 @@ def apply_changes(
                 copy[key] = value
         after[kind] = MappingProxyType(copy)
     return MappingProxyType(after), made
-
-
-def topic_defaults(own: Mapping[str, str], cluster_wide: Mapping[str, str]) -> Mapping[str, str]:
-    """The settings that topic configs fall back to: the cluster's, else the agent's own; by Kafka's broker names.
-
-    Those of the cluster are checked before they are stored. Should a newer release have stored some that this one can't
-    read, its own settings hold.
-    """
-    merged = {**own, **cluster_wide}
-    try:
-        topic_rules({}, merged)
-    except ValueError as error:
-        logger.error("the configs of the whole cluster can't be read, this agent's own settings hold: %s", error)
-        return own
-    return merged
 
 
 def _check_text(what: str, text: str, characters_max: int) -> None:

@@ -20,7 +20,7 @@ LOOK_INTERVAL_S = 0.5
 
 
 class CatalogueWatch:
-    """Calls `look` every LOOK_INTERVAL_S from `start` to `close`. While the store is away, what is known stays in force."""
+    """Calls `look` every LOOK_INTERVAL_S, from `start` to `close`. While the store is away, what is known stays."""
 
     def __init__(self, look: Callable[[], Awaitable[None]]) -> None:
         self._look = look

@@ -1,0 +1,59 @@
+"""Builds what decides who a client is, what it may do and how much, out of the configuration and the catalogue.
+
+`warp/security` knows nothing of the catalogue, nor the catalogue of it. Here each part is given the entries of its
+kind, all of them at first, and then whatever changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from warp.cluster.catalogue import CatalogueObserver, CatalogueService
+from warp.config import AgentConfig
+from warp.metadata.entries import EntryChange, EntryKind
+from warp.security.authorizer import OPEN, Authorizer
+
+EntriesChanged = Callable[[Mapping[str, str], Sequence[EntryChange]], None]
+"""Is given all entries of a kind, and what has become of which; it must not raise, whatever a key or a value holds."""
+
+
+class EntryFeed(CatalogueObserver):
+    """Hands the entries of the catalogue to those that live by them."""
+
+    def __init__(self, catalogue: CatalogueService) -> None:
+        self._catalogue = catalogue
+        self._takers: dict[EntryKind, list[EntriesChanged]] = {kind: [] for kind in EntryKind}
+        catalogue.observe(self)
+
+    def feed(self, kind: EntryKind, changed: EntriesChanged) -> None:
+        """Hand the entries of a kind over now, each as a change, and again whenever some have changed."""
+        entries = self._catalogue.entries(kind)
+        changed(entries, [EntryChange(key, value) for key, value in entries.items()])
+        self._takers[kind].append(changed)
+
+    def entries_changed(
+        self, kind: EntryKind, entries: Mapping[str, str], changes: Sequence[EntryChange]
+    ) -> None:
+        """See CatalogueObserver."""
+        for changed in self._takers[kind]:
+            changed(entries, changes)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSecurity:
+    """The parts of an agent that have to do with security, each as the handlers and the server use it."""
+
+    authorizer: Authorizer
+
+
+def build_security(config: AgentConfig, catalogue: CatalogueService) -> AgentSecurity:
+    """What a configuration asks for. The catalogue has been read; it is kept fresh from now on. Raises StartError."""
+    feed = EntryFeed(catalogue)
+    catalogue.keep_fresh()
+    return AgentSecurity(authorizer=_authorizer(config, feed))
+
+
+def _authorizer(config: AgentConfig, feed: EntryFeed) -> Authorizer:
+    """By --authorization."""
+    return OPEN
