@@ -8,6 +8,9 @@
 * `GET /metrics`: the Prometheus text format.
 
 In a cluster, also what agents ask of each other: `GET /internal/v1/chunk`, see `warp.http.chunks`.
+
+Status and readiness are open to everybody, what agents ask of each other has its own authentication, and `Access`
+decides about all the rest.
 """
 
 from __future__ import annotations
@@ -16,8 +19,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from warp.http.access import Access
 from warp.http.messages import Handler, Request, Response, error_response, json_response
 from warp.metrics import CONTENT_TYPE
+
+OPEN_PATHS = ("/v1/status", "/v1/ready")
+"""What load balancers ask, who need no secret for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,8 @@ class App:
     face: AgentFace
     internal: Mapping[str, Handler] = field(default_factory=dict)
     """What only other agents ask for, by path; not told to those who ask what there is."""
+    access: Access | None = None
+    """Decides who may ask; None lets everybody."""
     routes: Mapping[str, Handler] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -61,12 +70,22 @@ class App:
 
     async def __call__(self, request: Request) -> Response:
         """Answer one request."""
+        is_open = request.path in OPEN_PATHS or request.path in self.internal
+        if self.access is not None and not is_open:
+            refusal = await self.access.refusal(request, shows_cluster=request.path in self._showing)
+            if refusal is not None:
+                return refusal
         handler = self.routes.get(request.path)
         if handler is None:
             return error_response(404, f"nothing here; try one of {', '.join(self._public)}")
         if request.method not in ("GET", "HEAD"):
             return error_response(405, f"{request.path} answers GET and HEAD", ("Allow", "GET, HEAD"))
         return await handler(request)
+
+    @property
+    def _showing(self) -> list[str]:
+        """The paths that show facts about the cluster."""
+        return [path for path in self._public if path not in OPEN_PATHS and path != "/"]
 
     @property
     def _public(self) -> list[str]:

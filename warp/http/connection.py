@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Final, cast
 
 import h11
 
-from warp.http.messages import Handler, Request, Response, error_response
+from warp.http.messages import NOBODY, Handler, Peer, Request, Response, error_response
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
+
+    from warp.security.principal import Principal
 
 log = logging.getLogger("warp.http")
 
@@ -57,9 +60,15 @@ class HttpConnection(asyncio.Protocol):
     """The agent's side of one connection. `closed` is called once, when it is gone."""
 
     def __init__(
-        self, handler: Handler, limits: HttpLimits, closed: Callable[[HttpConnection], None]
+        self,
+        handler: Handler,
+        limits: HttpLimits,
+        closed: Callable[[HttpConnection], None],
+        principal: Callable[[ssl.SSLObject], Principal | None] = lambda shown: None,
     ) -> None:
         self._handler = handler
+        self._principal = principal
+        self._peer = NOBODY
         self._limits = limits
         self._closed = closed
         self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.header_bytes_max)
@@ -96,6 +105,7 @@ class HttpConnection(asyncio.Protocol):
         # A cast, because uvloop's transports only look like asyncio's.
         self._transport = transport = cast("asyncio.Transport", transport)
         transport.set_write_buffer_limits(high=0)
+        self._peer = self._peer_of(transport)
         self._enter(Phase.IDLE)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -162,7 +172,7 @@ class HttpConnection(asyncio.Protocol):
         path, _, query = self._head.target.decode("latin-1").partition("?")
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._head.headers}
         method = self._head.method.decode("latin-1")
-        request = Request(method, path, query, headers, bytes(self._body))
+        request = Request(method, path, query, headers, bytes(self._body), self._peer)
         self._task = self._loop.create_task(self._answer(request))
 
     async def _answer(self, request: Request) -> None:
@@ -189,6 +199,12 @@ class HttpConnection(asyncio.Protocol):
         except Exception:  # one place, so that a bug in a handler is seen and answered
             log.exception("an HTTP handler failed", extra={"path": request.path})
             return error_response(500)
+
+    def _peer_of(self, transport: asyncio.Transport) -> Peer:
+        address = transport.get_extra_info("peername")
+        shown = transport.get_extra_info("ssl_object")
+        host = str(address[0]) if isinstance(address, tuple) else ""
+        return Peer(host, None if shown is None else self._principal(shown))
 
     def _is_in(self, phase: Phase) -> bool:
         """A method, because the phase changes during every await."""

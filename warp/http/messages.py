@@ -8,6 +8,19 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
+from warp.security.principal import Principal
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end of a connection: its address, and whose certificate it has shown, if it has."""
+
+    host: str = ""
+    principal: Principal | None = None
+
+
+NOBODY = Peer()
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -18,6 +31,7 @@ class Request:
     query: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+    peer: Peer = NOBODY
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from warp.config_values import Address
 from warp.errors import StartError
 from warp.http.connection import HttpConnection, HttpLimits
 from warp.http.messages import Handler
+from warp.http.tls import HttpTls, TlsAcceptor
 from warp.sockets import listening_sockets
 
 log = logging.getLogger("warp.http")
@@ -26,16 +27,19 @@ class _Refusal(asyncio.Protocol):
 
 
 class HttpServer:
-    """Serves one handler on one address; the address may be bound before there is a handler."""
+    """Serves one handler on one address, with `tls` over TLS; it may be bound before there is a handler."""
 
-    def __init__(self, address: Address, limits: HttpLimits = DEFAULT_LIMITS) -> None:
+    def __init__(
+        self, address: Address, limits: HttpLimits = DEFAULT_LIMITS, tls: HttpTls | None = None
+    ) -> None:
         self._address = address
+        self._tls = tls
         self._handler: Handler | None = None
         self._limits = limits
         self._sockets: list[socket.socket] = []
         # A dict, because its order is that of arrival.
         self._connections: dict[HttpConnection, None] = {}
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[asyncio.Server | TlsAcceptor] = []
         self._bound: Address | None = None
         self._all_closed = asyncio.Event()
         self._all_closed.set()
@@ -58,10 +62,17 @@ class HttpServer:
         self._handler = handler
         loop = asyncio.get_running_loop()
         while self._sockets:
-            server = await loop.create_server(
-                self._accept, sock=self._sockets[0], backlog=self._limits.connections_max
-            )
-            self._servers.append(server)
+            listening = self._sockets[0]
+            if self._tls is None:
+                server = await loop.create_server(
+                    self._accept, sock=listening, backlog=self._limits.connections_max
+                )
+                self._servers.append(server)
+            else:
+                handshake_s = self._limits.request_ms_max / 1000
+                self._servers.append(
+                    TlsAcceptor(listening, self._tls, handshake_s, self._begin, self._forget)
+                )
             del self._sockets[0]
 
     @property
@@ -69,6 +80,11 @@ class HttpServer:
         """Where it listens, with the port that it got. Valid after `bind`."""
         assert self._bound is not None
         return self._bound
+
+    @property
+    def scheme(self) -> str:
+        """What its addresses begin with: http or https."""
+        return "http" if self._tls is None else "https"
 
     @property
     def connection_count(self) -> int:
@@ -93,11 +109,18 @@ class HttpServer:
                 connection.abort()
 
     def _accept(self) -> asyncio.Protocol:
+        return self._begin() or _Refusal()
+
+    def _begin(self) -> HttpConnection | None:
+        """A connection more; None when there are too many."""
         if len(self._connections) >= self._limits.connections_max:
             self.refused += 1
-            return _Refusal()
+            return None
         assert self._handler is not None
-        connection = HttpConnection(self._handler, self._limits, self._forget)
+        if self._tls is None:
+            connection = HttpConnection(self._handler, self._limits, self._forget)
+        else:
+            connection = HttpConnection(self._handler, self._limits, self._forget, self._tls.principal)
         self._connections[connection] = None
         self._all_closed.clear()
         return connection

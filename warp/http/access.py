@@ -1,0 +1,232 @@
+"""Who may ask the HTTP face for what: authentication, then ACLs, before any handler runs.
+
+A request is its client certificate's, or that of a name and password by HTTP basic authentication (RFC 7617): the same
+users, principals and ACLs as the Kafka listeners have. Health checks stay open, so that load balancers need no secret;
+what agents ask of each other has its own authentication. All the rest shows facts about the cluster: whoever may
+DESCRIBE the cluster may read it.
+
+Deriving a key from a password is expensive by intent. So a password that was right is remembered for a short time, as a
+hash under a key of this process; derivations run a few at a time, and each failed attempt is answered late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hmac
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from warp.clock import Clock
+from warp.http.messages import Request, Response, error_response
+from warp.protocol.types import AclOperation, AclResourceType
+from warp.security.authorizer import CLUSTER_NAME, OPEN, Authorizer
+from warp.security.principal import ANONYMOUS, Principal
+from warp.server.limits import LogLimit
+
+log = logging.getLogger("warp.http")
+
+Verify = Callable[[str, str], Awaitable[Principal | None]]
+"""Whose name and password these are; None when they are nobody's. Derives keys off the loop."""
+
+Denied = Callable[[Principal, Request], None]
+"""Is told of each request that ACLs have refused, for the audit log."""
+
+CHALLENGE: Final = ("WWW-Authenticate", 'Basic realm="warp", charset="UTF-8"')
+OUTCOMES: Final = ("password", "remembered", "certificate", "missing", "malformed", "wrong", "busy")
+"""How requests that had to authenticate did, or why not."""
+
+_KEY_BYTES: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class AccessLimits:
+    """What authentication may cost."""
+
+    derivations_max: int = 2
+    """At a time; the processors have other things to do."""
+    waiting_max: int = 32
+    """Requests that wait for one; beyond, 503."""
+    failure_delay_ms: int = 100
+    """Between a failed attempt and its answer."""
+    remembered_ms: int = 30_000
+    """A password that was right need not be derived again for so long."""
+    remembered_max: int = 256
+
+
+class BasicAuthentication:
+    """Checks names and passwords with `verify`, within limits."""
+
+    def __init__(
+        self,
+        verify: Verify,
+        clock: Clock,
+        random_bytes: Callable[[int], bytes],
+        limits: AccessLimits | None = None,
+    ) -> None:
+        self._verify = verify
+        self._clock = clock
+        self._key = random_bytes(_KEY_BYTES)
+        self._limits = limits or AccessLimits()
+        self._turns = asyncio.Semaphore(self._limits.derivations_max)
+        self._waiting = 0
+        self._remembered: dict[bytes, tuple[float, Principal]] = {}
+        """Until when (monotonic), and whose; in the order of time."""
+        self._age = 0
+
+    def forget(self) -> None:
+        """Credentials have changed: what was right may be wrong."""
+        self._age += 1
+        self._remembered.clear()
+
+    def recall(self, user: str, password: str) -> Principal | None:
+        """Whose they are, when that was found out a short time ago."""
+        known = self._remembered.get(self._digest(user, password))
+        return known[1] if known is not None and known[0] > self._clock.monotonic() else None
+
+    async def check(self, user: str, password: str) -> Principal | None:
+        """Whose they are; None when nobody's. Raises Busy."""
+        if self._waiting >= self._limits.derivations_max + self._limits.waiting_max:
+            raise Busy
+        self._waiting += 1
+        try:
+            async with self._turns:
+                # Others may have asked with the same ones meanwhile.
+                known = self.recall(user, password)
+                if known is not None:
+                    return known
+                age = self._age
+                principal = await self._verify(user, password)
+        finally:
+            self._waiting -= 1
+        if principal is not None and age == self._age:
+            self._remember(user, password, principal)
+        return principal
+
+    def _remember(self, user: str, password: str, principal: Principal) -> None:
+        now = self._clock.monotonic()
+        while self._remembered:
+            oldest = next(iter(self._remembered))
+            if self._remembered[oldest][0] > now and len(self._remembered) < self._limits.remembered_max:
+                break
+            del self._remembered[oldest]
+        digest = self._digest(user, password)
+        self._remembered.pop(digest, None)
+        self._remembered[digest] = now + self._limits.remembered_ms / 1000, principal
+
+    def _digest(self, user: str, password: str) -> bytes:
+        # Lengths first, so that no other name and password make the same text.
+        text = f"{len(user)}:{user}{password}".encode("utf-8", "surrogatepass")
+        return hmac.digest(self._key, text, "sha256")
+
+
+class Busy(Exception):
+    """Too many requests wait for their passwords to be checked."""
+
+
+class Access:
+    """Decides who may ask for what.
+
+    With `passwords`, who asks has to authenticate, by certificate or password; without, everybody without a certificate
+    is ANONYMOUS. `count` is told one of OUTCOMES for each request that had to authenticate.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        passwords: BasicAuthentication | None = None,
+        authorizer: Authorizer = OPEN,
+        denied: Denied = lambda principal, request: None,
+        count: Callable[[str], None] = lambda outcome: None,
+        limits: AccessLimits | None = None,
+    ) -> None:
+        self._passwords = passwords
+        self._authorizer = authorizer
+        self._denied = denied
+        self._count = count
+        self._limits = limits or AccessLimits()
+        self._log_limit = LogLimit(clock)
+
+    async def refusal(self, request: Request, *, shows_cluster: bool) -> Response | None:
+        """The answer for those who may not ask that; None for those who may.
+
+        What `shows_cluster` is for whoever may DESCRIBE the cluster; the rest for whoever is known.
+        """
+        who = await self._authenticate(request)
+        if isinstance(who, Response):
+            return who
+        may = not shows_cluster or self._authorizer.allows(
+            who, request.peer.host, AclOperation.DESCRIBE, AclResourceType.CLUSTER, CLUSTER_NAME
+        )
+        if may:
+            return None
+        self._denied(who, request)
+        return error_response(403, f"{who} may not DESCRIBE the cluster")
+
+    async def _authenticate(self, request: Request) -> Principal | Response:
+        """Who asks; or the answer for those who don't say so, or wrongly."""
+        certified = request.peer.principal
+        if self._passwords is None:
+            return certified or ANONYMOUS
+        header = request.headers.get("authorization")
+        if header is None:
+            if certified is not None:
+                self._count("certificate")
+                return certified
+            return self._refuse("missing", "name and password, or a client certificate, are needed here")
+        try:
+            user, password = parse_basic(header)
+        except ValueError as error:
+            return await self._fail(request, "malformed", str(error))
+        principal = self._passwords.recall(user, password)
+        if principal is not None:
+            self._count("remembered")
+            return principal
+        try:
+            principal = await self._passwords.check(user, password)
+        except Busy:
+            self._count("busy")
+            return error_response(503, "too many passwords are being checked", ("Retry-After", "1"))
+        if principal is None:
+            return await self._fail(request, "wrong", "the name or the password is wrong", user)
+        self._count("password")
+        return principal
+
+    async def _fail(self, request: Request, outcome: str, reason: str, user: str | None = None) -> Response:
+        """After a while, so that guessing takes long."""
+        self._log(request, reason, user)
+        await asyncio.sleep(self._limits.failure_delay_ms / 1000)
+        return self._refuse(outcome, reason)
+
+    def _refuse(self, outcome: str, reason: str) -> Response:
+        self._count(outcome)
+        return error_response(401, reason, CHALLENGE)
+
+    def _log(self, request: Request, reason: str, user: str | None) -> None:
+        if not self._log_limit.passes():
+            return
+        log.warning(
+            "HTTP authentication failed: %s%s",
+            reason,
+            self._log_limit.note(),
+            extra={"client": request.peer.host, "path": request.path, "user": user and user[:64]},
+        )
+
+
+def parse_basic(header: str) -> tuple[str, str]:
+    """Name and password in an Authorization header (RFC 7617). Raises ValueError, without either in its text."""
+    scheme, _, credentials = header.strip().partition(" ")
+    if scheme.lower() != "basic":
+        raise ValueError("only basic authentication is spoken here")
+    try:
+        text = base64.b64decode(credentials.strip(), validate=True).decode("utf-8")
+    except (binascii.Error, UnicodeDecodeError):
+        raise ValueError("the Authorization header is not base64 of UTF-8 text") from None
+    user, colon, password = text.partition(":")
+    if not colon or not user:
+        raise ValueError("the Authorization header holds no NAME:PASSWORD")
+    return user, password
