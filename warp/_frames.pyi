@@ -11,6 +11,8 @@ class SharedReceiveBuffer:
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
 class FrameSplitter:
+    reserve: Callable[[int], bool]
+    frame_bytes_min: int
     frame_bytes_max: int
     def __init__(
         self, shared: SharedReceiveBuffer, frame_bytes_max: int, reserve: Callable[[int], bool]

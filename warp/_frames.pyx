@@ -109,16 +109,18 @@ cdef class FrameSplitter:
     and once for each frame that is still on its way. When it says False the splitter is `blocked`: it keeps what has
     been received, `get_buffer` must not be called (pause reading), and `resume` goes on once `wanted_bytes` have been
     reserved for it. The owner gives the memory back, `len(frame)` bytes for every frame handed out, and
-    `reserved_bytes` when it drops the splitter.
+    `reserved_bytes` when it drops the splitter. `reserve` and the limits may be changed between reads; the smallest
+    frame is FRAME_BYTES_MIN unless `frame_bytes_min`, at least 1, says otherwise.
     """
 
     cdef SharedReceiveBuffer shared
     cdef object shared_view
-    cdef object reserve
+    cdef public object reserve
     cdef _Unfinished unfinished
     cdef bytes held             # received, not yet split: while blocked
     cdef uint8_t size_bytes[SIZE_BYTES]
     cdef Py_ssize_t size_bytes_count
+    cdef public Py_ssize_t frame_bytes_min
     cdef public Py_ssize_t frame_bytes_max
     cdef readonly Py_ssize_t wanted_bytes
 
@@ -126,6 +128,7 @@ cdef class FrameSplitter:
         self.shared = shared
         self.shared_view = memoryview(shared)
         self.reserve = reserve
+        self.frame_bytes_min = _FRAME_BYTES_MIN
         self.frame_bytes_max = frame_bytes_max
 
     @property
@@ -157,7 +160,7 @@ cdef class FrameSplitter:
     def buffer_updated(self, Py_ssize_t nbytes):
         """Take `nbytes` that were received into `get_buffer`; the frames that are complete now, without their sizes.
 
-        Raises DecodeError when a size is below FRAME_BYTES_MIN or above `frame_bytes_max`; the connection is then
+        Raises DecodeError when a size is below `frame_bytes_min` or above `frame_bytes_max`; the connection is then
         beyond help.
         """
         if self.unfinished is None:
@@ -241,8 +244,9 @@ cdef class FrameSplitter:
         memcpy(field, self.size_bytes, early)
         memcpy(field + early, data + at[0], SIZE_BYTES - early)
         announced = <int32_t>load32(field)
-        if announced < _FRAME_BYTES_MIN or announced > self.frame_bytes_max:
-            raise DecodeError(f"a frame of {announced} bytes; {_FRAME_BYTES_MIN} to {self.frame_bytes_max} are allowed")
+        if announced < self.frame_bytes_min or announced > self.frame_bytes_max:
+            raise DecodeError(
+                f"a frame of {announced} bytes; {self.frame_bytes_min} to {self.frame_bytes_max} are allowed")
         at[0] += SIZE_BYTES - early
         return announced
 
