@@ -19,19 +19,11 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from operator import itemgetter
-from types import MappingProxyType
 from typing import TypeVar
 
 from warp.clock import Clock
-from warp.cluster.catalogue_entries import (
-    NO_ENTRIES,
-    EntriesByKind,
-    apply_changes,
-    are_in_place,
-    checked_changes,
-)
+from warp.cluster.catalogue_entries import apply_changes, are_in_place, checked_changes
+from warp.cluster.catalogue_snapshot import EMPTY_CATALOGUE, Catalogue, TopicInfo, newer_catalogue
 from warp.cluster.catalogue_watch import CatalogueWatch
 from warp.cluster.cluster_config import BrokerDefaults
 from warp.cluster.topic_config import topic_rules
@@ -44,11 +36,11 @@ from warp.cluster.topic_request import (
 )
 from warp.errors import ErrorCode, KafkaError, MetadataContention, MetadataError, OutcomeUnknown
 from warp.ids import BrokerId, IdSource, LogId, TopicId
-from warp.log.model import LogTarget, TopicRules
 from warp.metadata.entries import Decide, EntryChange, EntryKind
 from warp.metadata.model import CatalogueChanges, NewTopic, Topic
 from warp.metadata.store import MetadataStore
-from warp.metadata.topics import collision_name
+
+__all__ = ["EMPTY_CATALOGUE", "Catalogue", "CatalogueObserver", "CatalogueService", "TopicInfo"]
 
 logger = logging.getLogger(__name__)
 
@@ -60,56 +52,6 @@ DECISIONS_MAX = 20
 T = TypeVar("T")
 DecideConfigs = Callable[[Mapping[str, str]], Mapping[str, str]]
 """All overrides that a topic is to have, by those that it has. Pure; raises KafkaError to refuse."""
-
-
-@dataclass(frozen=True, slots=True)
-class TopicInfo:
-    """A topic, and its configs as an append needs them: parsed once."""
-
-    topic: Topic
-    rules: TopicRules
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-        return self.topic.name
-
-    @property
-    def topic_id(self) -> TopicId:
-        """Its id."""
-        return self.topic.topic_id
-
-    @property
-    def partitions(self) -> int:
-        """How many partitions it has."""
-        return len(self.topic.logs)
-
-    def target(self, partition: int) -> LogTarget | None:
-        """A partition as the log's services want it; None when the topic has no such partition."""
-        if not 0 <= partition < len(self.topic.logs):
-            return None
-        topic = self.topic
-        return LogTarget(topic.logs[partition], topic.topic_id, partition, topic.name, self.rules)
-
-
-@dataclass(frozen=True, slots=True)
-class Catalogue:
-    """All topics and entries at one version. `by_name` is in the order of names; `entries` has every kind."""
-
-    version: int
-    by_name: Mapping[str, TopicInfo]
-    by_id: Mapping[TopicId, TopicInfo]
-    entries: EntriesByKind = field(default_factory=lambda: NO_ENTRIES)
-
-    def colliding(self, name: str) -> str | None:
-        """The topic whose name differs from `name` in '.' and '_' alone, if there is one."""
-        wanted = collision_name(name)
-        return next(
-            (other for other in self.by_name if other != name and collision_name(other) == wanted), None
-        )
-
-
-EMPTY_CATALOGUE = Catalogue(0, MappingProxyType({}), MappingProxyType({}))
 
 
 class CatalogueObserver:
@@ -282,11 +224,7 @@ class CatalogueService:
                 self._refreshes_begun -= 1
                 raise
             if changes is not None:
-                before = self._current
-                entries, made = apply_changes(before.entries, changes.entries)
-                self._current = self._apply(changes, entries)
-                self._tell_gone(before, changes)
-                self._tell_entries(made)
+                self._follow(changes)
             self._checked_s = max(self._checked_s, asked_s)
             return self._current
 
@@ -437,6 +375,18 @@ class CatalogueService:
             for topic, answer in zip(wanted, answers, strict=True)
         ]
 
+    def _follow(self, changes: CatalogueChanges) -> None:
+        """Put a newer snapshot in the place of the one at hand, and tell observers."""
+        before = self._current
+        entries, made = apply_changes(before.entries, changes.entries)
+        if EntryKind.CONFIG in made:
+            self._defaults = BrokerDefaults(self._defaults.static, entries[EntryKind.CONFIG])
+        self._current = newer_catalogue(
+            before, changes, entries, self._defaults.values, all_rules=EntryKind.CONFIG in made
+        )
+        self._tell_gone(before, changes)
+        self._tell_entries(made)
+
     def _tell_changed(self, version_before: int) -> None:
         """After a change of this agent's own: tell observers, unless it came to nothing."""
         if self._current.version > version_before:
@@ -465,31 +415,6 @@ class CatalogueService:
             return _refusal(ErrorCode.INVALID_TOPIC_EXCEPTION, topic.name, catalogue)
         made_up = (LogId(-1),) * topic.partitions
         return self._info(Topic(topic.name, topic.topic_id, made_up, topic.configs, topic.replication_factor))
-
-    def _apply(self, changes: CatalogueChanges, entries: EntriesByKind) -> Catalogue:
-        before = self._current
-        topics = list(changes.topics)
-        if entries[EntryKind.CONFIG] is not before.entries[EntryKind.CONFIG]:
-            self._defaults = BrokerDefaults(self._defaults.static, entries[EntryKind.CONFIG])
-            changed = {topic.topic_id for topic in topics}.union(changes.removed)
-            topics += [info.topic for info in before.by_id.values() if info.topic_id not in changed]
-        if not topics and not changes.removed:
-            return Catalogue(changes.version, before.by_name, before.by_id, entries)
-        by_id = dict(before.by_id)
-        by_name = dict(before.by_name)
-        for topic_id in changes.removed:
-            gone = by_id.pop(topic_id, None)
-            if gone is not None:
-                del by_name[gone.name]
-        # Thousands of topics share a few sets of configs.
-        rules: dict[tuple[tuple[str, str], ...], TopicRules] = {}
-        for topic in topics:
-            configs = tuple(sorted(topic.configs.items()))
-            if configs not in rules:
-                rules[configs] = topic_rules(topic.configs, self._defaults.values)
-            by_id[topic.topic_id] = by_name[topic.name] = TopicInfo(topic, rules[configs])
-        in_order = dict(sorted(by_name.items(), key=itemgetter(0)))
-        return Catalogue(changes.version, MappingProxyType(in_order), MappingProxyType(by_id), entries)
 
     def _info(self, topic: Topic) -> TopicInfo:
         return TopicInfo(topic, topic_rules(topic.configs, self._defaults.values))
