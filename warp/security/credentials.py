@@ -14,12 +14,12 @@ import hmac
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from warp.metadata.entries import EntryKind
+from warp.metadata.entries import EntryChange
 from warp.protocol.types import ScramMechanism
 
 log = logging.getLogger("warp.security")
@@ -122,6 +122,14 @@ def parse_entry_value(scram: ScramHash, value: str) -> Credential:
     return Credential(scram, iterations, salt, stored_key, server_key)
 
 
+def stored_iterations(scram: ScramHash, value: str) -> int | None:
+    """The iterations of an entry's credential; None when that can't be read, and so is of no use to anybody."""
+    try:
+        return parse_entry_value(scram, value).iterations
+    except ValueError:
+        return None
+
+
 class Shape(NamedTuple):
     """What can be seen of a credential before anybody has proved anything."""
 
@@ -141,11 +149,10 @@ class Credentials:
         self._entries: Mapping[str, str] = MappingProxyType({})
         self._shapes: dict[ScramHash, Shape | None] = {}
 
-    def entries_changed(self, kind: EntryKind, entries: Mapping[str, str]) -> None:
-        """The catalogue's entries of a kind are these now; other kinds than credentials are not looked at."""
-        if kind is EntryKind.CREDENTIAL:
-            self._entries = entries
-            self._shapes = {}
+    def entries_changed(self, entries: Mapping[str, str], changes: Sequence[EntryChange]) -> None:
+        """The catalogue's entries of kind CREDENTIAL are these now."""
+        self._entries = entries
+        self._shapes = {}
 
     def find(self, scram: ScramHash, user: str) -> Credential | None:
         """A user's credential; None when it has none for that mechanism, or one that can't be read."""
