@@ -24,10 +24,10 @@ from warp.handlers import (
     offsets,
     produce,
     producers,
-    topics,
-)
     sasl,
     scram_credentials,
+    topics,
+)
 from warp.handlers.context import RequestContext
 from warp.protocol import APIS, ApiKey, Request
 
@@ -166,9 +166,9 @@ TABLE: tuple[ApiEntry, ...] = (
         group_admin.list_groups_failed,
         unavailable=ErrorCode.COORDINATOR_NOT_AVAILABLE,
     ),
+    ApiEntry(ApiKey.SASL_HANDSHAKE, sasl.sasl_handshake, sasl.sasl_handshake_failed),
     ApiEntry(ApiKey.API_VERSIONS, api_versions.api_versions, api_versions.api_versions_failed),
     ApiEntry(ApiKey.CREATE_TOPICS, topics.create_topics, topics.create_topics_failed),
-    ApiEntry(ApiKey.SASL_HANDSHAKE, sasl.sasl_handshake, sasl.sasl_handshake_failed),
     ApiEntry(ApiKey.DELETE_TOPICS, topics.delete_topics, topics.delete_topics_failed),
     ApiEntry(ApiKey.DELETE_RECORDS, offsets.delete_records, offsets.delete_records_failed),
     ApiEntry(
@@ -184,12 +184,9 @@ TABLE: tuple[ApiEntry, ...] = (
         unavailable=ErrorCode.LEADER_NOT_AVAILABLE,
     ),
     ApiEntry(ApiKey.DESCRIBE_CONFIGS, configs.describe_configs, configs.describe_configs_failed),
-    ApiEntry(ApiKey.CREATE_PARTITIONS, topics.create_partitions, topics.create_partitions_failed),
-    ApiEntry(ApiKey.DESCRIBE_ACLS, acls.describe_acls, acls.describe_acls_failed),
-    ApiEntry(ApiKey.CREATE_ACLS, acls.create_acls, acls.create_acls_failed),
-    ApiEntry(ApiKey.DELETE_ACLS, acls.delete_acls, acls.delete_acls_failed),
-    ApiEntry(
     ApiEntry(ApiKey.SASL_AUTHENTICATE, sasl.sasl_authenticate, sasl.sasl_authenticate_failed),
+    ApiEntry(ApiKey.CREATE_PARTITIONS, topics.create_partitions, topics.create_partitions_failed),
+    ApiEntry(
         ApiKey.DELETE_GROUPS,
         group_admin.delete_groups,
         group_admin.delete_groups_failed,
@@ -201,9 +198,6 @@ TABLE: tuple[ApiEntry, ...] = (
         group_offsets.offset_delete_failed,
         unavailable=ErrorCode.COORDINATOR_NOT_AVAILABLE,
     ),
-    ApiEntry(ApiKey.DESCRIBE_CLUSTER, cluster.describe_cluster, cluster.describe_cluster_failed),
-    ApiEntry(
-        ApiKey.DESCRIBE_TOPIC_PARTITIONS,
     ApiEntry(
         ApiKey.DESCRIBE_USER_SCRAM_CREDENTIALS,
         scram_credentials.describe_user_scram_credentials,
@@ -214,6 +208,9 @@ TABLE: tuple[ApiEntry, ...] = (
         scram_credentials.alter_user_scram_credentials,
         scram_credentials.alter_user_scram_credentials_failed,
     ),
+    ApiEntry(ApiKey.DESCRIBE_CLUSTER, cluster.describe_cluster, cluster.describe_cluster_failed),
+    ApiEntry(
+        ApiKey.DESCRIBE_TOPIC_PARTITIONS,
         metadata.describe_topic_partitions,
         metadata.describe_topic_partitions_failed,
         unavailable=ErrorCode.LEADER_NOT_AVAILABLE,
