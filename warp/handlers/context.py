@@ -7,7 +7,7 @@ place and a test can put a fake in any of them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -207,13 +207,20 @@ class RequestContext:
         if len(self.denied) < REFUSALS_NAMED_MAX:
             self.denied.append((operation, resource, name))
 
-    def changed(self, action: str, items: Sequence[str] = (), **facts: object) -> None:
-        """Tell the audit log what the client has changed: see `Audit.changed`, and `changed_each` for `items`."""
-        client, audit = self.client, self.services.audit
-        if items:
-            audit.changed_each(client.principal, client.address, action, items, **facts)
-        else:
-            audit.changed(client.principal, client.address, action, **facts)
+    def changed(self, action: str, **facts: object) -> None:
+        """Tell the audit log what the client has changed, see `Audit.changed`."""
+        self.services.audit.changed(self.client.principal, self.client.address, action, **facts)
+
+    def changed_each(self, action: str, items: Iterable[str], **facts: object) -> None:
+        """Tell the audit log to what the client has done the same, see `Audit.changed_each`. Without any, nothing."""
+        client = self.client
+        self.services.audit.changed_each(client.principal, client.address, action, list(items), **facts)
+
+    def throttle(self, milliseconds: int) -> None:
+        """Hold the client back for so long from now on: the answer says so, and its connection is not read from."""
+        if milliseconds > self.throttle_ms:
+            self.throttle_ms = milliseconds
+            self.client.mute(milliseconds)
 
     def note(self, error: ErrorCode) -> ErrorCode:
         """Remember that the answer carries `error`; returns it, so that it can be used on the way into the answer."""

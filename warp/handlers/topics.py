@@ -4,6 +4,10 @@ Behaviour: each topic of a request has its own result, and one that fails does n
 Kafka's rules for names, numbers and configs stand in the catalogue service. The answer comes when the change is made,
 so the requests' timeouts have nothing to bound. `validate_only` runs every check and changes nothing.
 
+Creating takes CREATE and deleting takes DELETE, on the cluster or on the topic; more partitions take ALTER on it.
+Who may not describe a topic learns neither that it exists nor, by its id, its name; who may not describe its configs is
+not told the numbers and configs of what it has created.
+
 Version notes: CreateTopics v5 answers with the topic's numbers and configs (KIP-525), v7 with its id (KIP-516).
 DeleteTopics v6 takes names or ids, one of them per topic; below v3 a deletion that is switched off is INVALID_REQUEST,
 because TOPIC_DELETION_DISABLED was not known.
@@ -12,11 +16,14 @@ because TOPIC_DELETION_DISABLED was not known.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Set
+from typing import TYPE_CHECKING, NamedTuple
 
+from warp.cluster.catalogue import TopicInfo
 from warp.cluster.topic_config import describe_topic
 from warp.cluster.topic_request import PartitionsRequest, TopicRequest
 from warp.errors import ErrorCode, KafkaError
+from warp.handlers.access import allows_topic, denied_topics, permits_cluster
 from warp.handlers.context import RequestContext
 from warp.handlers.resolve import is_given
 from warp.ids import NO_TOPIC_ID, TopicId
@@ -34,16 +41,19 @@ from warp.protocol.messages.topics import (
     DeleteTopicsRequest,
     DeleteTopicsResponse,
 )
+from warp.protocol.types import AclOperation
 
 if TYPE_CHECKING:
-    from warp.cluster.catalogue import Catalogue, TopicInfo
+    from warp.cluster.catalogue import Catalogue
 
+_CONFIGS_SINCE = 5
 _DELETION_DISABLED_SINCE = 3
 _IDS_SINCE = 6
 
 
 async def create_topics(context: RequestContext, request: CreateTopicsRequest) -> CreateTopicsResponse:
     """Create topics, or see whether they could be created."""
+    denied = _not_creatable(context, request)
     wanted = [
         TopicRequest(
             topic.name,
@@ -53,19 +63,54 @@ async def create_topics(context: RequestContext, request: CreateTopicsRequest) -
             {config.name: config.value for config in topic.configs},
         )
         for topic in request.topics
+        if topic.name not in denied
     ]
     results = await context.services.catalogue.create(wanted, validate_only=request.validate_only)
-    return CreateTopicsResponse(
-        topics=[
-            _not_created(context, topic, result.code, result.message)
-            if isinstance(result, KafkaError)
-            else _created(context, topic, result)
-            for topic, result in zip(request.topics, results, strict=True)
-        ]
-    )
+    if not request.validate_only:
+        made = [result for result in results if not isinstance(result, KafkaError)]
+        context.changed_each("created topics", map(topic_text, made))
+    each = iter(results)
+    refusal = KafkaError(ErrorCode.TOPIC_AUTHORIZATION_FAILED, "Authorization failed.")
+    topics = []
+    for topic in request.topics:
+        result = refusal if topic.name in denied else next(each)
+        if isinstance(result, KafkaError):
+            topics.append(_not_created(context, topic, result.code, result.message))
+        else:
+            topics.append(_created(context, topic, result))
+    return CreateTopicsResponse(topics=topics)
+
+
+def _not_creatable(context: RequestContext, request: CreateTopicsRequest) -> frozenset[str]:
+    """The topics that the client may not create. Those named twice are not created in any case."""
+    if not context.is_guarded or permits_cluster(context, AclOperation.CREATE):
+        return frozenset()
+    times = Counter(topic.name for topic in request.topics)
+    return denied_topics(context, AclOperation.CREATE, (name for name, count in times.items() if count == 1))
+
+
+def topic_text(info: TopicInfo) -> str:
+    """A new topic, for the audit log."""
+    configs = "".join(f", {name}={value}" for name, value in info.topic.configs.items())
+    return f"{info.name} ({info.partitions} partitions{configs})"
 
 
 def _created(context: RequestContext, topic: CreatableTopic, info: TopicInfo) -> CreatableTopicResult:
+    may_see = context.version < _CONFIGS_SINCE or allows_topic(
+        context, AclOperation.DESCRIBE_CONFIGS, topic.name, is_asked_for=False
+    )
+    if not may_see:
+        return CreatableTopicResult(
+            name=topic.name,
+            topic_id=info.topic_id,
+            error_code=ErrorCode.NONE,
+            error_message=None,
+            topic_config_error_code=ErrorCode.TOPIC_AUTHORIZATION_FAILED,
+            num_partitions=-1,
+            replication_factor=-1,
+            configs=[],
+        )
+    defaults = context.services.catalogue.defaults
     return CreatableTopicResult(
         name=topic.name,
         topic_id=info.topic_id,
@@ -110,25 +155,54 @@ async def delete_topics(context: RequestContext, request: DeleteTopicsRequest) -
         known = context.version >= _DELETION_DISABLED_SINCE
         code = ErrorCode.TOPIC_DELETION_DISABLED if known else ErrorCode.INVALID_REQUEST
         return delete_topics_failed(context, request, code, "topic deletion is switched off")
+    may_all = not context.is_guarded or permits_cluster(context, AclOperation.DELETE)
+    names = [name for name, _ in asked if name is not None]
+    hidden: Set[str] = set() if may_all else denied_topics(context, AclOperation.DESCRIBE, names)
     catalogue = await context.services.catalogue.lookup(
-        names=[name for name, _ in asked if name is not None],
+        names=[name for name in names if name not in hidden],
         topic_ids=[TopicId(topic_id) for name, topic_id in asked if name is None],
     )
-    found = _found(asked, catalogue)
-    doomed = [info for info in found if not isinstance(info, KafkaError)]
+    found = _found(asked, catalogue, hidden)
+    if not may_all:
+        found = [_guarded(context, info) for info in found]
+    doomed = [info for info in found if isinstance(info, TopicInfo)]
     deleted = iter(await context.services.catalogue.delete([info.topic_id for info in doomed]))
     for info in doomed:
         context.services.fetch.logs_gone(info.topic.logs)
     responses = []
+    gone = []
     for (name, topic_id), topic in zip(asked, found, strict=True):
-        if isinstance(topic, KafkaError):
-            responses.append(_deleted(context, name, topic_id, topic.code, topic.message))
+        if isinstance(topic, _Kept):
+            responses.append(_deleted(context, topic.name or name, topic_id, topic.code, topic.message))
             continue
         code = next(deleted)
-        if code is ErrorCode.UNKNOWN_TOPIC_ID and name is not None:
+        if code is ErrorCode.NONE:
+            gone.append(topic.name)
+        elif code is ErrorCode.UNKNOWN_TOPIC_ID and name is not None:
             code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
         responses.append(_deleted(context, topic.name, topic.topic_id, code, None))
+    context.changed_each("deleted topics", gone)
     return DeleteTopicsResponse(responses=responses)
+
+
+class _Kept(NamedTuple):
+    """Why a topic is not deleted."""
+
+    code: ErrorCode
+    message: str
+    name: str | None = None
+    """Of a topic that was asked for by its id, if the client may know it."""
+
+
+_NOT_ALLOWED = _Kept(ErrorCode.TOPIC_AUTHORIZATION_FAILED, "Topic authorization failed.")
+
+
+def _guarded(context: RequestContext, info: TopicInfo | _Kept) -> TopicInfo | _Kept:
+    """The topic, if the client may delete it; otherwise what it may know of it."""
+    if isinstance(info, _Kept) or allows_topic(context, AclOperation.DELETE, info.name):
+        return info
+    may_see = allows_topic(context, AclOperation.DESCRIBE, info.name, is_asked_for=False)
+    return _NOT_ALLOWED._replace(name=info.name if may_see else None)
 
 
 def _asked_for(context: RequestContext, request: DeleteTopicsRequest) -> list[tuple[str | None, bytes]]:
@@ -138,25 +212,29 @@ def _asked_for(context: RequestContext, request: DeleteTopicsRequest) -> list[tu
     return [(name, NO_TOPIC_ID) for name in request.topic_names]
 
 
-def _found(asked: list[tuple[str | None, bytes]], catalogue: Catalogue) -> list[TopicInfo | KafkaError]:
-    """The topics to delete, and why others are not."""
-    found: list[TopicInfo | KafkaError] = []
+def _found(
+    asked: list[tuple[str | None, bytes]], catalogue: Catalogue, hidden: Set[str]
+) -> list[TopicInfo | _Kept]:
+    """The topics to delete, and why others are not. Of those that are hidden nothing is told."""
+    found: list[TopicInfo | _Kept] = []
     for name, topic_id in asked:
-        info: TopicInfo | KafkaError | None
+        info: TopicInfo | _Kept | None
         if (name is None) != is_given(topic_id):
-            info = KafkaError(ErrorCode.INVALID_REQUEST, "a topic needs either a name or an id")
-        elif name is not None:
-            info = catalogue.by_name.get(name) or KafkaError(
-                ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, "This server does not host this topic"
-            )
-        else:
-            info = catalogue.by_id.get(TopicId(topic_id)) or KafkaError(
+            info = _Kept(ErrorCode.INVALID_REQUEST, "a topic needs either a name or an id")
+        elif name is None:
+            info = catalogue.by_id.get(TopicId(topic_id)) or _Kept(
                 ErrorCode.UNKNOWN_TOPIC_ID, "This server does not host this topic id"
             )
+        elif name in hidden:
+            info = _NOT_ALLOWED
+        else:
+            info = catalogue.by_name.get(name) or _Kept(
+                ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, "This server does not host this topic"
+            )
         found.append(info)
-    times = Counter(info.topic_id for info in found if not isinstance(info, KafkaError))
-    twice = KafkaError(ErrorCode.INVALID_REQUEST, "The topic is named twice")
-    return [info if isinstance(info, KafkaError) or times[info.topic_id] == 1 else twice for info in found]
+    times = Counter(info.topic_id for info in found if isinstance(info, TopicInfo))
+    twice = _Kept(ErrorCode.INVALID_REQUEST, "The topic is named twice")
+    return [info if isinstance(info, _Kept) or times[info.topic_id] == 1 else twice for info in found]
 
 
 def _deleted(
@@ -185,6 +263,8 @@ async def create_partitions(
         try:
             if times[topic.name] > 1:
                 raise KafkaError(ErrorCode.INVALID_REQUEST, "Duplicate topic name")
+            if not allows_topic(context, AclOperation.ALTER, topic.name):
+                raise KafkaError(ErrorCode.TOPIC_AUTHORIZATION_FAILED, "Topic authorization failed.")
             await _grow(context, topic, validate_only=request.validate_only)
         except KafkaError as error:
             results.append(_not_grown(context, topic, error.code, error.message))
@@ -198,7 +278,15 @@ async def _grow(context: RequestContext, topic: CreatePartitionsTopic, *, valida
     if topic.assignments is not None:
         assignments = [assignment.broker_ids for assignment in topic.assignments]
     wanted = PartitionsRequest(topic.name, topic.count, assignments)
-    await context.services.catalogue.create_partitions(wanted, validate_only=validate_only)
+    before = context.services.catalogue.current.by_name.get(topic.name)
+    grown = await context.services.catalogue.create_partitions(wanted, validate_only=validate_only)
+    if not validate_only:
+        context.changed(
+            "added partitions",
+            topic=topic.name,
+            partitions_before=None if before is None else before.partitions,
+            partitions=grown.partitions,
+        )
 
 
 def _not_grown(

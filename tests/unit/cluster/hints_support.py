@@ -32,6 +32,7 @@ from warp.metadata.sqlite import IN_MEMORY, SqliteDatabase
 from warp.metadata.store import MetadataStore
 from warp.objectstore.base import Buffer
 from warp.objectstore.memory import MemoryStore
+from warp.security.authorizer import OPEN
 
 MIB = 2**20
 
@@ -96,6 +97,7 @@ class Member:
             produce=self.produces,
             offsets=self.offsets,
             settings=HandlerSettings(),
+            authorizer=OPEN,
         )
         client: Any = SimpleNamespace(used_s=None)
         return RequestContext(services, [], client, None, version)
