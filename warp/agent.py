@@ -348,6 +348,7 @@ class Agent:
             ),
             settings=HandlerSettings(auto_create_topics=config.auto_create_topics),
             authorizer=self.security.authorizer,
+            acls=self.security.acls,
         )
         limits = ServerLimits(
             connections_max=config.connections_max,

@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from warp.cluster.catalogue import CatalogueObserver, CatalogueService
 from warp.config import AgentConfig
 from warp.metadata.entries import EntryChange, EntryKind
+from warp.security.acl import NO_ACLS, Acl
+from warp.security.acl_authorizer import AclAuthorizer
 from warp.security.authorizer import OPEN, Authorizer
+from warp.security.principal import parse_principal
 
 EntriesChanged = Callable[[Mapping[str, str], Sequence[EntryChange]], None]
 """Is given all entries of a kind, and what has become of which; it must not raise, whatever a key or a value holds."""
@@ -45,15 +48,28 @@ class AgentSecurity:
     """The parts of an agent that have to do with security, each as the handlers and the server use it."""
 
     authorizer: Authorizer
+    acls: Mapping[str, Acl]
+    """Those in force, by key; none where authorization is off."""
 
 
 def build_security(config: AgentConfig, catalogue: CatalogueService) -> AgentSecurity:
     """What a configuration asks for. The catalogue has been read; it is kept fresh from now on. Raises StartError."""
     feed = EntryFeed(catalogue)
     catalogue.keep_fresh()
-    return AgentSecurity(authorizer=_authorizer(config, feed))
+    authorizer = _authorizer(config, feed)
+    return AgentSecurity(
+        authorizer=authorizer or OPEN, acls=NO_ACLS if authorizer is None else authorizer.acls
+    )
 
 
-def _authorizer(config: AgentConfig, feed: EntryFeed) -> Authorizer:
+def _authorizer(config: AgentConfig, feed: EntryFeed) -> AclAuthorizer | None:
     """By --authorization."""
-    return OPEN
+    if config.authorization == "off":
+        return None
+    authorizer = AclAuthorizer(
+        super_users=[parse_principal(text) for text in config.super_users],
+        allow_if_no_acl=config.allow_if_no_acl,
+        only_logs=config.authorization == "log",
+    )
+    feed.feed(EntryKind.ACL, authorizer.entries_changed)
+    return authorizer

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from warp.errors import ErrorCode
 from warp.protocol.types import AclOperation, AclResourceType
+from warp.security.acl import NO_ACLS, Acl
 from warp.security.audit import REFUSALS_NAMED_MAX, Audit
 from warp.security.authorizer import OPEN, Authorizer
 from warp.security.principal import ANONYMOUS, Principal
@@ -80,6 +81,8 @@ class Services:
     audit: Audit
     settings: HandlerSettings = field(default_factory=HandlerSettings)
     authorizer: Authorizer = OPEN
+    acls: Mapping[str, Acl] = NO_ACLS
+    """The ACLs in force, by the keys of their entries."""
     mechanisms: Mechanisms | None = None
     """How clients of SASL listeners authenticate; None where there is no such listener."""
 

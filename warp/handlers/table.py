@@ -13,6 +13,7 @@ from typing import Any
 
 from warp.errors import ErrorCode
 from warp.handlers import (
+    acls,
     api_versions,
     cluster,
     configs,
@@ -183,6 +184,9 @@ TABLE: tuple[ApiEntry, ...] = (
         offsets.offset_for_leader_epoch_failed,
         unavailable=ErrorCode.LEADER_NOT_AVAILABLE,
     ),
+    ApiEntry(ApiKey.DESCRIBE_ACLS, acls.describe_acls, acls.describe_acls_failed),
+    ApiEntry(ApiKey.CREATE_ACLS, acls.create_acls, acls.create_acls_failed),
+    ApiEntry(ApiKey.DELETE_ACLS, acls.delete_acls, acls.delete_acls_failed),
     ApiEntry(ApiKey.DESCRIBE_CONFIGS, configs.describe_configs, configs.describe_configs_failed),
     ApiEntry(ApiKey.SASL_AUTHENTICATE, sasl.sasl_authenticate, sasl.sasl_authenticate_failed),
     ApiEntry(ApiKey.CREATE_PARTITIONS, topics.create_partitions, topics.create_partitions_failed),

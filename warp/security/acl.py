@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import ipaddress
 import json
+from collections.abc import Mapping
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from warp.errors import ErrorCode, KafkaError
@@ -24,6 +27,9 @@ EVERYBODY: Final = Principal(USER, "*")
 
 NAME_CHARACTERS_MAX: Final = 1_024
 """Of a pattern; topics and groups have at most 249."""
+
+_NETWORKS_REMEMBERED: Final = 1_024
+"""Hosts of ACLs are few, and parsing them is slow."""
 
 LEGAL_OPERATIONS: Final = {
     AclResourceType.TOPIC: frozenset(
@@ -97,6 +103,9 @@ class Acl(NamedTuple):
         )
 
 
+NO_ACLS: Final[Mapping[str, Acl]] = MappingProxyType({})
+
+
 class AclFilter(NamedTuple):
     """Which ACLs are meant; ANY and None leave a part open."""
 
@@ -108,6 +117,22 @@ class AclFilter(NamedTuple):
     host: str | None = None
     operation: AclOperation = AclOperation.ANY
     permission: AclPermissionType = AclPermissionType.ANY
+
+    @property
+    def exact(self) -> Acl | None:
+        """The one ACL that can be meant, when nothing is left open."""
+        name, principal, host = self.name, self.principal, self.host
+        if (
+            name is None
+            or principal is None
+            or host is None
+            or self.resource == AclResourceType.ANY
+            or self.pattern in (AclPatternType.ANY, AclPatternType.MATCH)
+            or self.operation == AclOperation.ANY
+            or self.permission == AclPermissionType.ANY
+        ):
+            return None
+        return Acl(self.resource, self.pattern, name, principal, host, self.operation, self.permission)
 
     def matches(self, acl: Acl) -> bool:
         """Is this ACL meant? (KIP-290, its table of filters.)"""
@@ -159,9 +184,12 @@ def check_acl(acl: Acl) -> None:
         raise _illegal(f"written as an entry the ACL has more than {KEY_CHARACTERS_MAX} characters")
 
 
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
+
+
 def acl_key(acl: Acl) -> str:
     """The key of its catalogue entry: the same for the same ACL, and ASCII whatever the names are."""
-    return json.dumps(acl, separators=(",", ":"))
+    return _encode(acl)
 
 
 def parse_acl_key(key: str) -> Acl:
@@ -185,6 +213,7 @@ def parse_acl_key(key: str) -> Acl:
     return acl
 
 
+@lru_cache(_NETWORKS_REMEMBERED)
 def host_network(host: str) -> Network | None:
     """The network that the host of an ACL names, None for every host. Raises ValueError."""
     if host == ANYTHING:

@@ -11,10 +11,11 @@ all of them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
+from warp.metadata.entries import EntryChange
 from warp.protocol.types import AclOperation, AclPatternType, AclResourceType
 from warp.security.acl import ANYTHING, EVERYBODY, Acl, Network, client_address, parse_acl_key
 from warp.security.acl_index import AclIndex, granted
@@ -46,10 +47,7 @@ class _Subject:
 
 
 class AclAuthorizer:
-    """Decides by the ACLs that it was told last. See Authorizer.
-
-    Entries are known by their keys: `update` takes all of them, and costs little when few have changed.
-    """
+    """Decides by the ACLs that it was told of. See Authorizer."""
 
     is_on = True
 
@@ -67,7 +65,6 @@ class AclAuthorizer:
         self._decisions_max = decisions_max
         self._index = AclIndex()
         self._acls: dict[str, Acl] = {}
-        self._unreadable: set[str] = set()
         self._subjects: dict[Principal, dict[str, _Subject]] = {}
         self._subject_count = 0
         self._decision_count = 0
@@ -77,31 +74,30 @@ class AclAuthorizer:
 
     @property
     def acls(self) -> Mapping[str, Acl]:
-        """The ACLs in force, by the keys of their entries."""
+        """The ACLs in force, by the keys of their entries, as they are whenever one looks."""
         return MappingProxyType(self._acls)
 
-    def update(self, entries: Mapping[str, str]) -> None:
-        """From now on these entries are in force, and no others. Those that can't be read are logged, once each."""
-        known = self._acls
-        added = [key for key in entries if key not in known and key not in self._unreadable]
-        removed: list[str] = []
-        if len(entries) < len(known) + len(self._unreadable) + len(added):
-            removed = [key for key in known if key not in entries]
-            self._unreadable.intersection_update(entries)
-        changed = [self._take_out(key) for key in removed]
-        changed += [acl for key in added if (acl := self._take_in(key)) is not None]
+    def entries_changed(self, entries: Mapping[str, str], changes: Sequence[EntryChange]) -> None:
+        """Entries have come or gone; at first, all have come. Those that can't be read are logged and left out."""
+        changed = [acl for change in changes if (acl := self._apply(change)) is not None]
         if len(changed) > CHANGES_SINGLED_OUT_MAX:
             self._forget_everything()
         else:
             for acl in changed:
                 self._forget(acl)
 
+    def _apply(self, change: EntryChange) -> Acl | None:
+        """Take an ACL in or out; which, if that alters anything."""
+        acl = self._acls.get(change.key)
+        if (acl is not None) == (change.value is not None):
+            return None
+        return self._take_in(change.key) if acl is None else self._take_out(change.key)
+
     def _take_in(self, key: str) -> Acl | None:
         try:
             acl = parse_acl_key(key)
         except ValueError as error:
             logger.error("an ACL is not in force: %s", error)
-            self._unreadable.add(key)
             return None
         self._index.add(acl)
         self._acls[key] = acl
@@ -141,14 +137,11 @@ class AclAuthorizer:
                 bits = subject.granted[resource].get(name)
                 if bits is not None:
                     return bits >> operation & 1 == 1
-        return self._decide(principal, host, resource, name) >> operation & 1 == 1
+        return self._permitted(principal, host, resource, name) >> operation & 1 == 1
 
     def operations(self, principal: Principal, host: str, resource: AclResourceType, name: str) -> int:
         """See Authorizer."""
-        if self.only_logs:
-            return ALL_OPERATIONS
-        known = self._subject(principal, host).granted[resource].get(name)
-        return self._decide(principal, host, resource, name) if known is None else known
+        return ALL_OPERATIONS if self.only_logs else self._permitted(principal, host, resource, name)
 
     def allows_some(
         self, principal: Principal, host: str, operation: AclOperation, resource: AclResourceType
@@ -173,24 +166,30 @@ class AclAuthorizer:
             )
         return known
 
-    def _decide(self, principal: Principal, host: str, resource: AclResourceType, name: str) -> int:
-        """The operations that are permitted; remembers them."""
+    def _permitted(self, principal: Principal, host: str, resource: AclResourceType, name: str) -> int:
+        """The operations that are permitted, as a bit field."""
         subject = self._subject(principal, host)
-        if principal in self._super_users:
-            found = ALL_OPERATIONS
-        else:
-            rights = self._index.rights(principal, subject.address, resource, name)
-            if not rights and self._allow_if_no_acl and not self._index.speaks_of(resource, name):
-                found = ALL_OPERATIONS
-            else:
-                found = granted(rights)
+        known = subject.granted[resource].get(name)
+        if known is not None:
+            return known
+        if self._decision_count >= self._decisions_max:
+            self._forget_everything()
+            subject = self._subject(principal, host)
+        decided = self._decide(principal, subject.address, resource, name)
         if len(name) <= NAME_CHARACTERS_MAX:
-            if self._decision_count >= self._decisions_max:
-                self._forget_everything()
-                subject = self._subject(principal, host)
-            subject.granted[resource][name] = found
+            subject.granted[resource][name] = decided
             self._decision_count += 1
-        return found
+        return decided
+
+    def _decide(
+        self, principal: Principal, address: Network | None, resource: AclResourceType, name: str
+    ) -> int:
+        if principal in self._super_users:
+            return ALL_OPERATIONS
+        rights = self._index.rights(principal, address, resource, name)
+        if not rights and self._allow_if_no_acl and not self._index.speaks_of(resource, name):
+            return ALL_OPERATIONS
+        return granted(rights)
 
     def _subject(self, principal: Principal, host: str) -> _Subject:
         hosts = self._subjects.get(principal)

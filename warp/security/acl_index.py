@@ -224,14 +224,8 @@ class _Patterns:
             self.prefixed.remove(name)
 
     def rights(self, address: Network | None, name: str) -> int:
-        found = 0
-        if (grants := self.literal.get(name)) is not None:
-            found |= grants.rights(address)
-        return found | self.rights_beginning(address, name)
-
-    def rights_beginning(self, address: Network | None, name: str) -> int:
-        """The rights to every resource whose name begins like this, but for what names it literally."""
-        found = 0
+        grants = self.literal.get(name)
+        found = 0 if grants is None else grants.rights(address)
         if (grants := self.literal.get(ANYTHING)) is not None:
             found |= grants.rights(address)
         if self.prefixed:
@@ -241,12 +235,23 @@ class _Patterns:
                 node = node.parent
         return found
 
+    def rights_beginning(self, address: Network | None, name: str) -> int:
+        """The rights to every resource whose name begins like this and goes on in a way that nobody has thought of."""
+        found = 0
+        if (grants := self.literal.get(ANYTHING)) is not None:
+            found |= grants.rights(address)
+        for grants in self.prefixed.matching(name):
+            found |= grants.rights(address)
+        return found
+
 
 class AclIndex:
     """All ACLs. Knows nothing of super users, and decides nothing."""
 
     def __init__(self) -> None:
-        self._by_principal: dict[Principal, dict[AclResourceType, _Patterns]] = {}
+        self._by_principal: dict[Principal, dict[AclResourceType, _Patterns]] = {EVERYBODY: {}}
+        self._of_everybody = self._by_principal[EVERYBODY]
+        """Always there."""
         self._spoken_of: dict[AclResourceType, _Spoken] = {}
 
     def add(self, acl: Acl) -> None:
@@ -270,7 +275,7 @@ class AclIndex:
             patterns.drop(acl.pattern, acl.name)
         if not patterns.literal and not patterns.prefixed:
             del by_resource[acl.resource]
-        if not by_resource:
+        if not by_resource and principal != EVERYBODY:
             del self._by_principal[principal]
         self._spoken_of[acl.resource].remove(acl)
 
@@ -278,8 +283,10 @@ class AclIndex:
         self, principal: Principal, address: Network | None, resource: AclResourceType, name: str
     ) -> int:
         """All rights of a principal at an address to one resource, its own and everybody's."""
-        found = 0
-        for patterns in self._patterns(principal, resource):
+        patterns = self._of_everybody.get(resource)
+        found = 0 if patterns is None else patterns.rights(address, name)
+        own = self._by_principal.get(principal)
+        if own is not None and (patterns := own.get(resource)) is not None:
             found |= patterns.rights(address, name)
         return found
 
@@ -326,12 +333,8 @@ class AclIndex:
         )
 
     def _patterns(self, principal: Principal, resource: AclResourceType) -> list[_Patterns]:
-        found = []
-        for holder in (principal, EVERYBODY):
-            by_resource = self._by_principal.get(holder)
-            if by_resource is not None and (patterns := by_resource.get(resource)) is not None:
-                found.append(patterns)
-        return found
+        holders = (self._by_principal.get(principal, {}), self._of_everybody)
+        return [patterns for holder in holders if (patterns := holder.get(resource)) is not None]
 
 
 class _Spoken:
