@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -14,9 +15,12 @@ from tests.isolation.conftest import InWorld
 from tests.isolation.stepper import Outcome, Run, sql
 from tests.isolation.world import World, without_lock
 from warp.errors import ErrorCode
-from warp.metadata import agents, catalogue_version, store
+from warp.ids import TopicId
+from warp.metadata import agents, catalogue_version, entry_rows, store, topics
 from warp.metadata.cluster_model import AgentFacts
+from warp.metadata.entries import EntryChange, EntryKind
 from warp.metadata.model import Topic
+from warp.metadata.session import Database
 from warp.metadata.store import MetadataStore
 
 pytestmark = pytest.mark.postgres
@@ -24,12 +28,24 @@ pytestmark = pytest.mark.postgres
 Explored = InWorld[list[Outcome]]
 Scenario = Callable[[World], Awaitable[list[Outcome]]]
 NONE = ErrorCode.NONE
+ACL, QUOTA = EntryKind.ACL, EntryKind.QUOTA
 FOUND = "after these steps"
 
 
 async def version_of(world: World) -> int:
     [(version,)] = await world.rows("select version from catalogue")
     return int(version)
+
+
+async def version_of_topic(world: World, topic_id: TopicId) -> int:
+    [(version,)] = await world.rows("select version from topics where topic_id = $1", topic_id)
+    return int(version)
+
+
+async def entries_since(world: World, version: int) -> dict[EntryKind, dict[str, str | None]]:
+    changes = await world.store.catalogue_changes(version)
+    assert changes is not None
+    return {kind: dict(found) for kind, found in changes.entries.items()}
 
 
 async def creations_of_one_name(world: World) -> list[Outcome]:
@@ -115,11 +131,143 @@ async def growth_beside_growth(world: World) -> list[Outcome]:
     return await world.explore(prepare)
 
 
+async def entries_of_one_kind(world: World) -> list[Outcome]:
+    """Two that have decided by the same entries."""
+
+    async def prepare() -> Run:
+        known = await version_of(world)
+
+        async def check(outcome: Outcome) -> None:
+            [winner] = [name for name in ("a", "b") if outcome.answers[name] is not None]
+            assert outcome.answers[winner] == known + 1 == await version_of(world)
+            assert await entries_since(world, known) == {ACL: {"key": winner, winner: ""}}
+
+        return world.run(
+            lambda s: s.change_entries(ACL, [EntryChange("key", "a"), EntryChange("a", "")], known),
+            lambda s: s.change_entries(ACL, [EntryChange("key", "b"), EntryChange("b", "")], known),
+            check,
+        )
+
+    return await world.explore(prepare)
+
+
+async def a_deletion_beside_a_change_of_entries(world: World) -> list[Outcome]:
+    async def prepare() -> Run:
+        await world.store.change_entries(ACL, [EntryChange("key", "old")], await version_of(world))
+        known = await version_of(world)
+
+        async def check(outcome: Outcome) -> None:
+            [winner] = [name for name in ("a", "b") if outcome.answers[name] is not None]
+            assert outcome.answers[winner] == known + 1 == await version_of(world)
+            assert await entries_since(world, known) == {ACL: {"key": None if winner == "a" else "new"}}
+
+        return world.run(
+            lambda s: s.change_entries(ACL, [EntryChange("key", None)], known),
+            lambda s: s.change_entries(ACL, [EntryChange("key", "new")], known),
+            check,
+        )
+
+    return await world.explore(prepare)
+
+
+async def entries_of_two_kinds(world: World) -> list[Outcome]:
+    """They have nothing to do with each other, and each change has a version of its own."""
+
+    async def prepare() -> Run:
+        known = await version_of(world)
+
+        async def check(outcome: Outcome) -> None:
+            assert sorted(outcome.answers.values()) == [known + 1, known + 2]
+            assert await entries_since(world, known) == {ACL: {"key": "a"}, QUOTA: {"key": "b"}}
+            [later] = (await entries_since(world, known + 1)).values()
+            assert later == {"key": "a" if outcome.answers["a"] == known + 2 else "b"}
+
+        return world.run(
+            lambda s: s.change_entries(ACL, [EntryChange("key", "a")], known),
+            lambda s: s.change_entries(QUOTA, [EntryChange("key", "b")], known),
+            check,
+        )
+
+    return await world.explore(prepare)
+
+
+async def entries_beside_a_creation(world: World) -> list[Outcome]:
+    async def prepare() -> Run:
+        topic = world.new_topic(2)
+        known = await version_of(world)
+
+        async def check(outcome: Outcome) -> None:
+            assert isinstance(outcome.answers["b"][0], Topic)
+            versions = {outcome.answers["a"], await version_of_topic(world, topic.topic_id)}
+            assert versions == {known + 1, known + 2}
+            assert await version_of(world) == known + 2
+            assert await entries_since(world, known) == {ACL: {"key": "a"}}
+
+        return world.run(
+            lambda s: s.change_entries(ACL, [EntryChange("key", "a")], known),
+            lambda s: s.create_topics([topic]),
+            check,
+        )
+
+    return await world.explore(prepare)
+
+
+async def configs_of_one_topic(world: World) -> list[Outcome]:
+    async def prepare() -> Run:
+        topic = await world.topic(2)
+        known = await version_of(world)
+
+        async def check(outcome: Outcome) -> None:
+            [winner] = [name for name in ("a", "b") if outcome.answers[name] is not None]
+            assert outcome.answers[winner].configs == {"key": winner, winner: ""}
+            stored = await world.rows(
+                "select name, value from topic_configs where topic_id = $1", topic.topic_id
+            )
+            assert dict(stored) == {"key": winner, winner: ""}
+            assert await version_of(world) == known + 1
+
+        return world.run(
+            lambda s: s.set_topic_configs(topic.topic_id, {"key": "a", "a": ""}, known),
+            lambda s: s.set_topic_configs(topic.topic_id, {"key": "b", "b": ""}, known),
+            check,
+        )
+
+    return await world.explore(prepare)
+
+
+async def configs_beside_growth(world: World) -> list[Outcome]:
+    async def prepare() -> Run:
+        topic = await world.topic(1)
+        known = await version_of(world)
+
+        async def check(outcome: Outcome) -> None:
+            a, b = outcome.answers["a"], outcome.answers["b"]
+            assert len(b.logs) == 3
+            if a is None:
+                assert b.configs == {}, "it has grown first, and the configs were decided before"
+            else:
+                assert (len(a.logs), b.configs) == (1, {"key": "a"})
+
+        return world.run(
+            lambda s: s.set_topic_configs(topic.topic_id, {"key": "a"}, known),
+            lambda s: s.create_partitions(topic.topic_id, 3),
+            check,
+        )
+
+    return await world.explore(prepare)
+
+
 CHANGES: dict[str, Scenario] = {
     "creations of one name": creations_of_one_name,
     "creations of two names": creations_of_two_names,
     "deletions": deletions_of_one_topic,
     "growth": growth_beside_growth,
+    "entries of one kind": entries_of_one_kind,
+    "a deletion beside a change of entries": a_deletion_beside_a_change_of_entries,
+    "entries of two kinds": entries_of_two_kinds,
+    "entries beside a creation": entries_beside_a_creation,
+    "configs of one topic": configs_of_one_topic,
+    "configs beside growth": configs_beside_growth,
 }
 
 
@@ -138,6 +286,29 @@ def test_a_catalogue_that_is_not_locked_is_found(
     monkeypatch.setattr(catalogue_version, "LOCK_CATALOGUE", unlocked)
     with pytest.raises(AssertionError, match=FOUND):
         in_world(CHANGES[name])
+
+
+@pytest.mark.parametrize("name", ["entries of one kind", "a deletion beside a change of entries"])
+def test_entries_that_are_changed_whoever_was_faster_are_found(
+    in_world: Explored, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(entry_rows, "NEWER_ENTRY", sql("select $1 where $2 < 0"))
+    with pytest.raises(AssertionError, match=FOUND):
+        in_world(CHANGES[name])
+
+
+def test_configs_that_are_set_whoever_was_faster_are_found(
+    in_world: Explored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_topic_configs = topics.set_topic_configs
+
+    async def set_anyway(database: Database, topic_id: TopicId, configs: dict[str, str], _: int) -> Any:
+        return await set_topic_configs(database, topic_id, configs, None)
+
+    monkeypatch.setattr(topics, "set_topic_configs", set_anyway)
+    for name in ("configs of one topic", "configs beside growth"):
+        with pytest.raises(AssertionError, match=FOUND):
+            in_world(CHANGES[name])
 
 
 # What is given out once

@@ -115,10 +115,10 @@ def test_changes_at_once_lose_nothing(agents: Agents) -> None:
     assert agents.here.entries(QUOTA) == {"n": "40"}
 
 
-def test_who_keeps_being_too_late_gives_up(agents: Agents) -> None:
+def test_who_keeps_being_too_late_gives_up(agents: Agents, monkeypatch: pytest.MonkeyPatch) -> None:
     decisions = 0
 
-    async def too_late(*arguments: Any) -> None:
+    async def too_late(*arguments: Any) -> int | None:
         return None
 
     def decide(entries: Mapping[str, str]) -> Sequence[EntryChange]:
@@ -126,7 +126,7 @@ def test_who_keeps_being_too_late_gives_up(agents: Agents) -> None:
         decisions += 1
         return counted(entries)
 
-    agents.store.metadata.change_entries = too_late  # type: ignore[method-assign]
+    monkeypatch.setattr(agents.store.metadata, "change_entries", too_late)
     with pytest.raises(MetadataContention):
         agents.run(agents.here.change_entries(QUOTA, decide))
     assert decisions == DECISIONS_MAX
@@ -282,11 +282,14 @@ def test_an_outcome_that_stays_unknown_is_told(agents: Agents, name: str) -> Non
         raise OutcomeUnknown("as told")
 
     setattr(agents.store.metadata, name, in_doubt)
+    changes: dict[str, Callable[[], Any]] = {
+        "change_entries": lambda: agents.here.change_entries(QUOTA, counted),
+        "set_topic_configs": lambda: agents.here.set_topic_configs(
+            "t", lambda configs: {"retention.ms": "5"}
+        ),
+    }
     with pytest.raises(OutcomeUnknown):
-        if name == "change_entries":
-            agents.run(agents.here.change_entries(QUOTA, counted))
-        else:
-            agents.run(agents.here.set_topic_configs("t", lambda configs: {"retention.ms": "5"}))
+        agents.run(changes[name]())
 
 
 def test_others_are_told_of_a_change_though_this_agent_can_not_look_at_it(agents: Agents) -> None:
