@@ -16,7 +16,17 @@ from warp.ids import NO_TOPIC_ID, TopicId
 from warp.protocol import ApiKey, Request, encode_request_frame
 from warp.protocol.messages.api_versions import ApiVersionsRequest
 from warp.protocol.messages.cluster import DescribeClusterRequest
-from warp.protocol.messages.configs import DescribeConfigsRequest, DescribeConfigsResource
+from warp.protocol.messages.configs import (
+    AlterableConfig,
+    AlterConfigsRequest,
+    AlterConfigsResource,
+    DescribeConfigsRequest,
+    DescribeConfigsResource,
+    IncrementalAlterableConfig,
+    IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResource,
+    ListConfigResourcesRequest,
+)
 from warp.protocol.messages.group_offsets import (
     OffsetCommitRequest,
     OffsetCommitRequestPartition,
@@ -219,6 +229,22 @@ def describe_configs(version: int, name: str, topic_id: TopicId) -> Request:
     return DescribeConfigsRequest(resources=[resource], include_synonyms=True)
 
 
+def alter_configs(version: int, name: str, topic_id: TopicId) -> Request:
+    config = AlterableConfig(name="retention.ms", value="5")
+    resource = AlterConfigsResource(resource_type=2, resource_name=name, configs=[config])
+    return AlterConfigsRequest(resources=[resource], validate_only=False)
+
+
+def incremental_alter_configs(version: int, name: str, topic_id: TopicId) -> Request:
+    config = IncrementalAlterableConfig(name="retention.ms", config_operation=0, value="5")
+    resource = IncrementalAlterConfigsResource(resource_type=2, resource_name=name, configs=[config])
+    return IncrementalAlterConfigsRequest(resources=[resource], validate_only=False)
+
+
+def list_config_resources(version: int, name: str, topic_id: TopicId) -> Request:
+    return ListConfigResourcesRequest(resource_types=[2, 4] if version >= 1 else [])
+
+
 def create_partitions(version: int, name: str, topic_id: TopicId) -> Request:
     topic = CreatePartitionsTopic(name=name, count=3, assignments=None)
     return CreatePartitionsRequest(topics=[topic], timeout_ms=1000, validate_only=True)
@@ -253,10 +279,13 @@ SAMPLES: dict[ApiKey, Any] = {
     ApiKey.INIT_PRODUCER_ID: init_producer_id,
     ApiKey.OFFSET_FOR_LEADER_EPOCH: offset_for_leader_epoch,
     ApiKey.DESCRIBE_CONFIGS: describe_configs,
+    ApiKey.ALTER_CONFIGS: alter_configs,
     ApiKey.CREATE_PARTITIONS: create_partitions,
     ApiKey.DELETE_GROUPS: delete_groups,
     ApiKey.OFFSET_DELETE: offset_delete,
+    ApiKey.INCREMENTAL_ALTER_CONFIGS: incremental_alter_configs,
     ApiKey.DESCRIBE_CLUSTER: describe_cluster,
+    ApiKey.LIST_CONFIG_RESOURCES: list_config_resources,
     ApiKey.DESCRIBE_TOPIC_PARTITIONS: describe_topic_partitions,
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from warp.cluster.discovery import Discovery
 from warp.errors import ErrorCode, MetadataUnavailable, ObjectStoreError, StoreFull
 from warp.handlers.table import TABLE, ApiEntry
 from warp.ids import NO_TOPIC_ID, TopicId
+from warp.metadata.entries import EntryChange, EntryKind
 from warp.protocol import ApiKey
 from warp.protocol.messages.metadata import MetadataRequest, MetadataRequestTopic
 from warp.protocol.messages.topics import DeleteTopicsRequest
@@ -236,9 +236,8 @@ def test_topics_are_kept_where_deletion_is_switched_off(
     async def test(broker: Broker) -> None:
         client = await broker.connect()
         name = await broker.topic()
-        dispatcher = broker.agent.server._dispatcher
-        settings = dataclasses.replace(dispatcher._services.settings, delete_topics=False)
-        dispatcher._services = dataclasses.replace(dispatcher._services, settings=settings)
+        off = [EntryChange("delete.topic.enable", "false")]
+        await broker.agent.catalogue.change_entries(EntryKind.CONFIG, lambda _: off)
         answer = await client.ask(DeleteTopicsRequest(topic_names=[name], timeout_ms=1000), version)
         assert [topic.error_code for topic in answer.responses] == [code]
         assert await still_there(client, name)

@@ -14,6 +14,7 @@ from typing import Any
 from warp.errors import ErrorCode
 from warp.handlers import (
     acls,
+    alter_configs,
     api_versions,
     cluster,
     configs,
@@ -188,6 +189,7 @@ TABLE: tuple[ApiEntry, ...] = (
     ApiEntry(ApiKey.CREATE_ACLS, acls.create_acls, acls.create_acls_failed),
     ApiEntry(ApiKey.DELETE_ACLS, acls.delete_acls, acls.delete_acls_failed),
     ApiEntry(ApiKey.DESCRIBE_CONFIGS, configs.describe_configs, configs.describe_configs_failed),
+    ApiEntry(ApiKey.ALTER_CONFIGS, alter_configs.alter_configs, alter_configs.alter_configs_failed),
     ApiEntry(ApiKey.SASL_AUTHENTICATE, sasl.sasl_authenticate, sasl.sasl_authenticate_failed),
     ApiEntry(ApiKey.CREATE_PARTITIONS, topics.create_partitions, topics.create_partitions_failed),
     ApiEntry(
@@ -203,6 +205,11 @@ TABLE: tuple[ApiEntry, ...] = (
         unavailable=ErrorCode.COORDINATOR_NOT_AVAILABLE,
     ),
     ApiEntry(
+        ApiKey.INCREMENTAL_ALTER_CONFIGS,
+        alter_configs.incremental_alter_configs,
+        alter_configs.incremental_alter_configs_failed,
+    ),
+    ApiEntry(
         ApiKey.DESCRIBE_USER_SCRAM_CREDENTIALS,
         scram_credentials.describe_user_scram_credentials,
         scram_credentials.describe_user_scram_credentials_failed,
@@ -213,6 +220,9 @@ TABLE: tuple[ApiEntry, ...] = (
         scram_credentials.alter_user_scram_credentials_failed,
     ),
     ApiEntry(ApiKey.DESCRIBE_CLUSTER, cluster.describe_cluster, cluster.describe_cluster_failed),
+    ApiEntry(
+        ApiKey.LIST_CONFIG_RESOURCES, configs.list_config_resources, configs.list_config_resources_failed
+    ),
     ApiEntry(
         ApiKey.DESCRIBE_TOPIC_PARTITIONS,
         metadata.describe_topic_partitions,
