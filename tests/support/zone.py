@@ -14,6 +14,7 @@ from warp.config_values import Address
 from warp.errors import ObjectNotFound, ObjectStoreError, ShortObject
 from warp.http.chunks import ChunkRoute
 from warp.http.server import HttpServer
+from warp.http.tls import HttpTls
 from warp.ids import BrokerId
 from warp.log.cache import ChunkCache
 from warp.log.zone import PeerLimits
@@ -86,8 +87,9 @@ class Zone:
         zone: str | None = "a",
         incarnation: str = "1",
         is_leaving: bool = False,
+        certificate: str = "",
     ) -> None:
-        facts = AgentFacts(peer=peer, zone=zone)
+        facts = AgentFacts(peer=peer, zone=zone, peer_certificate=certificate)
         self.agents[BrokerId(broker_id)] = LiveAgent(BrokerId(broker_id), incarnation, facts, is_leaving)
         self.version += 1
 
@@ -115,6 +117,7 @@ class Node:
         limits: ZoneLimits | None = None,
         requests_max: int = 64,
         view: Callable[[], ClusterView] | None = None,
+        tls: HttpTls | None = None,
     ) -> None:
         self.broker_id = broker_id
         self.clock = HandClock()
@@ -135,7 +138,7 @@ class Node:
             peer_limits=peer_limits,
         )
         self.route = ChunkRoute(self.cache, auth, self.clock, length_max=4 * CHUNK, requests_max=requests_max)
-        self.http = HttpServer(Address("127.0.0.1", 0))
+        self.http = HttpServer(Address("127.0.0.1", 0), tls=tls)
 
     async def read(self, key: str, position: int, size: int) -> bytes:
         return b"".join(await self.cache.read(key, position, size))

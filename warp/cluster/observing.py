@@ -142,7 +142,8 @@ def _lasting(agents: Mapping[BrokerId, LiveAgent]) -> list[tuple[Any, ...]]:
 
 def _lasting_facts(facts: AgentFacts) -> tuple[Any, ...]:
     return (
-        facts.endpoints, facts.peer, facts.zone, facts.group, facts.roles, facts.version, facts.started_ms,
+        facts.endpoints, facts.peer, facts.peer_certificate, facts.zone, facts.group, facts.roles, facts.version,
+        facts.started_ms,
     )  # fmt: skip
 
 

@@ -8,12 +8,17 @@ whatever the size of the chunks of an agent's own cache.
 A peer is believed when it proves that it knows the cluster's secret and its bytes have the checksum that it says. What
 it says of objects that are gone or too short is not believed: the store is asked. A peer that fails is left alone for a
 while (`warp.cluster.peer_circuit`), until its process is another one.
+
+Where a peer speaks TLS, it has to show the very certificate of which it tells the hash in the cluster's metadata: what
+proves the secret proves nothing about who listens in between. That is stricter than trust in whoever signs
+certificates, needs no authority and no name in them, and follows a peer that replaces its certificate.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -23,7 +28,7 @@ from warp._crc32c import crc32c
 from warp.clock import Clock
 from warp.cluster.peer_auth import NONCE_BYTES, Claim, PeerAuth
 from warp.cluster.peer_circuit import Circuit, CircuitLimits
-from warp.config_values import Address, parse_address
+from warp.config_values import parse_address
 from warp.errors import ObjectStoreError
 from warp.ids import BrokerId
 from warp.log.cache import CHUNK_BYTES
@@ -40,12 +45,16 @@ CRC_HEADER: Final = "x-warp-crc32c"
 SIGNATURE_HEADER: Final = "x-warp-signature"
 
 FALLBACKS: Final = (
-    "left_alone", "unreachable", "slow", "cut", "denied", "busy", "missing", "short", "refused", "bad_answer",
-    "given_up",
+    "left_alone", "unreachable", "untrusted", "slow", "cut", "denied", "busy", "missing", "short", "refused",
+    "bad_answer", "given_up",
 )  # fmt: skip
 """Why the store was read though another agent owns the chunk."""
 
+TLS_SCHEME: Final = "https://"
+"""Before the address of a peer that speaks TLS."""
+
 _NUMBER = re.compile("[0-9]{1,10}")
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,24 +73,30 @@ class ZoneLimits:
 class _Peer:
     """Another agent of the zone, in one life of its process."""
 
-    def __init__(self, agent: LiveAgent, address: Address, limits: ZoneLimits, mates: int) -> None:
+    def __init__(self, agent: LiveAgent, server: Server, limits: ZoneLimits, mates: int) -> None:
         self.agent = agent
-        self.address = address
+        self.server = server
         self.circuit = Circuit(limits.circuit)
         self._limits = limits
         share = limits.connections_to_all // max(1, mates)
         self._connections_max = min(limits.connections_max, max(limits.connections_min, share))
         self._pool: Pool | None = None
 
-    def is_same(self, agent: LiveAgent, address: Address) -> bool:
-        return self.agent.incarnation == agent.incarnation and self.address == address
+    @property
+    def host(self) -> str:
+        """For the header of that name."""
+        host = f"[{self.server.host}]" if ":" in self.server.host else self.server.host
+        return f"{host}:{self.server.port}"
+
+    def is_same(self, agent: LiveAgent, server: Server) -> bool:
+        return self.agent.incarnation == agent.incarnation and self.server == server
 
     async def ask(self, request: Request, meter: Meter) -> Answer:
         """Send a request, again when the connection turns out to have been closed while it was idle."""
         pool = self._pool
         if pool is None:
             pool = self._pool = Pool(
-                Server(self.address.host, self.address.port),
+                self.server,
                 connections_max=self._connections_max,
                 connect_timeout_s=self._limits.connect_timeout_s,
                 read_timeout_s=60.0,
@@ -124,6 +139,7 @@ class ZoneCache:
         self._limits = limits or ZoneLimits()
         self._place_bytes = place_bytes
         self._is_closed = False
+        self._tls: ssl.SSLContext | None = None
         self._version: int | None = None
         self._own = BrokerId(-1)
         self._candidates: tuple[BrokerId, ...] = ()
@@ -164,27 +180,56 @@ class ZoneCache:
         if view.version == self._version:
             return
         self._version, self._own = view.version, view.own
-        addresses = _addresses(view)
-        others = [broker_id for broker_id in addresses if broker_id != view.own]
-        self._candidates = tuple(addresses) if others else ()
+        servers = self._servers(view)
+        others = [broker_id for broker_id in servers if broker_id != view.own]
+        self._candidates = tuple(servers) if others else ()
         peers: dict[BrokerId, _Peer] = {}
         for broker_id in others:
-            agent, address = view.agents[broker_id], addresses[broker_id]
+            agent, server = view.agents[broker_id], servers[broker_id]
             known = self._peers.pop(broker_id, None)
-            if known is not None and not known.is_same(agent, address):
+            if known is not None and not known.is_same(agent, server):
                 known.close()
                 known = None
-            peers[broker_id] = known or _Peer(agent, address, self._limits, len(others))
+            peers[broker_id] = known or _Peer(agent, server, self._limits, len(others))
         for gone in self._peers.values():
             gone.close()
         self._peers = peers
+
+    def _servers(self, view: ClusterView) -> dict[BrokerId, Server]:
+        """The agents of the own zone that may own chunks, with where they are reached."""
+        own = view.agents.get(view.own)
+        if own is None:
+            return {}
+        found: dict[BrokerId, Server] = {}
+        for broker_id, agent in view.agents.items():
+            if agent.is_leaving or agent.facts.peer is None or agent.facts.zone != own.facts.zone:
+                continue
+            try:
+                found[broker_id] = self._server(agent.facts.peer, agent.facts.peer_certificate)
+            except ValueError:
+                continue  # all agents read the same text, so it is a candidate for none of them
+        return found
+
+    def _server(self, peer: str, certificate_sha256: str) -> Server:
+        """Where a peer is reached, and how. Raises ValueError."""
+        address = parse_address(peer.removeprefix(TLS_SCHEME))
+        if not peer.startswith(TLS_SCHEME):
+            return Server(address.host, address.port)
+        if not _SHA256.fullmatch(certificate_sha256):
+            raise ValueError("a peer that speaks TLS tells the hash of its certificate")
+        if self._tls is None:
+            self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            # Not trust in an authority: the certificate itself is compared.
+            self._tls.check_hostname = False
+            self._tls.verify_mode = ssl.CERT_NONE
+        return Server(address.host, address.port, self._tls, certificate_sha256)
 
     async def _ask(self, peer: _Peer, key: str, position: int, size: int, timeout_s: float) -> Buffer | None:
         """The bytes; None, and the reason counted, when they did not come."""
         claim = Claim(self._own, self._clock.time_ms(), self._random_bytes(NONCE_BYTES).hex())
         target = f"{CHUNK_PATH}?{urlencode({'key': key, 'start': position, 'length': size}, safe='/')}"
         headers = [
-            ("host", str(peer.address)),
+            ("host", peer.host),
             ("authorization", self._auth.sign("GET", target, claim)),
         ]
         reason = "given_up"
@@ -198,8 +243,8 @@ class ZoneCache:
                 reason = _REASONS.get(answer.status, "bad_answer")
         except TimeoutError:
             reason = "slow"
-        except CannotConnect:
-            reason = "unreachable"
+        except CannotConnect as error:
+            reason = "untrusted" if error.reason == CannotConnect.CERTIFICATE else "unreachable"
         except Cut:
             reason = "cut"
         except ObjectStoreError:
@@ -232,26 +277,10 @@ class ZoneCache:
 
 
 _REASONS: Final = {403: "denied", 404: "missing", 416: "short", 502: "refused", 503: "busy"}
-_FAULTS: Final = frozenset({"unreachable", "cut", "denied", "bad_answer"})
+_FAULTS: Final = frozenset({"unreachable", "untrusted", "cut", "denied", "bad_answer"})
 
 
 def _owner(place: str, candidates: tuple[BrokerId, ...]) -> BrokerId:
     owner = first(place, candidates)
     assert owner is not None, "there are candidates"
     return BrokerId(owner)
-
-
-def _addresses(view: ClusterView) -> dict[BrokerId, Address]:
-    """The agents of the own zone that may own chunks, with where they are reached."""
-    own = view.agents.get(view.own)
-    if own is None:
-        return {}
-    found: dict[BrokerId, Address] = {}
-    for broker_id, agent in view.agents.items():
-        if agent.is_leaving or agent.facts.peer is None or agent.facts.zone != own.facts.zone:
-            continue
-        try:
-            found[broker_id] = parse_address(agent.facts.peer)
-        except ValueError:
-            continue  # all agents read the same text, so it is a candidate for none of them
-    return found

@@ -104,7 +104,9 @@ class HttpConnection(asyncio.Protocol):
         """asyncio: the connection is there."""
         # A cast, because uvloop's transports only look like asyncio's.
         self._transport = transport = cast("asyncio.Transport", transport)
-        transport.set_write_buffer_limits(high=0)
+        # Under TLS a limit of 0 is reached by an empty buffer, and the answer would never be taken.
+        is_tls = transport.get_extra_info("ssl_object") is not None
+        transport.set_write_buffer_limits(high=1 if is_tls else 0)
         self._peer = self._peer_of(transport)
         self._enter(Phase.IDLE)
 

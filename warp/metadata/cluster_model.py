@@ -33,8 +33,10 @@ class AgentFacts:
     """What an agent tells the others of itself, with every beat. Stored as JSON, so that releases can add to it.
 
     `endpoints[i]` is what clients of its listener i are told, as "HOST:PORT"; `peer` is where other agents reach its
-    HTTP face, None when they can't. The numbers are its load, for those who choose among agents; `connections` leaves
-    out those whose clients were told to work elsewhere.
+    HTTP face, None when they can't: "HOST:PORT", or "https://HOST:PORT" when that speaks TLS, which releases before
+    that leave alone. `peer_certificate` is the SHA-256 of the certificate that it shows there, in hex. The numbers are
+    its load, for those who choose among agents; `connections` leaves out those whose clients were told to work
+    elsewhere.
     """
 
     endpoints: tuple[str, ...] = ()
@@ -47,6 +49,7 @@ class AgentFacts:
     connections: int = 0
     produced_bytes_per_s: int = 0
     fetched_bytes_per_s: int = 0
+    peer_certificate: str = ""
 
     def to_json(self) -> str:
         """The stored form."""
@@ -71,7 +74,13 @@ class AgentFacts:
 
 
 _TUPLES = frozenset(("endpoints", "roles"))
-_KINDS: Mapping[str, Any] = {"peer": str | None, "zone": str | None, "group": str | None, "version": str}
+_KINDS: Mapping[str, Any] = {
+    "peer": str | None,
+    "zone": str | None,
+    "group": str | None,
+    "version": str,
+    "peer_certificate": str,
+}
 """Of the facts that are no tuples; the others are whole numbers."""
 
 

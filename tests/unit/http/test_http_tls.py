@@ -14,7 +14,7 @@ import uvloop
 from tests.support.tls import Certificate
 from warp.config_values import Address
 from warp.http.connection import HttpLimits
-from warp.http.messages import Request, Response
+from warp.http.messages import Handler, Request, Response
 from warp.http.server import HttpServer
 from warp.http.tls import HttpTls
 from warp.security.principal import USER, Principal
@@ -43,10 +43,10 @@ async def tell_peer(request: Request) -> Response:
 
 
 @asynccontextmanager
-async def serving(tls: HttpTls, **limits: int) -> AsyncIterator[HttpServer]:
+async def serving(tls: HttpTls, handler: Handler = tell_peer, **limits: int) -> AsyncIterator[HttpServer]:
     server = HttpServer(Address("127.0.0.1", 0), HttpLimits(**limits), tls)
     await server.bind()
-    await server.start(tell_peer)
+    await server.start(handler)
     try:
         yield server
     finally:
@@ -78,6 +78,27 @@ def test_requests_are_answered_over_tls_and_the_peer_is_known(certificate: Certi
             assert answer.endswith(b"127.0.0.1 None")
             while server.connection_count:  # noqa: ASYNC110 - what is waited for has no event
                 await asyncio.sleep(0.01)
+
+    run(test)
+
+
+def test_large_answers_come_whole_and_the_connection_goes_on(certificate: Certificate) -> None:
+    parts = [bytes([number]) * 700_000 for number in range(4)]
+
+    async def large(request: Request) -> Response:
+        return Response(200, b"", "application/octet-stream", parts=parts)
+
+    async def test() -> None:
+        context = certificate.server_context()
+        async with serving(HttpTls(lambda: context), large) as server:
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", server.bound.port, ssl=trusting(certificate), server_hostname="localhost"
+            )
+            for _ in range(3):
+                writer.write(b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert b"200" in await reader.readuntil(b"\r\n\r\n")
+                assert await reader.readexactly(2_800_000) == b"".join(parts)
+            writer.close()
 
     run(test)
 

@@ -10,6 +10,7 @@ since the last byte moved and by a multiple of that for the whole request.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -137,6 +138,12 @@ class Connection(asyncio.BufferedProtocol):
         self.is_usable = False
         if self._transport is not None:
             self._transport.abort()
+
+    def certificate_sha256(self) -> str:
+        """Of the certificate that the server has shown, in hex; empty without TLS."""
+        shown = None if self._transport is None else self._transport.get_extra_info("ssl_object")
+        certificate = None if shown is None else shown.getpeercert(binary_form=True)
+        return hashlib.sha256(certificate).hexdigest() if certificate else ""
 
     def _is_sent(self, exchange: _Exchange) -> bool:
         assert self._transport is not None

@@ -21,11 +21,15 @@ IDLE_S_MAX = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where requests go. `tls` is None for plain HTTP."""
+    """Where requests go. `tls` is None for plain HTTP.
+
+    `certificate_sha256`, in hex, is of the one certificate that the server may show, where `tls` trusts any.
+    """
 
     host: str
     port: int
     tls: ssl.SSLContext | None = None
+    certificate_sha256: str = ""
 
     def describe(self) -> str:
         """For messages."""
@@ -172,6 +176,7 @@ class Pool:
                     server_hostname=server.host if server.tls else None,
                 )
                 is_reached = True
+                self._check_certificate(connection)
                 return connection
             except ssl.SSLError:
                 raise
@@ -184,6 +189,14 @@ class Pool:
                 else:
                     self._failed_at[address] = self._loop.time()
         raise OSError(f"{server.host} has no address")
+
+    def _check_certificate(self, connection: Connection) -> None:
+        """Is it the one that the server must show? Raises CannotConnect; nothing has been sent by then."""
+        expected = self._server.certificate_sha256
+        if expected and connection.certificate_sha256() != expected:
+            connection.abort()
+            message = f"{self._server.describe()}: it shows another certificate than it should"
+            raise CannotConnect(message, CannotConnect.CERTIFICATE)
 
     def _check_open(self) -> None:
         if self._is_closed:
