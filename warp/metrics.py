@@ -195,6 +195,12 @@ class Metrics:
         self.handler_bugs = Reading(
             "warp_handler_bugs_total", "Requests that ended in an error of the agent's own"
         )
+        self.authentications = Counter(
+            "warp_authentications_total",
+            "Attempts to authenticate by SASL, or by a password over HTTP (as PLAIN), by mechanism and outcome: ok, "
+            "refused, malformed, busy (too many at once), unavailable (no keys to check tokens with)",
+            ["mechanism", "outcome"],
+        )
         self.denied_requests = Counter(
             "warp_denied_requests_total",
             "Requests that authorization has denied something, or with --authorization log would have, by API",
@@ -390,6 +396,10 @@ class Metrics:
         """The server's request observer."""
         self.requests.add(1, api, outcome)
         self.request_seconds.observe(seconds, api)
+
+    def count_authentication(self, mechanism: str, outcome: str) -> None:
+        """The mechanisms' observer."""
+        self.authentications.add(1, mechanism, outcome)
 
     def count_denied(self, api: str) -> None:
         """The audit log's observer of refusals."""
