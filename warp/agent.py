@@ -300,7 +300,7 @@ class Agent:
             broker_ids=discovery.broker_ids,
         )
         await catalogue.refresh()
-        self._security = build_security(self.config, catalogue)
+        self._security = build_security(self.config, catalogue, self.clock)
         parts = self._log = build_log(
             self.config,
             self._object_store,
@@ -348,6 +348,7 @@ class Agent:
             ),
             settings=HandlerSettings(auto_create_topics=config.auto_create_topics),
             authorizer=self.security.authorizer,
+            quotas=self.security.quotas,
             acls=self.security.acls,
         )
         limits = ServerLimits(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from warp.clock import Clock
 from warp.cluster.catalogue import CatalogueObserver, CatalogueService
 from warp.config import AgentConfig
 from warp.metadata.entries import EntryChange, EntryKind
@@ -50,15 +51,18 @@ class AgentSecurity:
     authorizer: Authorizer
     acls: Mapping[str, Acl]
     """Those in force, by key; none where authorization is off."""
+    quotas: Quotas
 
 
-def build_security(config: AgentConfig, catalogue: CatalogueService) -> AgentSecurity:
+def build_security(config: AgentConfig, catalogue: CatalogueService, clock: Clock) -> AgentSecurity:
     """What a configuration asks for. The catalogue has been read; it is kept fresh from now on. Raises StartError."""
     feed = EntryFeed(catalogue)
     catalogue.keep_fresh()
     authorizer = _authorizer(config, feed)
     return AgentSecurity(
-        authorizer=authorizer or OPEN, acls=NO_ACLS if authorizer is None else authorizer.acls
+        authorizer=authorizer or OPEN,
+        acls=NO_ACLS if authorizer is None else authorizer.acls,
+        quotas=_quotas(feed, clock),
     )
 
 
@@ -73,3 +77,10 @@ def _authorizer(config: AgentConfig, feed: EntryFeed) -> AclAuthorizer | None:
     )
     feed.feed(EntryKind.ACL, authorizer.entries_changed)
     return authorizer
+
+
+def _quotas(feed: EntryFeed, clock: Clock) -> Quotas:
+    """As the catalogue has them."""
+    quotas = Quotas(clock.monotonic)
+    feed.feed(EntryKind.QUOTA, lambda entries, changes: quotas.load(entries))
+    return quotas

@@ -17,6 +17,7 @@ from warp.security.acl import NO_ACLS, Acl
 from warp.security.audit import REFUSALS_NAMED_MAX, Audit
 from warp.security.authorizer import OPEN, Authorizer
 from warp.security.principal import ANONYMOUS, Principal
+from warp.security.quotas.quotas import UNLIMITED, Quotas
 
 if TYPE_CHECKING:
     from warp.clock import Clock
@@ -81,10 +82,12 @@ class Services:
     audit: Audit
     settings: HandlerSettings = field(default_factory=HandlerSettings)
     authorizer: Authorizer = OPEN
-    acls: Mapping[str, Acl] = NO_ACLS
+    acls: Mapping[str, Acl] = field(default_factory=lambda: NO_ACLS)
     """The ACLs in force, by the keys of their entries."""
     mechanisms: Mechanisms | None = None
     """How clients of SASL listeners authenticate; None where there is no such listener."""
+    quotas: Quotas = UNLIMITED
+    """What clients may use in a time."""
 
 
 class SaslOutcome(NamedTuple):
@@ -106,6 +109,10 @@ class Authentication(Protocol):
 
     async def authenticate(self, token: bytes, version: int) -> SaslOutcome:
         """A token of the client, in a SaslAuthenticate of that version."""
+
+
+def _no_mute(milliseconds: int) -> None:
+    """A client without a connection is not read from anyway."""
 
 
 @dataclass(slots=True)
@@ -133,6 +140,8 @@ class Client:
     """The rack that it has named in a Fetch, when that is this agent's zone (KIP-392)."""
     caller: Caller | None = None
     """What discovery knows of it, once it has asked whom to talk to."""
+    mute: Callable[[int], None] = _no_mute
+    """Has nothing read from it, and nothing started that was read, for so many milliseconds from now on."""
 
     @property
     def host(self) -> str:
@@ -157,6 +166,7 @@ class RequestContext:
         "denied_count",
         "error",
         "services",
+        "throttle_ms",
         "version",
     )
 
@@ -179,6 +189,8 @@ class RequestContext:
         self.denied: list[tuple[AclOperation, AclResourceType, str]] = []
         """What the client was refused, the first few, for the audit log."""
         self.denied_count = 0
+        self.throttle_ms = 0
+        """How long the client is held back, as its answer says."""
 
     def allows(
         self,

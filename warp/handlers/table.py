@@ -16,6 +16,7 @@ from warp.handlers import (
     acls,
     alter_configs,
     api_versions,
+    client_quotas,
     cluster,
     configs,
     fetch,
@@ -208,6 +209,16 @@ TABLE: tuple[ApiEntry, ...] = (
         ApiKey.INCREMENTAL_ALTER_CONFIGS,
         alter_configs.incremental_alter_configs,
         alter_configs.incremental_alter_configs_failed,
+    ),
+    ApiEntry(
+        ApiKey.DESCRIBE_CLIENT_QUOTAS,
+        client_quotas.describe_client_quotas,
+        client_quotas.describe_client_quotas_failed,
+    ),
+    ApiEntry(
+        ApiKey.ALTER_CLIENT_QUOTAS,
+        client_quotas.alter_client_quotas,
+        client_quotas.alter_client_quotas_failed,
     ),
     ApiEntry(
         ApiKey.DESCRIBE_USER_SCRAM_CREDENTIALS,

@@ -162,6 +162,11 @@ def changes_of(alterations: Iterable[Alteration], entries: Mapping[str, str]) ->
     return changes
 
 
+def told_changes(changes: Iterable[EntryChange], entries: Mapping[str, str]) -> list[str]:
+    """Words for the audit log: the entity of each change, what it had and what it has."""
+    return [f"{key} {entries.get(key) or 'none'} -> {value or 'none'}" for key, value in changes]
+
+
 def _values_of(text: str | None) -> dict[str, float]:
     if text is None:
         return {}

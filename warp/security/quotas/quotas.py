@@ -158,6 +158,10 @@ class Quotas:
         return milliseconds
 
 
+UNLIMITED: Final = Quotas(lambda: 0.0)
+"""Nobody is limited, and nobody ever tells it otherwise."""
+
+
 class MutationQuota:
     """What one request may change of topics, counted in partitions (KIP-599).
 
