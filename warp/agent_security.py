@@ -17,6 +17,7 @@ from warp.security.acl import NO_ACLS, Acl
 from warp.security.acl_authorizer import AclAuthorizer
 from warp.security.authorizer import OPEN, Authorizer
 from warp.security.principal import parse_principal
+from warp.security.quotas.quotas import Quotas
 
 EntriesChanged = Callable[[Mapping[str, str], Sequence[EntryChange]], None]
 """Is given all entries of a kind, and what has become of which; it must not raise, whatever a key or a value holds."""
