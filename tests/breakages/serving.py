@@ -222,7 +222,7 @@ HOSTILE = (
         """\
             frames = FrameSplitter.buffer_updated(self, nbytes)
         except DecodeError as error:
-            self._close(str(error))
+            self._close(frame_error(error))
             return
 """,
         """\
@@ -235,7 +235,7 @@ HOSTILE = (
     Breakage(
         "read-a-frame-of-any-size",
         "P7",
-        "warp/server/connection.py",
+        "warp/server/incoming.py",
         "        FrameSplitter.__init__(self, pool.receive_buffer, pool.frame_bytes_max, pool.memory.try_reserve)\n",
         "        FrameSplitter.__init__(self, pool.receive_buffer, 2**31 - 1, pool.memory.try_reserve)\n",
         (f"{LIMITS}::test_a_size_that_can_not_be_is_refused_without_memory",),
@@ -258,7 +258,7 @@ BOUNDED = (
         "keep-the-memory-of-requests",
         "P8",
         "warp/server/connection.py",
-        "        self._pool.memory.release(exchange.size_bytes)\n",
+        "        self._memory.release(exchange.size_bytes)\n",
         "",
         (
             f"{LIMITS}::test_a_frame_is_not_read_before_its_memory_is_there",

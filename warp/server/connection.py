@@ -7,7 +7,9 @@ one (Fetch) not at all. Answers wait for those before them.
 Reading stops while too many requests wait, while memory for the next frame is not to be had, while the peer does not
 take its answers, and at the end. So each connection's memory is bounded, whatever its peer does.
 
-The transport is anything that asyncio calls one: a socket's, or an in-memory one in a simulation.
+The transport is anything that asyncio calls one: a socket's, TLS over that, or an in-memory one in a simulation.
+
+Until it is known who the peer is, only authentication is let through, as `warp.server.incoming` says.
 """
 
 from __future__ import annotations
@@ -24,13 +26,17 @@ from warp.handlers.table import Order
 from warp.protocol import DecodeError, FrameSplitter
 from warp.server.dispatch import OUTCOME_DROPPED
 from warp.server.exchange import REQUEST_BYTES, Exchange
+from warp.server.incoming import Incoming
 from warp.server.outgoing import Outgoing
 from warp.server.patience import Patience
-from warp.server.peer import peer_text
+from warp.server.peer import frame_error, peer_text
 
 if TYPE_CHECKING:
     from warp.handlers.context import Client
+    from warp.log.memory import MemoryBudget
     from warp.protocol import Buffer
+    from warp.server.authentication import ConnectionAuthentication
+    from warp.server.early_memory import EarlyMemory
     from warp.server.pool import ConnectionPool
 
 _QUIETLY = ""
@@ -44,16 +50,14 @@ HOLD_ANSWERS: Final = 4
 HOLD_END: Final = 8
 
 
-class Connection(FrameSplitter, asyncio.BufferedProtocol):
+class Connection(Incoming, asyncio.BufferedProtocol):
     """The broker's side of one connection."""
 
     def __init__(self, pool: ConnectionPool, client: Client) -> None:
-        FrameSplitter.__init__(self, pool.receive_buffer, pool.frame_bytes_max, pool.memory.try_reserve)
-        self._pool = pool
+        Incoming.__init__(self, pool, client)
         self._dispatcher = pool.dispatcher
         self._clock = pool.clock
         self._limits = pool.limits
-        self.client = client
         self._transport: asyncio.Transport
         # Frames that wait to be started, and requests that were started and whose answers are still to be written.
         self._frames: deque[Buffer] = deque()
@@ -86,7 +90,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
         self._transport = transport = cast("asyncio.Transport", transport)
         self._outgoing.open(transport)
         self.client.address = peer_text(transport)
-        self._patience.heard_s = self._clock.monotonic()
+        self._patience.begins(self._clock.monotonic())
         if self._pool.admit(self):
             transport.set_write_buffer_limits(high=self._limits.write_buffer_bytes)
         else:
@@ -102,7 +106,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
         try:
             frames = FrameSplitter.buffer_updated(self, nbytes)
         except DecodeError as error:
-            self._close(str(error))
+            self._close(frame_error(error))
             return
         self._take(frames)
 
@@ -132,6 +136,10 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
         self._read_again(HOLD_ANSWERS)
         self._go_on()
 
+    def insecure(self, why: str) -> None:
+        """TLS could not be had."""
+        self._close(why)
+
     # ---- what the pool tells ----
 
     def check(self, now_s: float) -> None:
@@ -140,6 +148,8 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
         if self._is_lost:
             return
         patience = self._patience
+        if not self.client.is_authenticated and not self._is_closed and patience.is_late(now_s):
+            self._close("it has not authenticated in time")
         if patience.parked_since_s is not None and self._pool.memory.waiting:
             behind_bytes = sum(map(len, self._frames)) + self.reserved_bytes
             if patience.is_hoard(behind_bytes, now_s):
@@ -191,24 +201,29 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
     def _wait_for_memory(self) -> None:
         """Stop reading until the next frame's memory is there."""
         self._stop_reading(HOLD_MEMORY)
-        wanted_bytes = self.wanted_bytes
-        self._reservation = asyncio.get_running_loop().create_task(self._pool.memory.reserve(wanted_bytes))
-        self._reservation.add_done_callback(lambda task: self._granted(task, wanted_bytes))
+        wanted_bytes, memory = self.wanted_bytes, self._memory
+        self._reservation = asyncio.get_running_loop().create_task(memory.reserve(wanted_bytes))
+        self._reservation.add_done_callback(lambda task: self._granted(task, wanted_bytes, memory))
 
-    def _granted(self, reservation: asyncio.Task[None], size_bytes: int) -> None:
+    def _granted(
+        self, reservation: asyncio.Task[None], size_bytes: int, memory: MemoryBudget | EarlyMemory
+    ) -> None:
         """Memory for the next frame is there."""
         self._reservation = None
         if reservation.cancelled():
             return
+        if memory is not self._memory:  # it has authenticated meanwhile
+            memory.release(size_bytes)
+            self._memory.charge(size_bytes)
         if self._is_ending:
-            self._pool.memory.release(size_bytes)
+            self._memory.release(size_bytes)
             return
         self._patience.heard_s = self._clock.monotonic()
         try:
             frames = self.resume()
         except DecodeError as error:
-            self._pool.memory.release(size_bytes)
-            self._close(str(error))
+            self._memory.release(size_bytes)
+            self._close(frame_error(error))
             return
         self._read_again(HOLD_MEMORY)
         self._take(frames)
@@ -220,7 +235,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
             if keep_staged and self._dispatcher.order(frame) is Order.STAGED:
                 kept.append(frame)
             else:
-                self._pool.memory.release(len(frame))
+                self._memory.release(len(frame))
         self._frames = kept
 
     # ---- requests ----
@@ -236,16 +251,18 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
             self._write_answers()
 
     def _start(self, frame: Buffer) -> None:
+        gate, dispatcher = self._gate, self._dispatcher
         try:
-            call = self._dispatcher.open(frame, self.client, self._patience.heard_s)
+            opener = dispatcher.open if gate is None else gate.open
+            call = opener(frame, self.client, self._patience.heard_s)
         except ProtocolError as error:
-            self._pool.memory.release(len(frame))
+            self._memory.release(len(frame))
             self._close(str(error))
             return
-        self._pool.memory.charge(REQUEST_BYTES)
+        self._memory.charge(REQUEST_BYTES)
         exchange = Exchange(call, len(frame) + REQUEST_BYTES)
         self._exchanges.append(exchange)
-        self._advance(exchange, self._dispatcher.begin(call))
+        self._advance(exchange, dispatcher.begin(call) if gate is None else gate.begin(call))
 
     def _advance(self, exchange: Exchange, result: Any) -> None:
         """Go on with what a handler gave: an answer, or something that will lead to one."""
@@ -297,7 +314,7 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
         if exchange.order is Order.SERIAL:
             self._holder = exchange
         if not later.needs_request:
-            self._pool.memory.release(exchange.size_bytes - REQUEST_BYTES)
+            self._memory.release(exchange.size_bytes - REQUEST_BYTES)
             exchange.size_bytes = REQUEST_BYTES
             self._patience.parked_since_s = self._clock.monotonic()
         if not later.is_answered:
@@ -343,16 +360,26 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
             else:
                 exchange.parts = encoded
         exchange.answered = True
+        if self._gate is not None:
+            self._heed(self._gate)
         self._finish(exchange)
         self._ready_bytes += sum(map(len, exchange.parts))
         if self._ready_bytes > self._limits.write_buffer_bytes:
             self._write_answers()
 
+    def _heed(self, gate: ConnectionAuthentication) -> None:
+        """An answer of authentication may change what frames look like, or be the last one."""
+        self.frame_bytes_min = gate.frame_bytes_min
+        if gate.has_failed and not self._is_ending:
+            self._drop_frames(keep_staged=False)
+            self._end()
+            self._flush_soon()
+
     def _finish(self, exchange: Exchange) -> None:
         """The request itself is over: its frame is not needed any more."""
         self._dispatcher.ended(exchange.call, OUTCOME_DROPPED if self._is_lost else None)
         exchange.call.request = None
-        self._pool.memory.release(exchange.size_bytes)
+        self._memory.release(exchange.size_bytes)
 
     def _write_answers(self) -> None:
         """Write the answers whose turn it is, until the peer takes no more for now."""
@@ -459,5 +486,5 @@ class Connection(FrameSplitter, asyncio.BufferedProtocol):
         """Let go of a frame that is on its way: nobody reads the rest of it."""
         if self._reservation is not None:
             self._reservation.cancel()
-        self._pool.memory.release(self.reserved_bytes)
+        self._memory.release(self.reserved_bytes)
         self.close()

@@ -8,6 +8,7 @@ UNKNOWN_SERVER_ERROR). Nothing here touches a socket.
 from __future__ import annotations
 
 import logging
+import struct
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ from warp.protocol import (
     parse_request_header,
 )
 from warp.protocol.messages.api_versions import ApiVersion, ApiVersionsResponse
+from warp.protocol.messages.sasl import SaslAuthenticateRequest, SaslAuthenticateResponse
 from warp.security.audit import Asker
 from warp.server.limits import LogLimit
 
@@ -49,6 +51,10 @@ The outcome is "NONE", the name of the first error code in the answer, "BUG", or
 OUTCOME_NONE = "NONE"
 OUTCOME_BUG = "BUG"
 OUTCOME_DROPPED = "DROPPED"
+
+
+TOKEN_HEADER = parse_request_header(struct.pack(">hhih", ApiKey.SASL_AUTHENTICATE, 0, 0, -1))
+"""In place of that of a bare token, which has none."""
 
 
 class Call:
@@ -113,6 +119,15 @@ class Dispatcher:
             raise ProtocolError(f"a request that can't be read: {error}") from error
         return Call(entry, header, context, request, received_s)
 
+    def open_token(self, token: Buffer, client: Client, received_s: float) -> Call:
+        """A bare SASL token, as after SaslHandshake v0, as the SaslAuthenticate that it stands for (KIP-152)."""
+        entry = self._entries.get(int(ApiKey.SASL_AUTHENTICATE))
+        if entry is None:
+            raise ProtocolError("a bare token, though SASL is not served")
+        context = RequestContext(self._services, self._advertised, client, None, 0)
+        request = SaslAuthenticateRequest(auth_bytes=bytes(token))
+        return Call(entry, TOKEN_HEADER, context, request, received_s)
+
     def begin(self, call: Call) -> Any:
         """Call the handler: a response, NoAnswer, Later, or a coroutine that gives one of these."""
         if call.request is None:
@@ -156,6 +171,8 @@ class Dispatcher:
 
     def encode(self, call: Call, response: Any) -> Sequence[Buffer] | NoAnswer:
         """The frame of a response, in parts that need not be joined."""
+        if call.header is TOKEN_HEADER:
+            return _bare_token(response)
         version = call.header.api_version if call.request is not None else 0
         try:
             return encode_response_frame(call.header.correlation_id, response, version)
@@ -183,6 +200,13 @@ class Dispatcher:
         listener, api = str(client.advertised), call.entry.name
         asker = Asker(client.principal, client.address, listener, context.client_id, api, context.version)
         self._services.audit.denied(asker, context.denied, context.denied_count)
+
+
+def _bare_token(response: SaslAuthenticateResponse) -> Sequence[Buffer] | NoAnswer:
+    """The answer to a bare token: a token, or the end."""
+    if response.error_code:
+        return NoAnswer(close="")
+    return [len(response.auth_bytes).to_bytes(4, "big") + response.auth_bytes]
 
 
 def _unknown_api_versions(call: Call) -> ApiVersionsResponse:

@@ -18,6 +18,23 @@ class ServerLimits:
 
     connections_max: int = 10_000
     """Open connections over all listeners; more are closed at once [max.connections]."""
+    connections_per_address_max: int | None = None
+    """Open connections of one client address [max.connections.per.ip]; None: no limit of their own."""
+    connection_rate_max: int | None = None
+    """New connections per second over all listeners; those above it wait [max.connection.creation.rate]."""
+    early_connections_part: int = 4
+    """Connections that have not authenticated may be one in so many of `connections_max`. One more than that takes the
+    place of the one that has waited longest."""
+    authentication_ms_max: int = 10_000
+    """A connection that has not authenticated after so long, the TLS handshake included, is closed."""
+    authentication_delay_ms: int = 100
+    """How late a failed authentication is answered [connection.failed.authentication.delay.ms]."""
+    early_frame_bytes_max: int = 524_288
+    """The largest frame before authentication [sasl.server.max.receive.size]."""
+    early_allowance_bytes: int = 16_384
+    """Memory that each connection may hold before it has authenticated."""
+    early_memory_bytes_max: int = 16_777_216
+    """Memory that all of them may hold above that."""
     request_bytes_max: int = 104_857_600
     """The largest frame [socket.request.max.bytes]."""
     requests_in_flight_max: int = 1_000
@@ -42,6 +59,11 @@ class ServerLimits:
     """The buffer that all connections share to receive into."""
     sweep_ms: int = 1_000
     """How often the limits in time are looked at."""
+
+    @property
+    def early_connections_max(self) -> int:
+        """Connections that have not authenticated."""
+        return max(1, self.connections_max // self.early_connections_part)
 
     def is_hoard(self, behind_bytes: int, parked_s: float) -> bool:
         """Is that too much, for too long, to be held behind a request that waits for other members of a group?"""

@@ -15,6 +15,7 @@ class Patience:
     """With one peer. All times are seconds of the monotonic clock."""
 
     __slots__ = (
+        "_begun_s",
         "_limits",
         "_partial_since_s",
         "_unsent_bytes",
@@ -25,6 +26,7 @@ class Patience:
 
     def __init__(self, limits: ServerLimits) -> None:
         self._limits = limits
+        self._begun_s = 0.0
         self.heard_s = 0.0
         """When bytes came last, or when reading began again."""
         self.parked_since_s: float | None = None
@@ -32,6 +34,14 @@ class Patience:
         self._partial_since_s: float | None = None
         self._unsent_bytes = 0
         self._unsent_since_s = 0.0
+
+    def begins(self, now_s: float) -> None:
+        """The connection is there."""
+        self._begun_s = self.heard_s = now_s
+
+    def is_late(self, now_s: float) -> bool:
+        """Whether one that has not authenticated has had its time."""
+        return (now_s - self._begun_s) * 1000 >= self._limits.authentication_ms_max
 
     def frames_came(self) -> None:
         """Whole frames: one that is on its way from here on has begun later."""
