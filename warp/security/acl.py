@@ -206,7 +206,7 @@ def parse_acl_key(key: str) -> Acl:
             AclPermissionType(permission),
         )
         check_acl(acl)
-    except (TypeError, ValueError, AttributeError, KafkaError) as error:
+    except (TypeError, ValueError, AttributeError, RecursionError, KafkaError) as error:
         raise ValueError(f"{key[:200]!r} is no ACL: {error}") from None
     if acl_key(acl) != key:
         raise ValueError(f"{key[:200]!r} is not how this ACL is written")
