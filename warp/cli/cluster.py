@@ -1,4 +1,4 @@
-"""`warp cluster status`: who is in a cluster, what each agent does there, and who holds what."""
+"""`warp cluster status|config`: who is in a cluster, what each agent does there, and who holds what; its configs."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from warp.cli.agent_http import add_http_option, get_json
-from warp.cli.arguments import Parser
+from warp.cli.arguments import Parser, add_client_options
+from warp.cli.client import Client
+from warp.cli.configs.command import add_config_options, run_config
+from warp.cli.configs.resource import ClusterConfigs
 from warp.cli.tables import table
+from warp.cli.wire_client import WireClient
 from warp.config import did_you_mean
 from warp.errors import UsageError
 
-ACTIONS = ("status",)
+ACTIONS = ("status", "config")
 PATH = "/v1/cluster"
 NONE = "-"
 
@@ -27,18 +31,45 @@ own clock. Exit code 1 says that something is out of order: its session has laps
 slot is nobody's.
 """
 
+CONFIG_EXAMPLES = """\
+  warp cluster config
+  warp cluster config --set log.retention.ms=86400000 --set num.partitions=3
+  warp cluster config --delete num.partitions
+  warp cluster config --all
+"""
+
 _Row = Mapping[str, Any]
 
 
 def run(words: Sequence[str]) -> int:
     """Run the command; the exit code."""
     if not words or words[0] in ("-h", "--help"):
-        Parser("warp cluster ACTION", f"Actions: {', '.join(ACTIONS)}.", EXAMPLES).print_help()
+        examples = EXAMPLES + "\n" + CONFIG_EXAMPLES
+        Parser("warp cluster ACTION", f"Actions: {', '.join(ACTIONS)}.", examples).print_help()
         if not words:
             raise UsageError("no action was given")
         return 0
     if words[0] not in ACTIONS:
         raise UsageError(f"unknown action {words[0]}{did_you_mean(words[0], ACTIONS)}")
+    return _config(words[1:]) if words[0] == "config" else _status(words[1:])
+
+
+def _config(words: Sequence[str]) -> int:
+    parser = Parser(
+        "warp cluster config",
+        "Show or change the configs of the whole cluster: what every agent does, where a topic does not say "
+        "otherwise. Changes are made all together, or not at all, and are in force at once.",
+        CONFIG_EXAMPLES,
+    )
+    add_config_options(parser)
+    add_client_options(parser)
+    found = parser.parse_all(words)
+    with WireClient(Client(found)) as client:
+        run_config(found, ClusterConfigs(client))
+    return 0
+
+
+def _status(words: Sequence[str]) -> int:
     parser = Parser(
         "warp cluster status",
         "Show the agents of a cluster: where they are, what they do, how loaded they are, and what each holds.",
@@ -46,7 +77,7 @@ def run(words: Sequence[str]) -> int:
     )
     add_http_option(parser)
     parser.add_argument("--json", action="store_true", help="Print what the agent says, as one JSON object.")
-    found = parser.parse_all(words[1:])
+    found = parser.parse_all(words)
     status = get_json(found.http, PATH)
     if found.json:
         json.dump(status, sys.stdout)

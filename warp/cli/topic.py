@@ -1,4 +1,4 @@
-"""`warp topic create|list|describe|delete`."""
+"""`warp topic create|list|describe|config|delete`."""
 
 from __future__ import annotations
 
@@ -7,25 +7,23 @@ import json
 from collections.abc import Sequence
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, KafkaException
-from confluent_kafka.admin import (
-    AdminClient,
-    ConfigResource,
-    ConfigSource,
-    NewTopic,
-    ResourceType,
-)
+from confluent_kafka.admin import NewTopic
 
 from warp.cli.arguments import Parser, add_client_options, positive_count
 from warp.cli.client import Client, ClientError
+from warp.cli.configs.command import add_config_options, run_config
+from warp.cli.configs.resource import TopicConfigs
 from warp.config import did_you_mean
 from warp.errors import UsageError
 
-ACTIONS = ("create", "list", "describe", "delete")
+ACTIONS = ("create", "list", "describe", "config", "delete")
 
 HELP_EXAMPLES = """\
   warp topic create orders --partitions 6 --config retention.ms=86400000
   warp topic list
   warp topic describe orders
+  warp topic config orders --set retention.ms=86400000 --delete cleanup.policy
+  warp topic config orders --all
   warp topic delete orders
 """
 
@@ -43,7 +41,13 @@ def run(words: Sequence[str]) -> int:
     parser = _parser(action)
     found = parser.parse_all(words[1:])
     client = Client(found)
-    actions = {"create": _create, "list": _list, "describe": _describe, "delete": _delete}
+    actions = {
+        "create": _create,
+        "list": _list,
+        "describe": _describe,
+        "config": _config,
+        "delete": _delete,
+    }
     actions[action](found, client)
     return 0
 
@@ -53,6 +57,7 @@ def _parser(action: str) -> Parser:
         "create": "Create a topic.",
         "list": "List the topics.",
         "describe": "Show a topic's partitions, their offsets, and its settings.",
+        "config": "Show or change a topic's configs. Changes are made all together, or not at all.",
         "delete": "Delete topics and all their records.",
     }
     examples = "".join(f"{line}\n" for line in HELP_EXAMPLES.splitlines() if f" {action}" in line)
@@ -75,8 +80,10 @@ def _parser(action: str) -> Parser:
         )
     elif action == "delete":
         parser.add_argument("topics", metavar="TOPIC", nargs="+")
-    elif action == "describe":
+    elif action in ("describe", "config"):
         parser.add_argument("topic", metavar="TOPIC")
+    if action == "config":
+        add_config_options(parser)
     if action in ("list", "describe"):
         parser.add_argument("--json", action="store_true", help="Print JSON instead of columns.")
     add_client_options(parser)
@@ -121,7 +128,9 @@ def _describe(found: argparse.Namespace, client: Client) -> None:
     try:
         starts = client.offsets(consumer, found.topic, dict.fromkeys(partitions, OFFSET_BEGINNING))
         ends = client.offsets(consumer, found.topic, dict.fromkeys(partitions, OFFSET_END))
-        configs = _overrides(admin, found.topic, client)
+        configs = {
+            config.name: config.value for config in TopicConfigs(client, found.topic).describe_own()
+        }
     except KafkaException as error:
         raise client.failure(error) from error
     rows = [
@@ -139,6 +148,10 @@ def _describe(found: argparse.Namespace, client: Client) -> None:
         print(f"{row['partition']:<9}  {row['start_offset']:<5}  {row['end_offset']}")
 
 
+def _config(found: argparse.Namespace, client: Client) -> None:
+    run_config(found, TopicConfigs(client, found.topic))
+
+
 def _delete(found: argparse.Namespace, client: Client) -> None:
     admin = client.admin()
     pending = admin.delete_topics(
@@ -153,12 +166,3 @@ def _delete(found: argparse.Namespace, client: Client) -> None:
             failures.append(ClientError(f"{topic}: {client.failure(error)}"))
     if failures:
         raise ClientError("; ".join(map(str, failures)))
-
-
-def _overrides(admin: AdminClient, topic: str, client: Client) -> dict[str, str]:
-    """The settings of a topic that are its own, by name."""
-    resource = ConfigResource(ResourceType.TOPIC, topic)
-    answer = admin.describe_configs([resource], request_timeout=client.timeout_s)
-    entries = answer[resource].result()
-    own = ConfigSource.DYNAMIC_TOPIC_CONFIG.value
-    return {name: entries[name].value for name in sorted(entries) if entries[name].source == own}

@@ -1,0 +1,1 @@
+"""`warp topic config` and `warp cluster config`."""
