@@ -30,6 +30,8 @@ ITERATIONS_DEFAULT = 8_192
 SALT_BYTES_MAX = 1_024
 SALT_BYTES_DEFAULT = 64
 """What the client library of `warp user create` makes."""
+_UNREADABLE_TOLD_MAX = 100
+"""Credentials that can't be read and that the log names, once each."""
 _SAMPLE = 256
 """Credentials that are looked at to see what most look like."""
 
@@ -148,6 +150,7 @@ class Credentials:
         self._secret = secret
         self._entries: Mapping[str, str] = MappingProxyType({})
         self._shapes: dict[ScramHash, Shape | None] = {}
+        self._told: set[tuple[ScramHash, str]] = set()
 
     def entries_changed(self, entries: Mapping[str, str], changes: Sequence[EntryChange]) -> None:
         """The catalogue's entries of kind CREDENTIAL are these now."""
@@ -162,7 +165,9 @@ class Credentials:
         try:
             return parse_entry_value(scram, value)
         except ValueError as error:
-            log.debug("the %s credential of %r can't be read: %s", scram.mechanism, user, error)
+            if len(self._told) < _UNREADABLE_TOLD_MAX and (scram, user) not in self._told:
+                self._told.add((scram, user))
+                log.warning("the %s credential of %r can't be read: %s", scram.mechanism, user, error)
             return None
 
     def make_up(self, scram: ScramHash, user: str) -> Credential:

@@ -7,10 +7,12 @@ that of another.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 from warp.security.principal import ANONYMOUS, NAME_CHARACTERS_MAX
 
+_ESCAPE = re.compile(r"=(2C|3D)?")
 _NOBODYS = ("*", ANONYMOUS.name)
 """Names that mean everybody, and those who have not authenticated."""
 
@@ -36,6 +38,20 @@ def prepare_name(name: str, *, is_stored: bool = False) -> str:
         return check_name(saslprep(name, is_stored=is_stored))
     except UnicodeError as error:
         raise ValueError(f"the name {error}") from None
+
+
+def unescape_name(name: str) -> str:
+    """The name that SCRAM and OAUTHBEARER write with `=2C` for a comma and `=3D` for an equals sign (RFC 5801).
+
+    Raises ValueError, which does not quote it.
+    """
+
+    def replaced(match: re.Match[str]) -> str:
+        if match[1] is None:
+            raise ValueError("the name is not escaped as it should be")
+        return "," if match[1] == "2C" else "="
+
+    return _ESCAPE.sub(replaced, name)
 
 
 def saslprep(text: str, *, is_stored: bool = False) -> str:

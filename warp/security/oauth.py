@@ -9,14 +9,13 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import math
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from warp.security.exchange import AuthenticationFailed, Outcome, Step, malformed, over
 from warp.security.jwks import KeySource, Unverified, key_source, verify
-from warp.security.names import check_name
+from warp.security.names import check_name, unescape_name
 from warp.security.principal import USER, Principal
 
 if TYPE_CHECKING:
@@ -85,7 +84,7 @@ def parse_client_message(message: bytes) -> ClientMessage:
     scheme, _, token = values.get("auth", "").partition(" ")
     if scheme.lower() != "bearer" or not _TOKEN.fullmatch(token.strip(" ")):
         raise ValueError("the token is missing")
-    return ClientMessage((found[1] or "").replace("=2C", ",").replace("=3D", "="), token.strip(" "))
+    return ClientMessage(unescape_name(found[1] or ""), token.strip(" "))
 
 
 def parse_token(token: str) -> Unverified:
@@ -234,7 +233,7 @@ def _time_ms(claims: Mapping[str, Any], name: str) -> int | None:
     value = claims.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"the token's {name} is not a time")
     if not 0 <= value <= TIME_S_MAX:
         raise ValueError(f"the token's {name} is out of range")

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from warp.security.credentials import Credential, Credentials, ScramHash, digest
 from warp.security.exchange import WRONG_CREDENTIALS, AuthenticationFailed, Step, malformed, over
-from warp.security.names import prepare_name
+from warp.security.names import prepare_name, unescape_name
 from warp.security.principal import USER, Principal
 
 MESSAGE_BYTES_MAX: Final = 16_384
@@ -23,7 +23,6 @@ NONCE_CHARACTERS_MAX: Final = 1_024
 NONCE_RANDOM_BYTES: Final = 24
 NO_CHANNEL_BINDING: Final = "n"
 
-_ESCAPE = re.compile(r"=(2C|3D)?")
 _EXTENSION = re.compile(r"[A-Za-z]+=[^\0]+")
 _NONCE = re.compile(r"[\x21-\x2b\x2d-\x7e]+")
 _DELEGATION_TOKEN = "tokenauth"
@@ -68,8 +67,8 @@ def parse_client_first(token: bytes) -> ClientFirst:
     _check_extensions(extensions)
     return ClientFirst(
         header=f"{binding},{authorization},",
-        authorization=_unescape(authorization[2:]),
-        user=_unescape(name[2:]),
+        authorization=unescape_name(authorization[2:]),
+        user=unescape_name(name[2:]),
         nonce=_checked_nonce(nonce[2:]),
         bare=bare,
     )
@@ -190,15 +189,6 @@ def _check_extensions(extensions: list[str]) -> None:
         name, _, value = extension.partition("=")
         if name == _DELEGATION_TOKEN and value.lower() == "true":
             raise ValueError("delegation tokens are not served")
-
-
-def _unescape(name: str) -> str:
-    def replaced(match: re.Match[str]) -> str:
-        if match[1] is None:
-            raise ValueError("the name is not escaped as it should be")
-        return "," if match[1] == "2C" else "="
-
-    return _ESCAPE.sub(replaced, name)
 
 
 def _checked_nonce(nonce: str) -> str:
