@@ -1,7 +1,8 @@
 """DescribeCluster: the cluster's id and its brokers (KIP-700).
 
 Behaviour: brokers are the agents that the client may talk to (`warp.cluster.discovery`), known by the addresses of the
-listener that the request came in on. The controller is the one that leads partitions in this client's eyes.
+listener that the request came in on. The controller is the one that leads partitions in this client's eyes. Nobody is
+refused this; who may not describe the cluster is told that it may do nothing to it.
 
 Version notes: v1 says whether brokers or controllers are wanted (KIP-919); a broker knows of no controllers apart from
 brokers. v2 can include fenced brokers (KIP-1073), of which there are none.
@@ -12,7 +13,7 @@ from __future__ import annotations
 from warp.errors import ErrorCode
 from warp.handlers.context import RequestContext
 from warp.handlers.leaders import agents_for, choice_for
-from warp.handlers.operations import CLUSTER_OPERATIONS
+from warp.handlers.operations import cluster_operations
 from warp.protocol.messages.cluster import (
     DescribeClusterBroker,
     DescribeClusterRequest,
@@ -44,7 +45,7 @@ def describe_cluster(context: RequestContext, request: DescribeClusterRequest) -
             )
             for agent in agents_for(context)
         ],
-        cluster_authorized_operations=CLUSTER_OPERATIONS if asked else AUTHORIZED_OPERATIONS_OMITTED,
+        cluster_authorized_operations=cluster_operations(context) if asked else AUTHORIZED_OPERATIONS_OMITTED,
     )
 
 

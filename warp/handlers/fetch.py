@@ -3,6 +3,9 @@
 Behaviour: limits, waiting and isolation are the fetch service's business; here names and ids become logs. A partition
 that can't be resolved has its error, and then nothing is waited for. Every partition of the request is in the answer.
 
+It takes READ on the topics. Where that is taken away while a fetch waits, the records that it has waited for are not
+handed over.
+
 There are no fetch sessions (KIP-227): every answer has session id 0, and an incremental request, which only makes sense
 in a session, gets FETCH_SESSION_ID_NOT_FOUND, whereupon clients send full ones. kafka-go's session id -1 means none.
 
@@ -23,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from warp.errors import ErrorCode
 from warp.handlers.context import Held, RequestContext
 from warp.handlers.leaders import caller_of
+from warp.handlers.access import TopicAccess, access_to
 from warp.handlers.resolve import may_be_new, target_of, topic_of
 from warp.ids import BrokerId, TopicId
 from warp.log.answer import FetchPartitionQuery, FetchPartitionResult
@@ -34,10 +38,11 @@ from warp.protocol.messages.fetch import (
     FetchResponse,
     FetchTopicResponse,
 )
-from warp.protocol.types import IsolationLevel
+from warp.protocol.types import AclOperation, IsolationLevel
+    FetchTopic,
 
 if TYPE_CHECKING:
-    from warp.cluster.catalogue import Catalogue
+    from warp.cluster.catalogue import Catalogue, TopicInfo
 
 _NO_SESSION = (0, -1)
 _FULL_FETCH_EPOCHS = (0, -1)
@@ -47,6 +52,8 @@ _IDS_SINCE = 13
 _NEARER = ErrorCode.NONE
 """In place of a partition that exists: it is to be read at another agent, and nothing is wrong with it."""
 
+_ACCESS_S = 0.5
+"""How long a fetch may wait before it is asked again whether the client may read."""
 
 async def fetch(context: RequestContext, request: FetchRequest) -> Any:
     """Read from every partition asked for."""
@@ -56,7 +63,7 @@ async def fetch(context: RequestContext, request: FetchRequest) -> Any:
     targets = await _targets(context, request)
     queries = _queries(request, targets)
     if len(queries) < len(targets):
-        targets = await _targets_anew(context, request)
+        targets = await _targets_anew(context, request, access)
         queries = _queries(request, targets)
     nearer = _steer(context, request.rack_id, targets) if request.rack_id else None
     if nearer is None:
@@ -66,7 +73,7 @@ async def fetch(context: RequestContext, request: FetchRequest) -> Any:
     is_complete = len(queries) == len(targets)
     answer = await context.services.fetch.fetch(
         queries,
-        bytes_max=min(request.max_bytes, context.services.settings.fetch_bytes_max),
+        bytes_max=bytes_max,
         bytes_min=request.min_bytes,
         wait_ms=request.max_wait_ms if is_complete else 0,
         read_committed=request.isolation_level == IsolationLevel.READ_COMMITTED,
@@ -74,6 +81,7 @@ async def fetch(context: RequestContext, request: FetchRequest) -> Any:
     )
     if context.version >= _IDS_SINCE:
         for result in answer.partitions:
+    began_s = context.services.clock.monotonic() if access is not None else 0.0
             if result.error is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
                 # The log is gone, and with it the topic that was asked for by its id.
                 result.error = ErrorCode.UNKNOWN_TOPIC_ID
@@ -94,6 +102,8 @@ def _steer(context: RequestContext, rack: str, targets: list[LogTarget | ErrorCo
     """The agent that a consumer is sent to, if any is nearer; the partitions to be read there become `_NEARER`."""
     discovery = context.services.discovery
     if discovery.is_near(rack):
+    if access is not None and context.services.clock.monotonic() - began_s > _ACCESS_S:
+        _withhold(TopicAccess(context, AclOperation.READ), targets, results)
         context.client.rack = rack
         return None
     caller = caller_of(context)
@@ -103,12 +113,23 @@ def _steer(context: RequestContext, rack: str, targets: list[LogTarget | ErrorCo
     is_steered = False
     for index, target in enumerate(targets):
         if isinstance(target, LogTarget) and discovery.may_steer(caller, target.log_id):
+def _withhold(
+    access: TopicAccess, targets: list[LogTarget | ErrorCode], results: list[FetchPartitionResult]
+) -> None:
+    """Put an error in place of what the client may not read any more."""
+    for index, target in enumerate(targets):
+        if isinstance(target, LogTarget) and not access.allows(target.topic):
+            results[index] = FetchPartitionResult(ErrorCode.TOPIC_AUTHORIZATION_FAILED)
+
+
             targets[index] = _NEARER
             is_steered = True
     return nearer if is_steered else None
 
 
-async def _targets(context: RequestContext, request: FetchRequest) -> list[LogTarget | ErrorCode]:
+async def _targets(
+    context: RequestContext, request: FetchRequest, access: TopicAccess | None
+) -> list[LogTarget | ErrorCode]:
     """Each partition of the request, in its order."""
     by_id = context.version >= _IDS_SINCE
     if by_id:
@@ -116,26 +137,39 @@ async def _targets(context: RequestContext, request: FetchRequest) -> list[LogTa
             topic_ids=[TopicId(topic.topic_id) for topic in request.topics]
         )
     else:
-        catalogue = await context.services.catalogue.lookup(names=[topic.topic for topic in request.topics])
-    return _resolved(catalogue, request, by_id=by_id)
+        names = [each.topic for each in request.topics if access is None or access.allows(each.topic)]
+        catalogue = await context.services.catalogue.lookup(names=names)
+    return _resolved(catalogue, request, access, by_id=by_id)
 
 
-async def _targets_anew(context: RequestContext, request: FetchRequest) -> list[LogTarget | ErrorCode]:
+async def _targets_anew(
+    context: RequestContext, request: FetchRequest, access: TopicAccess | None
+) -> list[LogTarget | ErrorCode]:
     """The same when some are missing: by a newer snapshot, if another agent may have added them since."""
     by_id = context.version >= _IDS_SINCE
     catalogue = context.services.catalogue.current
     for topic in request.topics:
-        found = topic_of(catalogue, topic.topic, topic.topic_id, by_id=by_id)
+        found = _found(catalogue, topic, access, by_id=by_id)
         if any(may_be_new(found, target_of(found, each.partition)) for each in topic.partitions):
             catalogue = await context.services.catalogue.refresh()
             break
-    return _resolved(catalogue, request, by_id=by_id)
+    return _resolved(catalogue, request, access, by_id=by_id)
 
 
-def _resolved(catalogue: Catalogue, request: FetchRequest, *, by_id: bool) -> list[LogTarget | ErrorCode]:
+def _found(
+    catalogue: Catalogue, topic: FetchTopic, access: TopicAccess | None, *, by_id: bool
+) -> TopicInfo | ErrorCode:
+    """A topic of the request, if the client may read it."""
+    found = topic_of(catalogue, topic.topic, topic.topic_id, by_id=by_id)
+    return found if access is None else access.guarded(found, topic.topic)
+
+
+def _resolved(
+    catalogue: Catalogue, request: FetchRequest, access: TopicAccess | None, *, by_id: bool
+) -> list[LogTarget | ErrorCode]:
     targets: list[LogTarget | ErrorCode] = []
     for topic in request.topics:
-        found = topic_of(catalogue, topic.topic, topic.topic_id, by_id=by_id)
+        found = _found(catalogue, topic, access, by_id=by_id)
         targets += [target_of(found, partition.partition) for partition in topic.partitions]
     return targets
 

@@ -7,6 +7,9 @@ request has twice is in the answer once.
 FindCoordinator for a transactional id names an agent too: InitProducerId is where clients learn that transactions are
 not served, in a way that all of them take as final. Share groups are not known: INVALID_REQUEST.
 
+FindCoordinator takes DESCRIBE on the group or the transactional id, DescribeGroups DESCRIBE and DeleteGroups DELETE on
+each group. ListGroups lists all to who may describe the cluster, to others those groups that they may describe.
+
 Version notes: FindCoordinator v1 brings the kind of key, v4 several keys, each with its error (KIP-699). ListGroups
 filters by state from v4 on (KIP-518), by type from v5 on (KIP-848), in any case of letters; words that stand for no
 state or type match no group. Below v6 DescribeGroups describes an unknown group as Dead, without an error; from v6 on
@@ -22,9 +25,10 @@ from typing import Any
 from warp.cluster.discovery import AgentAddress
 from warp.errors import ErrorCode, ProtocolError
 from warp.groups.model import Describe, DescribeAnswer, GroupOverview
+from warp.handlers.access import allows_group, allows_transactional_id, permits_cluster
 from warp.handlers.answer_memory import AnswerMemory
 from warp.handlers.context import RequestContext
-from warp.handlers.operations import GROUP_OPERATIONS
+from warp.handlers.operations import group_operations
 from warp.protocol.messages.groups import (
     Coordinator,
     DeletableGroupResult,
@@ -40,7 +44,7 @@ from warp.protocol.messages.groups import (
     ListGroupsRequest,
     ListGroupsResponse,
 )
-from warp.protocol.types import AUTHORIZED_OPERATIONS_OMITTED
+from warp.protocol.types import AUTHORIZED_OPERATIONS_OMITTED, AclOperation
 
 NAMES_MAX = 100_000
 """Groups or keys that one request may name; as many as an agent has. More closes the connection."""
@@ -85,6 +89,10 @@ def _coordinator(context: RequestContext, key_type: int, key: str) -> Coordinato
     services = context.services
     if key_type not in (_GROUP_KEY, _TRANSACTION_KEY):
         return _no_coordinator(context, key, ErrorCode.INVALID_REQUEST, f"no coordinators of kind {key_type}")
+    if key_type == _GROUP_KEY and not allows_group(context, AclOperation.DESCRIBE, key):
+        return _no_coordinator(context, key, ErrorCode.GROUP_AUTHORIZATION_FAILED, "")
+    if key_type == _TRANSACTION_KEY and not allows_transactional_id(context, AclOperation.DESCRIBE, key):
+        return _no_coordinator(context, key, ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "")
     own = context.client.advertised
     if services.groups.coordinates(key):
         holder = AgentAddress(services.broker_id, own.host, own.port, None)
@@ -143,10 +151,13 @@ async def list_groups(context: RequestContext, request: ListGroupsRequest) -> An
         return list_groups_failed(context, request, ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, "")
     states = {state.lower() for state in request.states_filter}
     types = {group_type.lower() for group_type in request.types_filter}
+    may_see_all = not context.is_guarded or permits_cluster(context, AclOperation.DESCRIBE)
     chosen = [
         group
         for group in groups.list_groups()
-        if (not states or group.state.lower() in states) and (not types or group.group_type.lower() in types)
+        if (not states or group.state.lower() in states)
+        and (not types or group.group_type.lower() in types)
+        and (may_see_all or allows_group(context, AclOperation.DESCRIBE, group.group_id, is_asked_for=False))
     ]
     with AnswerMemory(context.services.answer_memory) as memory:
         if not await memory.take(sum(_GROUP_BYTES + len(group.group_id) for group in chosen)):
@@ -181,6 +192,9 @@ async def describe_groups(context: RequestContext, request: DescribeGroupsReques
         for place, group_id in enumerate(_each_once(request.groups)):
             if place % _NAMES_PER_TURN == 0:
                 await asyncio.sleep(0)
+            if not allows_group(context, AclOperation.DESCRIBE, group_id):
+                groups.append(_undescribed(context, group_id, ErrorCode.GROUP_AUTHORIZATION_FAILED, None))
+                continue
             answer = await context.services.groups.request(group_id, Describe())
             if not await memory.take(_size_bytes(answer)):
                 answer = DescribeAnswer(ErrorCode.COORDINATOR_NOT_AVAILABLE)
@@ -220,7 +234,7 @@ def _described(
             )
             for member in answer.members
         ],
-        authorized_operations=GROUP_OPERATIONS if asked else AUTHORIZED_OPERATIONS_OMITTED,
+        authorized_operations=group_operations(context, group_id) if asked else AUTHORIZED_OPERATIONS_OMITTED,
     )
 
 
@@ -258,7 +272,13 @@ async def delete_groups(context: RequestContext, request: DeleteGroupsRequest) -
     results: dict[str, ErrorCode] = {}
     for start in range(0, len(names), _NAMES_PER_TURN):
         await asyncio.sleep(0)
-        results |= await context.services.groups.delete_groups(names[start : start + _NAMES_PER_TURN])
+        part = names[start : start + _NAMES_PER_TURN]
+        allowed = [name for name in part if allows_group(context, AclOperation.DELETE, name)]
+        results |= dict.fromkeys(part, ErrorCode.GROUP_AUTHORIZATION_FAILED)
+        results |= await context.services.groups.delete_groups(allowed)
+    context.changed_each(
+        "deleted groups", (name for name, error in results.items() if error is ErrorCode.NONE)
+    )
     return _deleted(context, results.items())
 
 

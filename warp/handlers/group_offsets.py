@@ -5,6 +5,9 @@ topic exists is found out in the transaction, per partition. Offsets are not com
 OffsetFetch knows no errors of partitions: what nobody has committed is -1, also in groups and topics that nobody knows.
 It asks the store, always, and for a few groups at a time.
 
+OffsetCommit takes READ on the group and on the topics, OffsetFetch DESCRIBE on both, OffsetDelete DELETE on the group
+and READ on the topics. Where all that a group has committed is asked for, what may not be described is left out.
+
 Nothing is pending as long as there are no transactions, so every offset is stable (`require_stable`, KIP-447). Member
 ids and epochs in OffsetFetch are those of the new group protocol (KIP-848), which is not served: they are not compared.
 
@@ -23,6 +26,7 @@ from typing import Any, NamedTuple
 
 from warp.errors import ErrorCode, ProtocolError
 from warp.groups.model import CheckCommit
+from warp.handlers.access import allows_group, allows_topic, denied_topics
 from warp.handlers.answer_memory import AnswerMemory
 from warp.handlers.context import RequestContext
 from warp.ids import NO_TOPIC_ID, TopicId
@@ -47,6 +51,7 @@ from warp.protocol.messages.group_offsets import (
     OffsetFetchResponsePartition,
     OffsetFetchResponseTopic,
 )
+from warp.protocol.types import AclOperation
 
 PARTITIONS_MAX = 200_000
 """Partitions that one request may name; as many as two groups can have offsets. More closes the connection."""
@@ -82,7 +87,9 @@ def _check_partitions(
 async def offset_commit(context: RequestContext, request: OffsetCommitRequest) -> OffsetCommitResponse:
     """Commit offsets of a group."""
     _check_partitions(request.topics)
-    names = await _names_of(context, request.topics)
+    if not allows_group(context, AclOperation.READ, request.group_id):
+        return offset_commit_failed(context, request, ErrorCode.GROUP_AUTHORIZATION_FAILED, "")
+    names = await _names_of(context, AclOperation.READ, request.topics)
     rows = list(_rows(context, request, names))
     errors: Sequence[ErrorCode] = ()
     if rows:
@@ -95,7 +102,7 @@ async def offset_commit(context: RequestContext, request: OffsetCommitRequest) -
         context,
         request,
         (
-            ErrorCode.UNKNOWN_TOPIC_ID if name is None else next(each)
+            name if isinstance(name, ErrorCode) else next(each)
             for topic, name in zip(request.topics, names, strict=True)
             for _ in topic.partitions
         ),
@@ -104,19 +111,31 @@ async def offset_commit(context: RequestContext, request: OffsetCommitRequest) -
 
 async def _names_of(
     context: RequestContext,
+    operation: AclOperation,
     topics: Sequence[OffsetCommitRequestTopic] | Sequence[OffsetFetchRequestGroupTopic],
-) -> Sequence[str | None]:
-    """The name of each topic, None where an id is nobody's."""
+) -> Sequence[str | ErrorCode]:
+    """The name of each topic, or why there is none: its id is nobody's, or the client may not do that to it."""
     if context.version < _IDS_SINCE:
-        return [topic.name for topic in topics]
+        return _guarded(context, operation, [topic.name for topic in topics])
     ids = [TopicId(topic.topic_id) for topic in topics]
     by_id = (await context.services.catalogue.lookup(topic_ids=ids)).by_id
     found = [by_id.get(topic_id) for topic_id in ids]
-    return [None if info is None else info.name for info in found]
+    names = [ErrorCode.UNKNOWN_TOPIC_ID if info is None else info.name for info in found]
+    return _guarded(context, operation, names)
+
+
+def _guarded(
+    context: RequestContext, operation: AclOperation, names: Sequence[str | ErrorCode]
+) -> Sequence[str | ErrorCode]:
+    """The names, with errors in place of those to which the client may not do that."""
+    if not context.is_guarded:
+        return names
+    denied = denied_topics(context, operation, (name for name in names if isinstance(name, str)))
+    return [ErrorCode.TOPIC_AUTHORIZATION_FAILED if name in denied else name for name in names]
 
 
 def _rows(
-    context: RequestContext, request: OffsetCommitRequest, names: Sequence[str | None]
+    context: RequestContext, request: OffsetCommitRequest, names: Sequence[str | ErrorCode]
 ) -> Iterator[OffsetRow]:
     """What is to be stored, in the order of the request."""
     now_ms = context.services.clock.time_ms()
@@ -124,7 +143,7 @@ def _rows(
     if request.retention_time_ms >= 0:
         expires_ms = min(now_ms + request.retention_time_ms, _TIME_MS_MAX)
     for topic, name in zip(request.topics, names, strict=True):
-        if name is None:
+        if isinstance(name, ErrorCode):
             continue
         for partition in topic.partitions:
             yield OffsetRow(
@@ -179,11 +198,14 @@ def offset_commit_failed(
 
 
 class _Topic(NamedTuple):
-    """A topic whose offsets are wanted; `name` is None where its id is nobody's."""
+    """A topic whose offsets are wanted."""
 
-    name: str | None
+    name: str
+    """Empty where only an id is known."""
     topic_id: bytes
     indexes: Sequence[int]
+    error: ErrorCode = ErrorCode.NONE
+    """Why they are not told."""
 
 
 class _Asked(NamedTuple):
@@ -191,13 +213,15 @@ class _Asked(NamedTuple):
 
     group_id: str
     topics: Sequence[_Topic] | None
+    error: ErrorCode = ErrorCode.NONE
+    """Why the client is told nothing of it."""
 
     def query(self) -> OffsetQuery:
         """What to ask the store."""
         if self.topics is None:
             return OffsetQuery(self.group_id, None)
-        named = ((topic.name, topic.indexes) for topic in self.topics)
-        partitions = [(name, index) for name, indexes in named if name is not None for index in indexes]
+        told = (topic for topic in self.topics if not topic.error)
+        partitions = [(topic.name, index) for topic in told for index in topic.indexes]
         return OffsetQuery(self.group_id, partitions)
 
     def partitions(self) -> int:
@@ -210,7 +234,8 @@ async def offset_fetch(context: RequestContext, request: OffsetFetchRequest) -> 
     asked = await _asked_for(context, request)
     groups: list[OffsetFetchResponseGroup] = []
     with AnswerMemory(context.services.answer_memory) as memory:
-        for batch in _batches(asked):
+        groups += [_failed_group(context, one, one.error) for one in asked if one.error]
+        for batch in _batches([one for one in asked if not one.error]):
             results = await context.services.groups.fetch_offsets(
                 [one.query() for one in batch], require_stable=request.require_stable
             )
@@ -228,16 +253,33 @@ async def offset_fetch(context: RequestContext, request: OffsetFetchRequest) -> 
 async def _asked_for(context: RequestContext, request: OffsetFetchRequest) -> list[_Asked]:
     """What is asked for, in the words of all versions. Raises ProtocolError."""
     if context.version < _SEVERAL_GROUPS_SINCE:
-        topics = None
-        if request.topics is not None:
-            topics = [_Topic(topic.name, NO_TOPIC_ID, topic.partition_indexes) for topic in request.topics]
-        asked = [_Asked(request.group_id, topics)]
+        asked = [_asked_for_one(context, request)]
     else:
-        asked = [_Asked(group.group_id, await _topics_of(context, group.topics)) for group in request.groups]
+        asked = []
+        for group in request.groups:
+            if allows_group(context, AclOperation.DESCRIBE, group.group_id):
+                asked.append(_Asked(group.group_id, await _topics_of(context, group.topics)))
+            else:
+                asked.append(_Asked(group.group_id, (), ErrorCode.GROUP_AUTHORIZATION_FAILED))
     partitions = sum(one.partitions() for one in asked)
     if len(asked) > GROUPS_MAX or partitions > PARTITIONS_MAX:
         raise ProtocolError(f"offsets of {len(asked)} groups and {partitions} partitions in one request")
     return asked
+
+
+def _asked_for_one(context: RequestContext, request: OffsetFetchRequest) -> _Asked:
+    """What is asked for in the versions that know one group."""
+    may_see = allows_group(context, AclOperation.DESCRIBE, request.group_id)
+    topics = None
+    if request.topics is not None:
+        topics = [_Topic(topic.name, NO_TOPIC_ID, topic.partition_indexes) for topic in request.topics]
+    if not may_see:
+        return _Asked(request.group_id, topics, ErrorCode.GROUP_AUTHORIZATION_FAILED)
+    denied = denied_topics(context, AclOperation.DESCRIBE, (topic.name for topic in topics or ()))
+    if topics is not None and denied:
+        error = ErrorCode.TOPIC_AUTHORIZATION_FAILED
+        topics = [topic._replace(error=error) if topic.name in denied else topic for topic in topics]
+    return _Asked(request.group_id, topics)
 
 
 async def _topics_of(
@@ -245,9 +287,11 @@ async def _topics_of(
 ) -> list[_Topic] | None:
     if topics is None:
         return None
-    names = await _names_of(context, topics)
+    names = await _names_of(context, AclOperation.DESCRIBE, topics)
     return [
-        _Topic(name, topic.topic_id, topic.partition_indexes)
+        _Topic(topic.name, topic.topic_id, topic.partition_indexes, name)
+        if isinstance(name, ErrorCode)
+        else _Topic(name, topic.topic_id, topic.partition_indexes)
         for topic, name in zip(topics, names, strict=True)
     ]
 
@@ -297,10 +341,19 @@ async def _group(
 async def _everything(
     context: RequestContext, rows: Sequence[OffsetRow]
 ) -> list[OffsetFetchResponseGroupTopic]:
-    """All that a group has committed. Where topics are named by id, those that are gone meanwhile are left out."""
+    """All that a group has committed, of topics that the client may know of.
+
+    Where topics are named by id, those that are gone meanwhile are left out.
+    """
     by_topic: dict[str, list[OffsetFetchResponseGroupPartition]] = {}
     for row in rows:
         by_topic.setdefault(row.topic, []).append(_committed(row))
+    if context.is_guarded:
+        by_topic = {
+            name: found
+            for name, found in by_topic.items()
+            if allows_topic(context, AclOperation.DESCRIBE, name, is_asked_for=False)
+        }
     if context.version < _IDS_SINCE:
         return [_topic(_Topic(name, NO_TOPIC_ID, ()), found) for name, found in by_topic.items()]
     known = (await context.services.catalogue.lookup(names=list(by_topic))).by_name
@@ -314,16 +367,14 @@ async def _everything(
 def _topic(
     topic: _Topic, partitions: list[OffsetFetchResponseGroupPartition]
 ) -> OffsetFetchResponseGroupTopic:
-    return OffsetFetchResponseGroupTopic(
-        name=topic.name or "", topic_id=topic.topic_id, partitions=partitions
-    )
+    return OffsetFetchResponseGroupTopic(name=topic.name, topic_id=topic.topic_id, partitions=partitions)
 
 
 def _partition(
     context: RequestContext, topic: _Topic, index: int, committed: Mapping[tuple[str, int], OffsetRow]
 ) -> OffsetFetchResponseGroupPartition:
-    if topic.name is None:
-        return _no_offset(index, context.note(ErrorCode.UNKNOWN_TOPIC_ID))
+    if topic.error:
+        return _no_offset(index, context.note(topic.error))
     row = committed.get((topic.name, index))
     return _no_offset(index) if row is None else _committed(row)
 
@@ -403,13 +454,26 @@ def offset_fetch_failed(
 async def offset_delete(context: RequestContext, request: OffsetDeleteRequest) -> OffsetDeleteResponse:
     """Forget offsets of topics that the group does not read any more (KIP-496)."""
     _check_partitions(request.topics)
-    partitions = [
+    if not allows_group(context, AclOperation.DELETE, request.group_id):
+        return offset_delete_failed(context, request, ErrorCode.GROUP_AUTHORIZATION_FAILED, "")
+    denied = denied_topics(context, AclOperation.READ, (topic.name for topic in request.topics))
+    named = [
         (topic.name, partition.partition_index) for topic in request.topics for partition in topic.partitions
     ]
-    result = await context.services.groups.delete_offsets(request.group_id, partitions)
+    partitions = [(name, index) for name, index in named if name not in denied]
+    result: list[ErrorCode] | ErrorCode = []
+    if partitions or not denied:
+        result = await context.services.groups.delete_offsets(request.group_id, partitions)
     if isinstance(result, ErrorCode):
         return offset_delete_failed(context, request, result, "")
-    errors = iter(result)
+    deleted = zip(partitions, result, strict=True)
+    context.changed_each(
+        "deleted offsets",
+        (f"{name}-{index}" for (name, index), error in deleted if error is ErrorCode.NONE),
+        group=request.group_id,
+    )
+    each = iter(result)
+    errors = (ErrorCode.TOPIC_AUTHORIZATION_FAILED if name in denied else next(each) for name, _ in named)
     return OffsetDeleteResponse(
         error_code=ErrorCode.NONE,
         topics=[

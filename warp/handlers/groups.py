@@ -5,7 +5,7 @@ SyncGroup that has to wait for other members costs no task. Requests behind it o
 Kafka, so a client's next request meets the group that its JoinGroup has put it into. When the client hangs up, nobody
 waits any more, but the group goes on as if somebody did: a member is lost by its session, not by its connection. As
 members may wait for minutes, the memory of their requests is given back meanwhile: what a group keeps of them has its
-own limits.
+own limits. All four take READ on the group.
 
 Version notes: JoinGroup v0 has no rebalance timeout, so the session timeout counts. Below v4 a new member is let in at
 once, from v4 on it has to come again with the id that it is given (KIP-394). v5 (and SyncGroup v3, Heartbeat v3) knows
@@ -32,6 +32,7 @@ from warp.groups.model import (
     Sync,
     SyncAnswer,
 )
+from warp.handlers.access import allows_group
 from warp.handlers.answer_memory import charged
 from warp.handlers.context import Later, RequestContext
 from warp.protocol.messages.groups import (
@@ -46,6 +47,7 @@ from warp.protocol.messages.groups import (
     SyncGroupRequest,
     SyncGroupResponse,
 )
+from warp.protocol.types import AclOperation
 
 _ID_REQUIRED_SINCE = 4
 _NULL_PROTOCOL_SINCE = 7
@@ -78,6 +80,8 @@ def _parked(future: asyncio.Future[AnswerT], build: Callable[[AnswerT], Any]) ->
 
 def join_group(context: RequestContext, request: JoinGroupRequest) -> Any:
     """Let a member in, or in again, to the next generation."""
+    if not allows_group(context, AclOperation.READ, request.group_id):
+        return join_group_failed(context, request, ErrorCode.GROUP_AUTHORIZATION_FAILED, "")
     groups = context.services.groups
     join = Join(
         member_id=request.member_id,
@@ -147,6 +151,8 @@ def join_group_failed(
 
 def sync_group(context: RequestContext, request: SyncGroupRequest) -> Any:
     """Hand a member its assignment; the leader brings those of all."""
+    if not allows_group(context, AclOperation.READ, request.group_id):
+        return sync_group_failed(context, request, ErrorCode.GROUP_AUTHORIZATION_FAILED, "")
     sync = Sync(
         member_id=request.member_id,
         instance_id=request.group_instance_id,
@@ -182,6 +188,8 @@ def sync_group_failed(
 
 def heartbeat(context: RequestContext, request: HeartbeatRequest) -> Any:
     """Keep a member's session alive, and tell it when it has to join again."""
+    if not allows_group(context, AclOperation.READ, request.group_id):
+        return heartbeat_failed(context, request, ErrorCode.GROUP_AUTHORIZATION_FAILED, "")
     groups = context.services.groups
     error = groups.heartbeat(
         request.group_id, request.member_id, request.group_instance_id, request.generation_id
@@ -210,6 +218,8 @@ def leave_group(context: RequestContext, request: LeaveGroupRequest) -> Any:
     """Let members go: the one that asks, or those that an administrator names. Raises ProtocolError."""
     if len(request.members) > LEAVERS_MAX:
         raise ProtocolError(f"{len(request.members)} names in one request")
+    if not allows_group(context, AclOperation.READ, request.group_id):
+        return leave_group_failed(context, request, ErrorCode.GROUP_AUTHORIZATION_FAILED, "")
     leavers: tuple[Leaver, ...]
     if context.version < _SEVERAL_LEAVERS_SINCE:
         leavers = (Leaver(request.member_id),)

@@ -7,6 +7,9 @@ constant 0, so that leaders may change freely. Metadata creates the unknown topi
 agent and the client allow it, and returns them complete; nothing else creates topics. With a topic named twice, the
 answer has it once. While the metadata store can't be reached, topics that are known by name are described as they were.
 
+It takes DESCRIBE on the topics: where all are asked for, others are left out, and one that is asked for by name gets
+the same error whether it exists or not. Creating takes CREATE on the cluster or on the topic.
+
 Version notes: in v0 an empty list asks for all topics; from v1 on null does. v8 to v10 can ask for the operations that
 the client may do on the cluster, v8 and up for those on topics (KIP-430). v10 has topic ids in the answer, and v12 in
 the request: if any is given there, names are ignored (KIP-516). In v10 and v11 an id or a null name is INVALID_REQUEST.
@@ -21,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from warp.cluster.topic_request import INTERNAL_TOPICS, TopicRequest, check_topic_name
 from warp.errors import ErrorCode, KafkaError, MetadataError
+from warp.handlers.access import allows_topic, denied_topics, permits_cluster
 from warp.handlers.context import RequestContext
 from warp.handlers.leaders import agents_for, choice_for
 from warp.handlers.operations import CLUSTER_OPERATIONS, TOPIC_OPERATIONS
@@ -37,7 +41,7 @@ from warp.protocol.messages.metadata import (
     MetadataResponsePartition,
     MetadataResponseTopic,
 )
-from warp.protocol.types import AUTHORIZED_OPERATIONS_OMITTED
+from warp.protocol.types import AUTHORIZED_OPERATIONS_OMITTED, AclOperation
 
 if TYPE_CHECKING:
     from warp.cluster.catalogue import Catalogue, CatalogueService, TopicInfo
@@ -55,10 +59,13 @@ def metadata(
     names, topic_ids = _asked_for(context, request)
     catalogue = context.services.catalogue.at_hand(names=names, topic_ids=topic_ids, fresh_ids=True)
     if catalogue is None:
-        return _look_up(context, request, names, topic_ids)
+    denied = denied_topics(context, AclOperation.DESCRIBE, names)
+    names = [name for name in names if name not in denied]
+    hidden = [_Missing(ErrorCode.TOPIC_AUTHORIZATION_FAILED, name) for name in denied]
+        return _look_up(context, request, names, topic_ids, hidden)
     known: list[TopicInfo | _Missing] = [catalogue.by_name[name] for name in names]
-    known += [catalogue.by_id[topic_id] for topic_id in topic_ids]
-    return _response(context, request, known)
+    known += _by_id(context, catalogue, topic_ids)
+    return _response(context, request, [*known, *hidden])
 
 
 class _Missing:
@@ -89,25 +96,49 @@ def _asked_for(context: RequestContext, request: MetadataRequest) -> tuple[list[
 
 async def _describe_all(context: RequestContext, request: MetadataRequest) -> MetadataResponse:
     catalogue = await context.services.catalogue.everything()
-    return _response(context, request, list(catalogue.by_name.values()))
+    return _response(context, request, [catalogue.by_name[name] for name in _visible(context, catalogue)])
+
+
+def _visible(context: RequestContext, catalogue: Catalogue) -> list[str]:
+    """The topics that the client may know of. That there are others is no refusal: it has not asked for them."""
+    if not context.is_guarded:
+        return list(catalogue.by_name)
+    return [
+        name
+        for name in catalogue.by_name
+        if allows_topic(context, AclOperation.DESCRIBE, name, is_asked_for=False)
+    ]
+
+
+def _by_id(
+    context: RequestContext, catalogue: Catalogue, topic_ids: Sequence[TopicId]
+) -> list[TopicInfo | _Missing]:
+    """Topics by id. An id is no secret, so one that stands for a topic that may not be described says so."""
+    found: list[TopicInfo | _Missing] = []
+    for topic_id in topic_ids:
+        info = catalogue.by_id.get(topic_id)
+        if info is None:
+            found.append(_Missing(ErrorCode.UNKNOWN_TOPIC_ID, None, topic_id))
+        elif allows_topic(context, AclOperation.DESCRIBE, info.name):
+            found.append(info)
+        else:
+            found.append(_Missing(ErrorCode.TOPIC_AUTHORIZATION_FAILED, None, topic_id))
+    return found
 
 
 async def _look_up(
-    context: RequestContext, request: MetadataRequest, names: Sequence[str], topic_ids: Sequence[TopicId]
+    context: RequestContext,
+    request: MetadataRequest,
+    names: Sequence[str],
+    topic_ids: Sequence[TopicId],
+    hidden: Sequence[_Missing],
 ) -> MetadataResponse:
     """Ask the store, and create what is missing where that is allowed."""
     if not topic_ids:
         found = await _by_name(context, names, may_create=request.allow_auto_topic_creation)
-        return _response(context, request, found)
-    by_id = (await context.services.catalogue.lookup(topic_ids=topic_ids, fresh_ids=True)).by_id
-    return _response(
-        context,
-        request,
-        [
-            by_id.get(topic_id) or _Missing(ErrorCode.UNKNOWN_TOPIC_ID, None, topic_id)
-            for topic_id in topic_ids
-        ],
-    )
+        return _response(context, request, [*found, *hidden])
+    catalogue = await context.services.catalogue.lookup(topic_ids=topic_ids, fresh_ids=True)
+    return _response(context, request, _by_id(context, catalogue, topic_ids))
 
 
 async def _by_name(
@@ -169,7 +200,7 @@ def _response(
     choice = choice_for(context)
     operations = AUTHORIZED_OPERATIONS_OMITTED
     if request.include_cluster_authorized_operations:
-        operations = CLUSTER_OPERATIONS
+        operations = cluster_operations(context)
     return MetadataResponse(
         brokers=[
             MetadataResponseBroker(node_id=agent.broker_id, host=agent.host, port=agent.port, rack=agent.rack)
@@ -187,7 +218,6 @@ def _response(
 def _topic(
     context: RequestContext, choice: Choice, described: TopicInfo | _Missing, include_operations: bool
 ) -> MetadataResponseTopic:
-    operations = TOPIC_OPERATIONS if include_operations else AUTHORIZED_OPERATIONS_OMITTED
     if isinstance(described, _Missing):
         name = described.name
         if name is None and context.version < _IDS_IN_REQUEST_SINCE:
@@ -211,6 +241,9 @@ def _partitions_of(choice: Choice, topic: TopicInfo) -> list[MetadataResponsePar
     leaders = choice.leaders(topic.topic_id, topic.partitions)
     return [_partition(choice.replicas(leader), index) for index, leader in enumerate(leaders)]
 
+    operations = AUTHORIZED_OPERATIONS_OMITTED
+    if include_operations:
+        operations = topic_operations(context, described.name)
 
 @functools.lru_cache(maxsize=256)
 def _partitions(agents: tuple[int, ...], count: int) -> list[MetadataResponsePartition]:
@@ -259,10 +292,11 @@ async def describe_topic_partitions(
     catalogue = context.services.catalogue
     if request.topics:
         names = sorted({topic.name for topic in request.topics})
-        by_name = (await catalogue.lookup(names=names)).by_name
+        denied = denied_topics(context, AclOperation.DESCRIBE, (name for name in names if name >= start_name))
+        by_name = (await catalogue.lookup(names=[name for name in names if name not in denied])).by_name
     else:
-        by_name = (await catalogue.everything()).by_name
-        names = list(by_name)
+        everything = await catalogue.everything()
+        by_name, names, denied = everything.by_name, _visible(context, everything), frozenset()
     most = context.services.settings.described_partitions_max
     page = _Page(context, max(1, min(request.response_partition_limit, most)))
     for name in names:
@@ -271,7 +305,10 @@ async def describe_topic_partitions(
         if not page.has_room:
             page.next_cursor = DescribeTopicPartitionsCursor(topic_name=name, partition_index=0)
             break
-        page.add(name, by_name.get(name), start_index if name == start_name else 0)
+        if name in denied:
+            page.deny(name)
+        else:
+            page.add(name, by_name.get(name), start_index if name == start_name else 0)
         if page.next_cursor is not None:
             break
     return DescribeTopicPartitionsResponse(topics=page.topics, next_cursor=page.next_cursor)
@@ -308,11 +345,16 @@ class _Page:
         self.topics.append(
             DescribeTopicPartitionsResponseTopic(
                 error_code=ErrorCode.NONE,
+    def deny(self, name: str) -> None:
+        """Add a topic of which nothing may be told."""
+        code = self._context.note(ErrorCode.TOPIC_AUTHORIZATION_FAILED)
+        self.topics.append(_undescribed(name, code))
+
                 name=name,
                 topic_id=info.topic_id,
                 is_internal=name in INTERNAL_TOPICS,
                 partitions=partitions,
-                topic_authorized_operations=TOPIC_OPERATIONS,
+                topic_authorized_operations=topic_operations(self._context, name),
             )
         )
         if end < info.partitions:

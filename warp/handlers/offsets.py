@@ -4,6 +4,9 @@ Behaviour: all three ask the metadata store, so what they say includes everythin
 partition that can't be resolved has its own error. A partition that ListOffsets is asked for twice is INVALID_REQUEST,
 as with Kafka. Nobody is fenced by the current leader epoch in the request: there is one constant epoch.
 
+ListOffsets takes DESCRIBE on the topics, and so does OffsetForLeaderEpoch, or CLUSTER_ACTION on the cluster;
+DeleteRecords takes DELETE on the topics.
+
 Version notes: ListOffsets knows its special timestamps from different versions on; one that is not known yet, or no
 special one at all, is UNSUPPORTED_VERSION for its partition. v2 brings isolation levels, v4 the leader epoch in the
 answer, v6 is the first flexible one. KAFKA_STORAGE_ERROR is retried by clients of every version served.
@@ -12,13 +15,14 @@ answer, v6 is the first flexible one. KAFKA_STORAGE_ERROR is retried by clients 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence, Set
 from typing import TYPE_CHECKING
 
 from warp.cluster.config_definition import split_list
 from warp.cluster.topic_config import effective
 from warp.cluster.topic_request import INTERNAL_TOPICS
 from warp.errors import ErrorCode
+from warp.handlers.access import denied_topics, permits_cluster
 from warp.handlers.context import RequestContext
 from warp.handlers.resolve import target_of, topic_of
 from warp.ids import LEADER_EPOCH, NO_TOPIC_ID, LogId
@@ -39,7 +43,7 @@ from warp.protocol.messages.offsets import (
     OffsetForLeaderPartitionResult,
     OffsetForLeaderTopicResult,
 )
-from warp.protocol.types import IsolationLevel, ListOffsetsTimestamp
+from warp.protocol.types import AclOperation, IsolationLevel, ListOffsetsTimestamp
 
 if TYPE_CHECKING:
     from warp.cluster.catalogue import Catalogue, TopicInfo
@@ -57,8 +61,13 @@ _EPOCH_SINCE = 4
 
 async def list_offsets(context: RequestContext, request: ListOffsetsRequest) -> ListOffsetsResponse:
     """Find an offset in every partition asked for."""
+    denied = denied_topics(context, AclOperation.DESCRIBE, (topic.name for topic in request.topics))
     catalogue = await context.services.catalogue.lookup_partitions(
-        [(topic.name, [each.partition_index for each in topic.partitions]) for topic in request.topics]
+        [
+            (topic.name, [each.partition_index for each in topic.partitions])
+            for topic in request.topics
+            if topic.name not in denied
+        ]
     )
     times = Counter(
         (topic.name, partition.partition_index) for topic in request.topics for partition in topic.partitions
@@ -66,9 +75,11 @@ async def list_offsets(context: RequestContext, request: ListOffsetsRequest) -> 
     read_committed = request.isolation_level == IsolationLevel.READ_COMMITTED
     plan: list[OffsetQuery | ErrorCode] = []
     for topic in request.topics:
-        found = topic_of(catalogue, topic.name, NO_TOPIC_ID, by_id=False)
+        found = _topic_of(catalogue, topic.name, denied)
         for partition in topic.partitions:
-            if times[topic.name, partition.partition_index] > 1:
+            if found is ErrorCode.TOPIC_AUTHORIZATION_FAILED:
+                plan.append(found)
+            elif times[topic.name, partition.partition_index] > 1:
                 plan.append(ErrorCode.INVALID_REQUEST)
             else:
                 target = target_of(found, partition.partition_index)
@@ -87,6 +98,13 @@ async def list_offsets(context: RequestContext, request: ListOffsetsRequest) -> 
             for topic in request.topics
         ]
     )
+
+
+def _topic_of(catalogue: Catalogue, name: str, denied: Set[str]) -> TopicInfo | ErrorCode:
+    """A topic, if the client may ask for it; otherwise the same error whether it exists or not."""
+    if name in denied:
+        return ErrorCode.TOPIC_AUTHORIZATION_FAILED
+    return topic_of(catalogue, name, NO_TOPIC_ID, by_id=False)
 
 
 def _offset_query(
@@ -137,12 +155,19 @@ async def offset_for_leader_epoch(
     context: RequestContext, request: OffsetForLeaderEpochRequest
 ) -> OffsetForLeaderEpochResponse:
     """Say where leader epochs end; with one constant epoch that is the end of the log (KIP-320)."""
+    denied: Set[str] = frozenset()
+    if context.is_guarded and not permits_cluster(context, AclOperation.CLUSTER_ACTION):
+        denied = denied_topics(context, AclOperation.DESCRIBE, (topic.topic for topic in request.topics))
     catalogue = await context.services.catalogue.lookup_partitions(
-        [(topic.topic, [each.partition for each in topic.partitions]) for topic in request.topics]
+        [
+            (topic.topic, [each.partition for each in topic.partitions])
+            for topic in request.topics
+            if topic.topic not in denied
+        ]
     )
     plan: list[tuple[LogId, int] | ErrorCode] = []
     for topic in request.topics:
-        found = topic_of(catalogue, topic.topic, NO_TOPIC_ID, by_id=False)
+        found = _topic_of(catalogue, topic.topic, denied)
         for partition in topic.partitions:
             target = target_of(found, partition.partition)
             plan.append(target if isinstance(target, ErrorCode) else (target.log_id, partition.leader_epoch))
@@ -191,14 +216,19 @@ def offset_for_leader_epoch_failed(
 
 async def delete_records(context: RequestContext, request: DeleteRecordsRequest) -> DeleteRecordsResponse:
     """Move log start offsets forward (KIP-107)."""
+    denied = denied_topics(context, AclOperation.DELETE, (topic.name for topic in request.topics))
     catalogue = await context.services.catalogue.lookup_partitions(
-        [(topic.name, [each.partition_index for each in topic.partitions]) for topic in request.topics]
+        [
+            (topic.name, [each.partition_index for each in topic.partitions])
+            for topic in request.topics
+            if topic.name not in denied
+        ]
     )
     times: Counter[LogId] = Counter()
     plan: list[LogId | ErrorCode] = []
     before_offsets: dict[LogId, int] = {}
     for topic in request.topics:
-        found = _deletable(context, catalogue, topic.name)
+        found = _deletable(context, catalogue, topic.name, denied)
         for partition in topic.partitions:
             target = target_of(found, partition.partition_index)
             if isinstance(target, ErrorCode):
@@ -215,12 +245,15 @@ async def delete_records(context: RequestContext, request: DeleteRecordsRequest)
     results = [
         DeletedRecords(entry) if isinstance(entry, ErrorCode) else deleted.get(entry, twice) for entry in plan
     ]
+    context.changed_each("deleted records", _moved_starts(request, results))
     return _deleted_response(context, request, results)
 
 
-def _deletable(context: RequestContext, catalogue: Catalogue, name: str) -> TopicInfo | ErrorCode:
+def _deletable(
+    context: RequestContext, catalogue: Catalogue, name: str, denied: Set[str]
+) -> TopicInfo | ErrorCode:
     """The topic, or why its records can't be deleted."""
-    topic = topic_of(catalogue, name, NO_TOPIC_ID, by_id=False)
+    topic = _topic_of(catalogue, name, denied)
     if isinstance(topic, ErrorCode):
         return topic
     if name in INTERNAL_TOPICS:
@@ -232,6 +265,16 @@ def _deletable(context: RequestContext, catalogue: Catalogue, name: str) -> Topi
 
 
 def _deleted_response(
+def _moved_starts(request: DeleteRecordsRequest, results: Sequence[DeletedRecords]) -> Iterator[str]:
+    """Partitions and where they begin now, for the audit log."""
+    each = iter(results)
+    for topic in request.topics:
+        for partition in topic.partitions:
+            result = next(each)
+            if result.error is ErrorCode.NONE:
+                yield f"{topic.name}-{partition.partition_index} below {result.low_watermark}"
+
+
     context: RequestContext, request: DeleteRecordsRequest, results: Sequence[DeletedRecords]
 ) -> DeleteRecordsResponse:
     each = iter(results)

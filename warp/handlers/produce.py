@@ -1,8 +1,9 @@
 """Produce: record batches in, base offsets out.
 
 Behaviour: the checks come in Kafka's order: transactional batches without a transactional id; per partition whether it
-exists; the acks; internal topics; then the batch itself, which is the produce service's business. A partition that
-fails has its own error, and the others are appended, all in one commit. Produce never creates topics.
+may be written to (WRITE), whether it exists; the acks; internal topics; then the batch itself, which is the produce
+service's business. A partition that fails has its own error, and the others are appended, all in one commit. Produce
+never creates topics.
 
 acks 1 is answered as -1: when the records are durable. acks 0 is never answered; if any partition fails, the
 connection is closed, the only sign that such a client can get. The request's timeout holds for acks -1 alone, as in
@@ -29,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 from warp.cluster.topic_request import INTERNAL_TOPICS
 from warp.errors import ErrorCode, KafkaError, MetadataError
 from warp.handlers import inline
+from warp.handlers.access import TopicAccess, access_to, allows_transactional_id
 from warp.handlers.context import Later, NoAnswer, RequestContext
 from warp.handlers.resolve import may_be_new, target_of, topic_of
 from warp.ids import TopicId
@@ -43,6 +45,7 @@ from warp.protocol.messages.produce import (
     RecordError,
 )
 
+from warp.protocol.types import AclOperation
 if TYPE_CHECKING:
     from warp.cluster.catalogue import Catalogue, TopicInfo
     from warp.log.produce import Staged
@@ -63,23 +66,26 @@ def produce(context: RequestContext, request: ProduceRequest) -> Any:
     """Stage the batches; what is left is waiting for the commit."""
     context.client.used_s = context.services.clock.monotonic()
     topics = context.services.catalogue
-    plan = _Plan(context, request, topics.current)
+    access = access_to(context, AclOperation.WRITE)
+    plan = _Plan(context, request, topics.current, access)
     if plan.is_transactional:
         code = ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+        if request.transactional_id is not None:
+            allows_transactional_id(context, AclOperation.WRITE, request.transactional_id)
         return produce_failed(context, request, code, "transactions are not served")
     is_stale = not topics.is_fresh and (context.version < _IDS_SINCE or context.services.discovery.is_cut_off)
     if plan.has_unknown_topics or plan.has_unknown_partitions or is_stale:
-        return _after_lookup(context, request)
+        return _after_lookup(context, request, access)
     return _stage(plan)
 
 
-async def _after_lookup(context: RequestContext, request: ProduceRequest) -> Any:
+async def _after_lookup(context: RequestContext, request: ProduceRequest, access: TopicAccess | None) -> Any:
     """Ask the store for the topics that the catalogue does not know.
 
     An agent that is cut off from the store sends its clients to others: their next Metadata names one.
     """
     try:
-        plan = await _looked_up(context, request)
+        plan = await _looked_up(context, request, access)
     except MetadataError as error:
         if context.services.discovery.is_cut_off:
             code = ErrorCode.NOT_LEADER_OR_FOLLOWER
@@ -89,17 +95,18 @@ async def _after_lookup(context: RequestContext, request: ProduceRequest) -> Any
     return await result if isinstance(result, CoroutineType) else result
 
 
-async def _looked_up(context: RequestContext, request: ProduceRequest) -> _Plan:
+async def _looked_up(context: RequestContext, request: ProduceRequest, access: TopicAccess | None) -> _Plan:
     catalogue = context.services.catalogue
     if context.version < _IDS_SINCE:
-        found = await catalogue.lookup(names=[topic.name for topic in request.topic_data])
+        named = (topic.name for topic in request.topic_data)
+        found = await catalogue.lookup(names=[n for n in named if access is None or access.allows(n)])
     elif context.services.discovery.is_cut_off:
         found = await catalogue.refresh()
     else:
         found = await catalogue.lookup(topic_ids=[TopicId(topic.topic_id) for topic in request.topic_data])
-    plan = _Plan(context, request, found)
+    plan = _Plan(context, request, found, access)
     if plan.has_unknown_partitions:
-        plan = _Plan(context, request, await catalogue.refresh())
+        plan = _Plan(context, request, await catalogue.refresh(), access)
     return plan
 
 
@@ -130,7 +137,13 @@ class _Plan:
         "is_transactional",
     )
 
-    def __init__(self, context: RequestContext, request: ProduceRequest, catalogue: Catalogue) -> None:
+    def __init__(
+        self,
+        context: RequestContext,
+        request: ProduceRequest,
+        catalogue: Catalogue,
+        access: TopicAccess | None,
+    ) -> None:
         self.appends: list[Append] = []
         self.is_transactional = request.transactional_id is not None
         self.has_unknown_topics = False
@@ -143,7 +156,9 @@ class _Plan:
         by_id = context.version >= _IDS_SINCE
         for topic in request.topic_data:
             found = topic_of(catalogue, topic.name, topic.topic_id, by_id=by_id)
-            if isinstance(found, ErrorCode):
+            if access is not None:
+                found = access.guarded(found, topic.name)
+            if isinstance(found, ErrorCode) and found is not ErrorCode.TOPIC_AUTHORIZATION_FAILED:
                 self.has_unknown_topics = True
             for partition in topic.partition_data:
                 self._errors.append(self._plan(found, partition))
@@ -172,7 +187,7 @@ class _Plan:
         """Put the batches in line."""
         request = self._request
         timeout_ms = request.timeout_ms if request.acks == ACKS_ALL else _TIMEOUT_WITHOUT_ACKS_ALL_MS
-        return self._context.services.produce.stage(self.appends, timeout_ms)
+        return context.services.produce.stage(self.appends, timeout_ms)
 
     def later(self, staged: Staged) -> Later:
         """The answer, once the batches are committed."""

@@ -1,7 +1,8 @@
 """InitProducerId: a number for an idempotent producer.
 
 Behaviour: without a transactional id the answer is a new producer id with epoch 0, also for a producer that asks to
-raise the epoch of the id that it has (KIP-360): a new id serves it as well, as with Kafka.
+raise the epoch of the id that it has (KIP-360): a new id serves it as well, as with Kafka. It takes IDEMPOTENT_WRITE on
+the cluster, or WRITE on any topic (KIP-679).
 
 A transactional id is refused with TRANSACTIONAL_ID_AUTHORIZATION_FAILED as long as transactions are not served. The
 code is chosen for what clients make of it, not for its name: it is the one that every client takes as fatal. librdkafka
@@ -18,9 +19,11 @@ from __future__ import annotations
 import logging
 
 from warp.errors import ErrorCode
+from warp.handlers.access import allows_idempotent_writes, allows_transactional_id
 from warp.handlers.context import RequestContext
 from warp.ids import NO_PRODUCER_ID
 from warp.protocol.messages.producers import InitProducerIdRequest, InitProducerIdResponse
+from warp.protocol.types import AclOperation
 
 log = logging.getLogger("warp.handlers")
 
@@ -31,15 +34,18 @@ _FIRST_EPOCH = 0
 async def init_producer_id(context: RequestContext, request: InitProducerIdRequest) -> InitProducerIdResponse:
     """Give the producer an id that nobody has had before."""
     if request.transactional_id is not None:
+        code = ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+        if not allows_transactional_id(context, AclOperation.WRITE, request.transactional_id):
+            return init_producer_id_failed(context, request, code, "")
         log.warning(
             "%s (%s) asked for the transactional id %.100r: transactions are not served",
             context.client_id,
             context.client.address,
             request.transactional_id,
         )
-        return init_producer_id_failed(
-            context, request, ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "transactions are not served"
-        )
+        return init_producer_id_failed(context, request, code, "transactions are not served")
+    if not allows_idempotent_writes(context):
+        return init_producer_id_failed(context, request, ErrorCode.CLUSTER_AUTHORIZATION_FAILED, "")
     if (request.producer_id == NO_PRODUCER_ID) != (request.producer_epoch == _NO_EPOCH):
         return init_producer_id_failed(context, request, ErrorCode.INVALID_REQUEST, "id without epoch")
     producer_id = await context.services.producer_ids.next()
