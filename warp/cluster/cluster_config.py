@@ -81,6 +81,11 @@ def dynamic_definition(name: str) -> ConfigDefinition:
     return definition
 
 
+def dynamic_value(static: Mapping[str, str], name: str) -> str:
+    """The value of a config while none is set for the whole cluster. Raises KafkaError (INVALID_CONFIG)."""
+    return static.get(name, dynamic_definition(name).default)
+
+
 def entry_changes(current: Mapping[str, str], wanted: Mapping[str, str]) -> list[EntryChange]:
     """What turns the cluster's configs into those that are wanted, once these can be taken, also beside each other.
 
