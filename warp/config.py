@@ -23,6 +23,15 @@ CONFIG_FILE_VARIABLE: Final = "WARP_CONFIG"
 FOREIGN_VARIABLES: Final = ("WARP_DEBUG_BUILD", "WARP_TEST_")
 """Variables of the build, and the prefix of those of the tests: the agent leaves them alone."""
 
+CLIENT_CONFIG_VARIABLE: Final = "WARP_CLIENT_CONFIG"
+HTTP_USER_VARIABLE: Final = "WARP_HTTP_USER"
+HTTP_PASSWORD_FILE_VARIABLE: Final = "WARP_HTTP_PASSWORD_FILE"
+HTTP_CA_VARIABLE: Final = "WARP_HTTP_CA"
+COMMAND_VARIABLES: Final = (
+    CLIENT_CONFIG_VARIABLE, HTTP_USER_VARIABLE, HTTP_PASSWORD_FILE_VARIABLE, HTTP_CA_VARIABLE,
+)  # fmt: skip
+"""What commands that talk to an agent read; to the agent itself they say nothing."""
+
 CONFIG_FILE_BYTES_MAX: Final = 1024 * 1024
 
 
@@ -141,7 +150,7 @@ def config_of(**texts: str | Sequence[str]) -> AgentConfig:
 
 def refuse_unknown_variables(environment: Mapping[str, str]) -> None:
     """Raises UsageError for a `WARP_…` variable that no option has."""
-    known = {option.variable for option in OPTIONS} | {CONFIG_FILE_VARIABLE}
+    known = {option.variable for option in OPTIONS} | {CONFIG_FILE_VARIABLE, *COMMAND_VARIABLES}
     for name in sorted(environment):
         if (
             name.startswith(ENVIRONMENT_PREFIX)

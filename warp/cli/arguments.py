@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from warp.config import CONFIG_FILE_VARIABLE, did_you_mean
+from warp.config import CLIENT_CONFIG_VARIABLE, CONFIG_FILE_VARIABLE, did_you_mean
 from warp.config_options import OPTIONS
 from warp.errors import UsageError
 
@@ -66,9 +66,15 @@ def add_client_options(parser: Parser) -> None:
     parser.add_argument(
         "-b",
         "--bootstrap",
-        default=DEFAULT_BOOTSTRAP,
         metavar="HOST:PORT",
-        help=f"Address of any broker. Default: {DEFAULT_BOOTSTRAP}.",
+        help=f"Address of any broker. Default: bootstrap.servers of --client-config, or {DEFAULT_BOOTSTRAP}.",
+    )
+    parser.add_argument(
+        "--client-config",
+        type=Path,
+        metavar="FILE",
+        help="File with settings of the client library (librdkafka), a NAME=VALUE on each line. Also "
+        f"{CLIENT_CONFIG_VARIABLE}.",
     )
     parser.add_argument(
         "-X",
@@ -76,7 +82,13 @@ def add_client_options(parser: Parser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="Setting of the client library (librdkafka), such as security.protocol=SSL. May be repeated.",
+        help="One such setting, as security.protocol=SSL, which goes before the file; no secrets. May be repeated.",
+    )
+    parser.add_argument(
+        "--client-password-file",
+        type=Path,
+        metavar="FILE",
+        help="File whose first line is the password (sasl.password). Without one, a terminal asks for it when needed.",
     )
     parser.add_argument(
         "--timeout",

@@ -7,6 +7,7 @@ two are remembered instead, because the reason of a time-out is in them.
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -21,10 +22,28 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, ClusterMetadata
 
+from warp.cli.arguments import DEFAULT_BOOTSTRAP
+from warp.cli.client_config import client_settings
 from warp.config import did_you_mean
 from warp.errors import UsageError, WarpError
 
 CLIENT_ID = "warp-cli"
+
+LOOK_S = 1.5
+"""After so long, the library is asked whether it tries again and again for a reason that stays."""
+_AUTHENTICATION = (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED)
+_LASTING = (*_AUTHENTICATION, KafkaError._SSL, KafkaError.UNSUPPORTED_SASL_MECHANISM)
+"""Errors of a connection that trying again does not mend."""
+_UNANSWERED = (
+    KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN, KafkaError._MSG_TIMED_OUT,
+)  # fmt: skip
+_REFUSALS: Mapping[int, str] = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "that topic",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "that group",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "the cluster",
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "that transactional id",
+}
+"""What ACLs refuse, by the error that says so."""
 
 C = TypeVar("C")
 
@@ -37,11 +56,13 @@ class Client:
     """Makes clients for one broker, and remembers the last reason that they gave for not reaching it."""
 
     def __init__(self, found: argparse.Namespace) -> None:
-        self.bootstrap: str = found.bootstrap
+        settings = client_settings(found, os.environ)
+        self.bootstrap: str = found.bootstrap or settings.bootstrap or DEFAULT_BOOTSTRAP
         self.timeout_s: float = found.timeout
-        self.options = _client_options(found.client_option)
-        """What the user sets, by the library's names."""
+        self.options = settings.options
+        """What the user sets, by the library's names; secrets among them."""
         self._last_error = ""
+        self._last_code = 0
 
     def producer(self, **settings: Any) -> Producer:
         """A producer. Raises UsageError for settings that the library refuses."""
@@ -60,13 +81,20 @@ class Client:
         return self._make(AdminClient, {})
 
     def cluster(self, client: AdminClient | Consumer) -> ClusterMetadata:
-        """Brokers and topics. Raises ClientError when no broker answers in time."""
-        try:
-            return client.list_topics(timeout=self.timeout_s)
-        except KafkaException as error:
-            # Has the callback for errors called, which knows why.
-            client.poll(0)
-            raise self.failure(error) from error
+        """Brokers and topics. Raises ClientError when no broker answers in time, or lets this client in."""
+        last: KafkaException | None = None
+        look_s = min(LOOK_S, self.timeout_s)
+        for timeout_s in (look_s, self.timeout_s - look_s):
+            try:
+                return client.list_topics(timeout=max(0.001, timeout_s))
+            except KafkaException as error:
+                # Has the callback for errors called, which knows why.
+                client.poll(0)
+                last = error
+                if error.args[0].code() not in _UNANSWERED or self._last_code in _LASTING:
+                    break
+        assert last is not None, "it was asked at least once"
+        raise self.failure(last) from last
 
     def topic_partitions(self, client: AdminClient | Consumer, topic: str) -> list[int]:
         """The partitions of a topic that exists. Raises ClientError that names the nearest topic when it doesn't."""
@@ -111,22 +139,42 @@ class Client:
         reason = error.args[0] if isinstance(error, KafkaException) else error
         if not isinstance(reason, KafkaError):
             return ClientError(str(reason))
-        if reason.code() in (
-            KafkaError._TRANSPORT,
-            KafkaError._TIMED_OUT,
-            KafkaError._ALL_BROKERS_DOWN,
-            KafkaError._MSG_TIMED_OUT,
-        ):
+        if reason.code() in _UNANSWERED and self._last_code in _LASTING:
+            return self._no_entry(self._last_code, self._last_error)
+        if reason.code() in _UNANSWERED:
             why = f" ({self._last_error})" if self._last_error else ""
             return ClientError(
                 f"no broker answered at {self.bootstrap} within {self.timeout_s:g} s{why}; is the agent running?"
             )
+        if reason.code() in _LASTING:
+            return self._no_entry(reason.code(), _reason(reason.str()))
+        if reason.code() in _REFUSALS:
+            user = self.options.get("sasl.username")
+            who = f"user {user}" if user else "this client"
+            return ClientError(
+                f"{who} may not do that to {_REFUSALS[reason.code()]}: no ACL allows it ({reason.name()})"
+            )
         return ClientError(f"{reason.str()} ({reason.name()})")
+
+    def _no_entry(self, code: int, why: str) -> ClientError:
+        """For a broker that is there, and does not let this client in, or is not to be trusted."""
+        if code in _AUTHENTICATION:
+            return ClientError(
+                f"{self.bootstrap} did not take this client's credentials: {why}; check sasl.mechanism, "
+                "sasl.username and the password"
+            )
+        if code == KafkaError.UNSUPPORTED_SASL_MECHANISM:
+            return ClientError(
+                f"{self.bootstrap} does not authenticate that way: {why}; set another sasl.mechanism"
+            )
+        return ClientError(
+            f"no TLS with {self.bootstrap}: {why}; check security.protocol, ssl.ca.location and the host name"
+        )
 
     def note_error(self, error: KafkaError) -> None:
         """The library's error callback."""
         if error.code() != KafkaError._ALL_BROKERS_DOWN or not self._last_error:
-            self._last_error = _reason(error.str())
+            self._last_error, self._last_code = _reason(error.str()), error.code()
 
     def config(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The library's settings of a client: those of every command, these, and over them those of the user."""
@@ -144,16 +192,6 @@ class Client:
             return kind({**self.config(settings), "error_cb": self.note_error})
         except KafkaException as error:
             raise UsageError(f"the client library refuses its settings: {error.args[0].str()}") from error
-
-
-def _client_options(texts: list[str]) -> dict[str, str]:
-    options = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise UsageError(f"--client-option {text!r} is not NAME=VALUE")
-        options[name] = value
-    return options
 
 
 def _reason(text: str) -> str:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from warp.cli.agent_http import add_http_option, get_json
+from warp.cli.agent_http import add_http_option, agent_address, get_json
 from warp.cli.arguments import Parser, add_client_options
 from warp.cli.client import Client
 from warp.cli.configs.command import add_config_options, run_config
@@ -78,7 +78,7 @@ def _status(words: Sequence[str]) -> int:
     add_http_option(parser)
     parser.add_argument("--json", action="store_true", help="Print what the agent says, as one JSON object.")
     found = parser.parse_all(words)
-    status = get_json(found.http, PATH)
+    status = get_json(agent_address(found), PATH)
     if found.json:
         json.dump(status, sys.stdout)
         print()

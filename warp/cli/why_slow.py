@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from warp.cli.agent_http import add_http_option, get_json
+from warp.cli.agent_http import add_http_option, agent_address, get_json
 from warp.cli.arguments import Parser, positive_count
 from warp.cli.diagnosis import FETCH_PHASES, PRODUCE_PHASES, diagnose_fetch, diagnose_produce
 from warp.units import format_size
@@ -48,7 +48,7 @@ def run(words: Sequence[str]) -> int:
     parser.add_argument("--last", action="store_true", help="The last requests instead of the slowest.")
     parser.add_argument("--json", action="store_true", help="Print what the agent says, as one JSON object.")
     found = parser.parse_all(words)
-    trace = get_json(found.http, PATH)
+    trace = get_json(agent_address(found), PATH)
     if found.json:
         json.dump(trace, sys.stdout)
         print()

@@ -23,21 +23,27 @@ from typing import Final
 from warp.clock import Clock
 from warp.http.messages import Request, Response, error_response
 from warp.protocol.types import AclOperation, AclResourceType
+from warp.security.audit import Asker, Audit
 from warp.security.authorizer import CLUSTER_NAME, OPEN, Authorizer
+from warp.security.exchange import AuthenticationFailed, Outcome
 from warp.security.principal import ANONYMOUS, Principal
 from warp.server.limits import LogLimit
 
 log = logging.getLogger("warp.http")
 
-Verify = Callable[[str, str], Awaitable[Principal | None]]
-"""Whose name and password these are; None when they are nobody's. Derives keys off the loop."""
-
-Denied = Callable[[Principal, Request], None]
-"""Is told of each request that ACLs have refused, for the audit log."""
+Verify = Callable[[str, str], Awaitable[Principal]]
+"""Whose name and password these are; derives keys off the loop. Raises AuthenticationFailed."""
 
 CHALLENGE: Final = ("WWW-Authenticate", 'Basic realm="warp", charset="UTF-8"')
-OUTCOMES: Final = ("password", "remembered", "certificate", "missing", "malformed", "wrong", "busy")
+OUTCOMES: Final = ("password", "remembered", "certificate", "missing", "malformed", "refused", "busy")
 """How requests that had to authenticate did, or why not."""
+TOO_MANY: Final = "too many passwords are being checked, try again"
+
+DESCRIBE: Final = AclOperation.DESCRIBE
+CLUSTER: Final = AclResourceType.CLUSTER
+LISTENER: Final = "HTTP"
+"""How the audit log names where the request came in."""
+PATH_CHARACTERS_MAX: Final = 200
 
 _KEY_BYTES: Final = 32
 
@@ -87,10 +93,11 @@ class BasicAuthentication:
         known = self._remembered.get(self._digest(user, password))
         return known[1] if known is not None and known[0] > self._clock.monotonic() else None
 
-    async def check(self, user: str, password: str) -> Principal | None:
-        """Whose they are; None when nobody's. Raises Busy."""
+    async def check(self, user: str, password: str) -> Principal:
+        """Whose they are. Raises AuthenticationFailed."""
         if self._waiting >= self._limits.derivations_max + self._limits.waiting_max:
-            raise Busy
+            reason = f"{self._waiting} passwords wait to be checked"
+            raise AuthenticationFailed(TOO_MANY, reason=reason, outcome=Outcome.BUSY)
         self._waiting += 1
         try:
             async with self._turns:
@@ -102,7 +109,7 @@ class BasicAuthentication:
                 principal = await self._verify(user, password)
         finally:
             self._waiting -= 1
-        if principal is not None and age == self._age:
+        if age == self._age:
             self._remember(user, password, principal)
         return principal
 
@@ -123,15 +130,11 @@ class BasicAuthentication:
         return hmac.digest(self._key, text, "sha256")
 
 
-class Busy(Exception):
-    """Too many requests wait for their passwords to be checked."""
-
-
 class Access:
     """Decides who may ask for what.
 
     With `passwords`, who asks has to authenticate, by certificate or password; without, everybody without a certificate
-    is ANONYMOUS. `count` is told one of OUTCOMES for each request that had to authenticate.
+    is ANONYMOUS. `count` is told one of OUTCOMES for each request that had to authenticate, `audit` what ACLs refuse.
     """
 
     def __init__(
@@ -140,13 +143,13 @@ class Access:
         *,
         passwords: BasicAuthentication | None = None,
         authorizer: Authorizer = OPEN,
-        denied: Denied = lambda principal, request: None,
+        audit: Audit | None = None,
         count: Callable[[str], None] = lambda outcome: None,
         limits: AccessLimits | None = None,
     ) -> None:
         self._passwords = passwords
         self._authorizer = authorizer
-        self._denied = denied
+        self._audit = audit
         self._count = count
         self._limits = limits or AccessLimits()
         self._log_limit = LogLimit(clock)
@@ -159,12 +162,16 @@ class Access:
         who = await self._authenticate(request)
         if isinstance(who, Response):
             return who
-        may = not shows_cluster or self._authorizer.allows(
-            who, request.peer.host, AclOperation.DESCRIBE, AclResourceType.CLUSTER, CLUSTER_NAME
-        )
-        if may:
+        if not shows_cluster:
             return None
-        self._denied(who, request)
+        asked = (who, request.peer.host, DESCRIBE, CLUSTER, CLUSTER_NAME)
+        if not self._authorizer.permits(*asked) and self._audit is not None:
+            # One of a few, because metrics count by it.
+            api = f"HTTP {request.path}"
+            asker = Asker(who, request.peer.address, LISTENER, request.headers.get("user-agent"), api, 1)
+            self._audit.denied(asker, [(DESCRIBE, CLUSTER, CLUSTER_NAME)], 1)
+        if self._authorizer.allows(*asked):
+            return None
         return error_response(403, f"{who} may not DESCRIBE the cluster")
 
     async def _authenticate(self, request: Request) -> Principal | Response:
@@ -181,40 +188,34 @@ class Access:
         try:
             user, password = parse_basic(header)
         except ValueError as error:
-            return await self._fail(request, "malformed", str(error))
+            return await self._fail(request, "malformed", str(error), str(error))
         principal = self._passwords.recall(user, password)
         if principal is not None:
             self._count("remembered")
             return principal
         try:
             principal = await self._passwords.check(user, password)
-        except Busy:
-            self._count("busy")
-            return error_response(503, "too many passwords are being checked", ("Retry-After", "1"))
-        if principal is None:
-            return await self._fail(request, "wrong", "the name or the password is wrong", user)
+        except AuthenticationFailed as error:
+            if error.outcome in (Outcome.BUSY, Outcome.UNAVAILABLE):
+                self._count("busy")
+                return error_response(503, error.message, ("Retry-After", "1"))
+            outcome = "malformed" if error.outcome is Outcome.MALFORMED else "refused"
+            return await self._fail(request, outcome, error.message, error.reason)
         self._count("password")
         return principal
 
-    async def _fail(self, request: Request, outcome: str, reason: str, user: str | None = None) -> Response:
-        """After a while, so that guessing takes long."""
-        self._log(request, reason, user)
+    async def _fail(self, request: Request, outcome: str, message: str, reason: str) -> Response:
+        """After a while, so that guessing takes long. `message` is for who asks, `reason` for the log."""
+        if self._log_limit.passes():
+            more = self._log_limit.note()
+            where = {"client": request.peer.address, "path": request.path[:PATH_CHARACTERS_MAX]}
+            log.warning("HTTP authentication failed: %s%s", reason, more, extra=where)
         await asyncio.sleep(self._limits.failure_delay_ms / 1000)
-        return self._refuse(outcome, reason)
+        return self._refuse(outcome, message)
 
     def _refuse(self, outcome: str, reason: str) -> Response:
         self._count(outcome)
         return error_response(401, reason, CHALLENGE)
-
-    def _log(self, request: Request, reason: str, user: str | None) -> None:
-        if not self._log_limit.passes():
-            return
-        log.warning(
-            "HTTP authentication failed: %s%s",
-            reason,
-            self._log_limit.note(),
-            extra={"client": request.peer.host, "path": request.path, "user": user and user[:64]},
-        )
 
 
 def parse_basic(header: str) -> tuple[str, str]:

@@ -205,8 +205,8 @@ class HttpConnection(asyncio.Protocol):
     def _peer_of(self, transport: asyncio.Transport) -> Peer:
         address = transport.get_extra_info("peername")
         shown = transport.get_extra_info("ssl_object")
-        host = str(address[0]) if isinstance(address, tuple) else ""
-        return Peer(host, None if shown is None else self._principal(shown))
+        principal = None if shown is None else self._principal(shown)
+        return Peer(str(address[0]), int(address[1]), principal) if isinstance(address, tuple) else NOBODY
 
     def _is_in(self, phase: Phase) -> bool:
         """A method, because the phase changes during every await."""

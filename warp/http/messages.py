@@ -13,10 +13,16 @@ from warp.security.principal import Principal
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who is at the other end of a connection: its address, and whose certificate it has shown, if it has."""
+    """Who is at the other end of a connection: where it is, and whose certificate it has shown, if it has."""
 
     host: str = ""
+    port: int = 0
     principal: Principal | None = None
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT, for log lines."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 NOBODY = Peer()

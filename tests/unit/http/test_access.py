@@ -15,7 +15,9 @@ from warp.http.access import Access, AccessLimits, BasicAuthentication, parse_ba
 from warp.http.app import AgentFace, App
 from warp.http.messages import Peer, Request, Response
 from warp.protocol.types import AclOperation, AclResourceType
+from warp.security.audit import Audit
 from warp.security.authorizer import OPEN, Authorizer, OpenAccess
+from warp.security.exchange import AuthenticationFailed, Outcome
 from warp.security.principal import ANONYMOUS, USER, Principal
 
 ALICE = Principal(USER, "alice")
@@ -34,6 +36,16 @@ class Rules(OpenAccess):
     def __init__(self, *allowed: Principal) -> None:
         self.allowed = allowed
         self.asked: list[tuple[Principal, str]] = []
+
+    def permits(
+        self,
+        principal: Principal,
+        host: str,
+        operation: AclOperation,
+        resource: AclResourceType,
+        name: str,
+    ) -> bool:
+        return principal in self.allowed
 
     def allows(
         self,
@@ -64,17 +76,18 @@ class Bench:
     ) -> None:
         self.clock = HandClock()
         self.outcomes: list[str] = []
-        self.denied: list[tuple[Principal, str]] = []
+        self.denied: list[str] = []
         self.verified: list[str] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.at_once = self.at_once_max = 0
         self.passwords = BasicAuthentication(self.verify, self.clock, bytes, limits)
+        audit = Audit(self.clock.monotonic, observe=self.denied.append)
         access = Access(
             self.clock,
             passwords=self.passwords if authenticate else None,
             authorizer=authorizer,
-            denied=lambda principal, request: self.denied.append((principal, request.path)),
+            audit=audit,
             count=self.outcomes.append,
             limits=limits,
         )
@@ -90,19 +103,23 @@ class Bench:
 
         self.app = App(AgentFace(dict, reasons, metrics, dict, dict, dict), {INTERNAL: chunk}, access)
 
-    async def verify(self, user: str, password: str) -> Principal | None:
+    async def verify(self, user: str, password: str) -> Principal:
         self.verified.append(user)
         self.at_once += 1
         self.at_once_max = max(self.at_once_max, self.at_once)
         await self.gate.wait()
         self.at_once -= 1
-        return ALICE if (user, password) == ("alice", PASSWORD) else None
+        if not password:
+            raise AuthenticationFailed("empty", reason="it is empty", outcome=Outcome.MALFORMED)
+        if (user, password) != ("alice", PASSWORD):
+            raise AuthenticationFailed("wrong", reason=f"wrong password: {user!r}")
+        return ALICE
 
     async def get(
         self, path: str, header: str | None = None, certified: Principal | None = None, method: str = "GET"
     ) -> Response:
         headers = {} if header is None else {"authorization": header}
-        return await self.app(Request(method, path, headers=headers, peer=Peer("10.0.0.1", certified)))
+        return await self.app(Request(method, path, headers=headers, peer=Peer("10.0.0.1", 5, certified)))
 
 
 def basic(user: str = "alice", password: str = PASSWORD) -> str:
@@ -176,7 +193,7 @@ def test_what_is_remembered_is_no_password_and_bounded() -> None:
     async def test() -> None:
         bench = Bench(limits=AccessLimits(failure_delay_ms=1, remembered_max=3))
 
-        async def anybody(user: str, password: str) -> Principal | None:
+        async def anybody(user: str, password: str) -> Principal:
             return Principal(USER, user)
 
         passwords = BasicAuthentication(
@@ -197,9 +214,9 @@ def test_what_is_remembered_is_no_password_and_bounded() -> None:
 @pytest.mark.parametrize(
     ("header", "outcome"),
     [
-        (basic(password="pencil"), "wrong"),
-        (basic(user="Alice"), "wrong"),
-        (basic(password=""), "wrong"),
+        (basic(password="pencil"), "refused"),
+        (basic(user="Alice"), "refused"),
+        (basic(password=""), "malformed"),
         ("", "malformed"),
         ("Bearer abc", "malformed"),
         ("Basic", "malformed"),
@@ -244,7 +261,7 @@ def test_acls_decide_about_what_shows_the_cluster() -> None:
             answer = await bench.get(path)
             assert answer.status == 403
             assert json.loads(answer.body) == {"error": "User:ANONYMOUS may not DESCRIBE the cluster"}
-        assert bench.denied == [(ANONYMOUS, path) for path in FACTS]
+        assert bench.denied == [f"HTTP {path}" for path in FACTS]
         for path in (*OPEN_PATHS, INTERNAL, "/"):
             assert (await bench.get(path)).status == 200
         allowed = Rules(ALICE)
@@ -253,6 +270,24 @@ def test_acls_decide_about_what_shows_the_cluster() -> None:
             assert (await bench.get(path, basic())).status == 200
         assert allowed.asked == [(ALICE, "10.0.0.1")] * len(FACTS)
         assert bench.denied == []
+
+    run(test)
+
+
+def test_an_authorizer_that_only_logs_lets_pass_what_it_tells_of(caplog: pytest.LogCaptureFixture) -> None:
+    class Logging(Rules):
+        only_logs = True
+
+        def allows(self, *asked: object) -> bool:
+            return True
+
+    async def test() -> None:
+        bench = Bench(authenticate=False, authorizer=Logging())
+        with caplog.at_level(logging.INFO, "warp.audit"):
+            assert (await bench.get("/metrics")).status == 200
+        told = vars(caplog.records[-1])
+        assert (told["principal"], told["address"]) == ("User:ANONYMOUS", "10.0.0.1:5")
+        assert (told["api"], told["operation"], told["resource"]) == ("HTTP /metrics", "DESCRIBE", "CLUSTER")
 
     run(test)
 

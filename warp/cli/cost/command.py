@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from warp.cli.agent_http import add_http_option, get_json
+from warp.cli.agent_http import AgentAddress, add_http_option, agent_address, get_json
 from warp.cli.arguments import Parser
 from warp.cli.cost.bill import Bill, Reading, reading_of
 from warp.cli.cost.prices import PRICE_MAX, PRICE_NAMES, S3_STANDARD, Prices, read_prices, with_changes
 from warp.cli.cost.report import to_json, to_text
 from warp.cli.interrupt import Interrupt
-from warp.config_values import Address
 from warp.units import parse_duration_ms
 
 PATH: Final = "/v1/object-store"
@@ -40,7 +39,7 @@ def run(words: Sequence[str]) -> int:
     found = _parser().parse_all(words)
     changes = {name: value for name in PRICE_NAMES if (value := getattr(found, name)) is not None}
     prices = with_changes(_base(found.prices), changes)
-    reading = _read(found.http, found.window)
+    reading = _read(agent_address(found), found.window)
     bill = Bill(reading, prices, found.retention)
     since_start = found.window is None
     if found.json:
@@ -54,9 +53,9 @@ def _base(path: Path | None) -> Prices:
     return S3_STANDARD if path is None else read_prices(path)
 
 
-def _read(address: Address, window_s: float | None) -> Reading:
+def _read(agent: AgentAddress, window_s: float | None) -> Reading:
     """What happened since the agent's start, or from now on for so long. Ctrl-C ends the window early."""
-    first = reading_of(get_json(address, PATH))
+    first = reading_of(get_json(agent, PATH))
     if window_s is None:
         return first
     with Interrupt() as interrupt:
@@ -65,7 +64,7 @@ def _read(address: Address, window_s: float | None) -> Reading:
                 time.sleep(window_s)
         except KeyboardInterrupt:
             print()
-    return reading_of(get_json(address, PATH)).since(first)
+    return reading_of(get_json(agent, PATH)).since(first)
 
 
 def _parser() -> Parser:
