@@ -15,6 +15,8 @@ of records (KIP-392); the ends of the log are unknown then, as in an error. What
 Nobody is fenced by the leader epoch, neither by the current one in the request nor by the last fetched one: there is
 one constant epoch, and clients that hold another have it from another cluster.
 
+A client that has read more than its quota gets an answer without any partition, and its next fetch the records.
+
 Version notes: v5 and below don't know KAFKA_STORAGE_ERROR and get NOT_LEADER_OR_FOLLOWER. Below v10 zstd records are
 refused (KIP-110). v13 names topics by id (KIP-516).
 """
@@ -24,10 +26,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from warp.errors import ErrorCode
+from warp.handlers.access import TopicAccess, access_to
 from warp.handlers.context import Held, RequestContext
 from warp.handlers.leaders import caller_of
-from warp.handlers.access import TopicAccess, access_to
 from warp.handlers.resolve import may_be_new, target_of, topic_of
+from warp.handlers.throttle import fetch_room, may_be_fetched
 from warp.ids import BrokerId, TopicId
 from warp.log.answer import FetchPartitionQuery, FetchPartitionResult
 from warp.log.model import LogTarget
@@ -36,10 +39,10 @@ from warp.protocol.messages.fetch import (
     FetchPartitionResponse,
     FetchRequest,
     FetchResponse,
+    FetchTopic,
     FetchTopicResponse,
 )
 from warp.protocol.types import AclOperation, IsolationLevel
-    FetchTopic,
 
 if TYPE_CHECKING:
     from warp.cluster.catalogue import Catalogue, TopicInfo
@@ -49,18 +52,25 @@ _FULL_FETCH_EPOCHS = (0, -1)
 _STORAGE_ERROR_SINCE = 6
 _ZSTD_SINCE = 10
 _IDS_SINCE = 13
+_ACCESS_S = 0.5
+"""How long a fetch may wait before it is asked again whether the client may read."""
 _NEARER = ErrorCode.NONE
 """In place of a partition that exists: it is to be read at another agent, and nothing is wrong with it."""
 
-_ACCESS_S = 0.5
-"""How long a fetch may wait before it is asked again whether the client may read."""
 
 async def fetch(context: RequestContext, request: FetchRequest) -> Any:
     """Read from every partition asked for."""
     if request.session_epoch not in _FULL_FETCH_EPOCHS and request.session_id != -1:
         code = context.note(ErrorCode.FETCH_SESSION_ID_NOT_FOUND)
         return FetchResponse(error_code=code, responses=[])
-    targets = await _targets(context, request)
+    quotas = context.services.quotas
+    bytes_max = min(request.max_bytes, context.services.catalogue.defaults.fetch_bytes_max)
+    if quotas.limits_fetch:
+        bytes_max = min(bytes_max, fetch_room(context))
+        if context.throttle_ms:
+            return FetchResponse(error_code=ErrorCode.NONE, responses=[])
+    access = access_to(context, AclOperation.READ)
+    targets = await _targets(context, request, access)
     queries = _queries(request, targets)
     if len(queries) < len(targets):
         targets = await _targets_anew(context, request, access)
@@ -71,6 +81,7 @@ async def fetch(context: RequestContext, request: FetchRequest) -> Any:
     else:
         queries = _queries(request, targets)
     is_complete = len(queries) == len(targets)
+    began_s = context.services.clock.monotonic() if access is not None else 0.0
     answer = await context.services.fetch.fetch(
         queries,
         bytes_max=bytes_max,
@@ -79,9 +90,11 @@ async def fetch(context: RequestContext, request: FetchRequest) -> Any:
         read_committed=request.isolation_level == IsolationLevel.READ_COMMITTED,
         allow_zstd=context.version >= _ZSTD_SINCE,
     )
+    if quotas.limits_fetch and not may_be_fetched(context, answer.records_bytes):
+        answer.release()
+        return FetchResponse(error_code=ErrorCode.NONE, responses=[])
     if context.version >= _IDS_SINCE:
         for result in answer.partitions:
-    began_s = context.services.clock.monotonic() if access is not None else 0.0
             if result.error is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
                 # The log is gone, and with it the topic that was asked for by its id.
                 result.error = ErrorCode.UNKNOWN_TOPIC_ID
@@ -89,6 +102,8 @@ async def fetch(context: RequestContext, request: FetchRequest) -> Any:
     results = [
         next(found) if isinstance(target, LogTarget) else FetchPartitionResult(target) for target in targets
     ]
+    if access is not None and context.services.clock.monotonic() - began_s > _ACCESS_S:
+        _withhold(TopicAccess(context, AclOperation.READ), targets, results)
     response = _response(context, request, results)
     if nearer is not None:
         parts = (part for topic in response.responses for part in topic.partitions)
@@ -98,21 +113,6 @@ async def fetch(context: RequestContext, request: FetchRequest) -> Any:
     return Held(response, answer.release)
 
 
-def _steer(context: RequestContext, rack: str, targets: list[LogTarget | ErrorCode]) -> BrokerId | None:
-    """The agent that a consumer is sent to, if any is nearer; the partitions to be read there become `_NEARER`."""
-    discovery = context.services.discovery
-    if discovery.is_near(rack):
-    if access is not None and context.services.clock.monotonic() - began_s > _ACCESS_S:
-        _withhold(TopicAccess(context, AclOperation.READ), targets, results)
-        context.client.rack = rack
-        return None
-    caller = caller_of(context)
-    nearer = discovery.nearer(caller, rack)
-    if nearer is None:
-        return None
-    is_steered = False
-    for index, target in enumerate(targets):
-        if isinstance(target, LogTarget) and discovery.may_steer(caller, target.log_id):
 def _withhold(
     access: TopicAccess, targets: list[LogTarget | ErrorCode], results: list[FetchPartitionResult]
 ) -> None:
@@ -122,6 +122,19 @@ def _withhold(
             results[index] = FetchPartitionResult(ErrorCode.TOPIC_AUTHORIZATION_FAILED)
 
 
+def _steer(context: RequestContext, rack: str, targets: list[LogTarget | ErrorCode]) -> BrokerId | None:
+    """The agent that a consumer is sent to, if any is nearer; the partitions to be read there become `_NEARER`."""
+    discovery = context.services.discovery
+    if discovery.is_near(rack):
+        context.client.rack = rack
+        return None
+    caller = caller_of(context)
+    nearer = discovery.nearer(caller, rack)
+    if nearer is None:
+        return None
+    is_steered = False
+    for index, target in enumerate(targets):
+        if isinstance(target, LogTarget) and discovery.may_steer(caller, target.log_id):
             targets[index] = _NEARER
             is_steered = True
     return nearer if is_steered else None

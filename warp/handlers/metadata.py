@@ -27,7 +27,8 @@ from warp.errors import ErrorCode, KafkaError, MetadataError
 from warp.handlers.access import allows_topic, denied_topics, permits_cluster
 from warp.handlers.context import RequestContext
 from warp.handlers.leaders import agents_for, choice_for
-from warp.handlers.operations import CLUSTER_OPERATIONS, TOPIC_OPERATIONS
+from warp.handlers.operations import cluster_operations, topic_operations
+from warp.handlers.topics import topic_text
 from warp.ids import LEADER_EPOCH, NO_TOPIC_ID, TopicId
 from warp.protocol.messages.metadata import (
     DescribeTopicPartitionsCursor,
@@ -57,11 +58,11 @@ def metadata(
     if _asks_for_all(context, request):
         return _describe_all(context, request)
     names, topic_ids = _asked_for(context, request)
-    catalogue = context.services.catalogue.at_hand(names=names, topic_ids=topic_ids, fresh_ids=True)
-    if catalogue is None:
     denied = denied_topics(context, AclOperation.DESCRIBE, names)
     names = [name for name in names if name not in denied]
     hidden = [_Missing(ErrorCode.TOPIC_AUTHORIZATION_FAILED, name) for name in denied]
+    catalogue = context.services.catalogue.at_hand(names=names, topic_ids=topic_ids, fresh_ids=True)
+    if catalogue is None:
         return _look_up(context, request, names, topic_ids, hidden)
     known: list[TopicInfo | _Missing] = [catalogue.by_name[name] for name in names]
     known += _by_id(context, catalogue, topic_ids)
@@ -155,8 +156,8 @@ async def _by_name(
             unknown.append(name)
         else:
             found[name] = info
-    if unknown and may_create and context.services.settings.auto_create_topics:
-        created = await service.create([TopicRequest(name) for name in unknown])
+    if unknown and may_create and context.services.catalogue.defaults.auto_create_topics:
+        created = await _create(context, unknown)
         catalogue = service.current
     else:
         created = [_unknown(name) for name in unknown]
@@ -168,6 +169,20 @@ async def _by_name(
         else:
             found[name] = _Missing(result.code, name)
     return list(found.values())
+
+
+async def _create(context: RequestContext, names: Sequence[str]) -> list[TopicInfo | KafkaError]:
+    """Create topics where the client may; in the order of their names."""
+    denied: frozenset[str] = frozenset()
+    if context.is_guarded and not permits_cluster(context, AclOperation.CREATE):
+        denied = denied_topics(context, AclOperation.CREATE, names)
+    wanted = [TopicRequest(name) for name in names if name not in denied]
+    results = await context.services.catalogue.create(wanted)
+    made = [result for result in results if not isinstance(result, KafkaError)]
+    context.changed_each("created topics", map(topic_text, made))
+    each = iter(results)
+    refusal = KafkaError(ErrorCode.TOPIC_AUTHORIZATION_FAILED)
+    return [refusal if name in denied else next(each) for name in names]
 
 
 async def _lookup_or_last_known(service: CatalogueService, names: Sequence[str]) -> Catalogue:
@@ -225,6 +240,9 @@ def _topic(
         return MetadataResponseTopic(
             error_code=context.note(described.error), name=name, topic_id=described.topic_id, partitions=[]
         )
+    operations = AUTHORIZED_OPERATIONS_OMITTED
+    if include_operations:
+        operations = topic_operations(context, described.name)
     return MetadataResponseTopic(
         error_code=ErrorCode.NONE,
         name=described.name,
@@ -241,9 +259,6 @@ def _partitions_of(choice: Choice, topic: TopicInfo) -> list[MetadataResponsePar
     leaders = choice.leaders(topic.topic_id, topic.partitions)
     return [_partition(choice.replicas(leader), index) for index, leader in enumerate(leaders)]
 
-    operations = AUTHORIZED_OPERATIONS_OMITTED
-    if include_operations:
-        operations = topic_operations(context, described.name)
 
 @functools.lru_cache(maxsize=256)
 def _partitions(agents: tuple[int, ...], count: int) -> list[MetadataResponsePartition]:
@@ -329,6 +344,11 @@ class _Page:
         """Whether a partition more may be added."""
         return self._room > 0
 
+    def deny(self, name: str) -> None:
+        """Add a topic of which nothing may be told."""
+        code = self._context.note(ErrorCode.TOPIC_AUTHORIZATION_FAILED)
+        self.topics.append(_undescribed(name, code))
+
     def add(self, name: str, info: TopicInfo | None, start_index: int) -> None:
         """Add a topic from a partition on; what does not fit is left to the next page."""
         if info is None:
@@ -345,11 +365,6 @@ class _Page:
         self.topics.append(
             DescribeTopicPartitionsResponseTopic(
                 error_code=ErrorCode.NONE,
-    def deny(self, name: str) -> None:
-        """Add a topic of which nothing may be told."""
-        code = self._context.note(ErrorCode.TOPIC_AUTHORIZATION_FAILED)
-        self.topics.append(_undescribed(name, code))
-
                 name=name,
                 topic_id=info.topic_id,
                 is_internal=name in INTERNAL_TOPICS,

@@ -258,13 +258,13 @@ def _deletable(
         return topic
     if name in INTERNAL_TOPICS:
         return ErrorCode.INVALID_TOPIC_EXCEPTION
-    policy = split_list(effective(topic.topic.configs, context.services.catalogue.broker, "cleanup.policy"))
+    defaults = context.services.catalogue.defaults.values
+    policy = split_list(effective(topic.topic.configs, defaults, "cleanup.policy"))
     if "compact" in policy and "delete" not in policy:
         return ErrorCode.POLICY_VIOLATION
     return topic
 
 
-def _deleted_response(
 def _moved_starts(request: DeleteRecordsRequest, results: Sequence[DeletedRecords]) -> Iterator[str]:
     """Partitions and where they begin now, for the audit log."""
     each = iter(results)
@@ -275,6 +275,7 @@ def _moved_starts(request: DeleteRecordsRequest, results: Sequence[DeletedRecord
                 yield f"{topic.name}-{partition.partition_index} below {result.low_watermark}"
 
 
+def _deleted_response(
     context: RequestContext, request: DeleteRecordsRequest, results: Sequence[DeletedRecords]
 ) -> DeleteRecordsResponse:
     each = iter(results)

@@ -33,6 +33,7 @@ from warp.handlers import inline
 from warp.handlers.access import TopicAccess, access_to, allows_transactional_id
 from warp.handlers.context import Later, NoAnswer, RequestContext
 from warp.handlers.resolve import may_be_new, target_of, topic_of
+from warp.handlers.throttle import charge_produced
 from warp.ids import TopicId
 from warp.log.model import Append, AppendOutcome
 from warp.protocol.messages.produce import (
@@ -44,8 +45,8 @@ from warp.protocol.messages.produce import (
     ProduceTopicResponse,
     RecordError,
 )
-
 from warp.protocol.types import AclOperation
+
 if TYPE_CHECKING:
     from warp.cluster.catalogue import Catalogue, TopicInfo
     from warp.log.produce import Staged
@@ -69,9 +70,9 @@ def produce(context: RequestContext, request: ProduceRequest) -> Any:
     access = access_to(context, AclOperation.WRITE)
     plan = _Plan(context, request, topics.current, access)
     if plan.is_transactional:
-        code = ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
         if request.transactional_id is not None:
             allows_transactional_id(context, AclOperation.WRITE, request.transactional_id)
+        code = ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
         return produce_failed(context, request, code, "transactions are not served")
     is_stale = not topics.is_fresh and (context.version < _IDS_SINCE or context.services.discovery.is_cut_off)
     if plan.has_unknown_topics or plan.has_unknown_partitions or is_stale:
@@ -185,7 +186,9 @@ class _Plan:
 
     def stage(self) -> Coroutine[Any, Any, Staged]:
         """Put the batches in line."""
-        request = self._request
+        context, request = self._context, self._request
+        if context.services.quotas.limits_produce:
+            charge_produced(context, sum(len(append.records) for append in self.appends))
         timeout_ms = request.timeout_ms if request.acks == ACKS_ALL else _TIMEOUT_WITHOUT_ACKS_ALL_MS
         return context.services.produce.stage(self.appends, timeout_ms)
 
