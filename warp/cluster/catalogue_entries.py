@@ -48,13 +48,21 @@ def are_in_place(entries: Mapping[str, str], changes: Sequence[EntryChange]) -> 
 
 
 def apply_changes(
-    entries: EntriesByKind, changes: Mapping[EntryKind, Sequence[EntryChange]]
+    entries: EntriesByKind, changes: Mapping[EntryKind, Sequence[EntryChange]], *, are_all: bool
 ) -> tuple[EntriesByKind, dict[EntryKind, list[EntryChange]]]:
-    """The entries after changes, and those of the changes that made a difference. Kinds without any stay the same."""
+    """The entries after changes, and those of the changes that made a difference. Kinds without any stay the same.
+
+    With `are_all` an entry that is in none of the changes is gone.
+    """
     made: dict[EntryKind, list[EntryChange]] = {}
     for kind in EntryKind:
         before = entries[kind]
-        real = [change for change in changes.get(kind, ()) if before.get(change.key) != change.value]
+        found = changes.get(kind, ())
+        real = [change for change in found if before.get(change.key) != change.value]
+        if are_all:
+            real += [
+                EntryChange(key, None) for key in sorted(before.keys() - {change.key for change in found})
+            ]
         if real:
             made[kind] = real
     if not made:

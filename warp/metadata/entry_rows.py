@@ -1,4 +1,7 @@
-"""Entries in the database: one row each, which stays when its entry is deleted, so that agents find that out."""
+"""Entries in the database: one row each, which stays when its entry is deleted, so that agents find that out.
+
+It stays for so many versions of the catalogue; an agent that has missed more of them reads all entries anew.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,15 @@ from warp.metadata.entries import EntryChange, EntryKind
 from warp.metadata.session import Database, Session, load_statements
 
 _SQL = load_statements("entries")
+ALL_ENTRIES = _SQL["all_entries"]
 CHANGED_ENTRIES = _SQL["changed_entries"]
 NEWER_ENTRY = _SQL["newer_entry"]
 UPSERT_ENTRIES = _SQL["upsert_entries"]
 DELETE_ENTRIES = _SQL["delete_entries"]
+FORGET_DELETED_ENTRIES = _SQL["forget_deleted_entries"]
+
+DELETED_VERSIONS = 10_000
+"""For how many versions of the catalogue the row of a deleted entry stays."""
 
 _KINDS = {kind.value: kind for kind in EntryKind}
 
@@ -39,19 +47,27 @@ async def change_entries(
         count = len(rows)
         if deleted:
             count += await session.execute(DELETE_ENTRIES, deleted, version + 1)
+            await session.execute(FORGET_DELETED_ENTRIES, version + 1 - DELETED_VERSIONS)
         if count == 0:
             return version
         await set_version(session, version + 1)
     return version + 1
 
 
-async def changed_entries(session: Session, known_version: int) -> dict[EntryKind, list[EntryChange]]:
-    """The entries that have changed since a version. Kinds that only a newer release knows are left out."""
+async def changed_entries(
+    session: Session, known_version: int, version: int
+) -> tuple[dict[EntryKind, list[EntryChange]], bool]:
+    """The entries that have changed from a version to the present one; and whether these are all that there are.
+
+    They are where deletions since then may have been forgotten. Kinds that only a newer release knows are left out.
+    """
+    are_all = version - known_version > DELETED_VERSIONS
+    rows = await (session.all(ALL_ENTRIES) if are_all else session.all(CHANGED_ENTRIES, known_version))
     changes: dict[EntryKind, list[EntryChange]] = {}
-    for kind, key, value in await session.all(CHANGED_ENTRIES, known_version):
+    for kind, key, value in rows:
         if kind in _KINDS:
             changes.setdefault(_KINDS[kind], []).append(EntryChange(key, value))
-    return changes
+    return changes, are_all
 
 
 def entry_digest(kind: EntryKind, key: str) -> bytes:

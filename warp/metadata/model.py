@@ -37,13 +37,15 @@ class CatalogueRows:
 class CatalogueChanges:
     """What makes a newer catalogue out of an older one.
 
-    Topics that are new or changed, ids of topics that are gone, and per kind the entries that are new, changed or gone.
+    Topics that are new or changed, ids of topics that are gone, and per kind the entries that are new, changed or gone;
+    or all entries that there are, when the older catalogue is a very old one.
     """
 
     version: int
     topics: Sequence[Topic]
     removed: Sequence[TopicId]
     entries: Mapping[EntryKind, Sequence[EntryChange]] = field(default_factory=dict)
+    are_all_entries: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,8 +62,8 @@ async def read_changes(database: Database, known_version: int) -> CatalogueChang
             await session.all(CHANGED_LOGS, known_version),
         )
         removed = [row[0] for row in await session.all(REMOVED_TOPICS, known_version)]
-        entries = await changed_entries(session, known_version)
-    return CatalogueChanges(version, topics, removed, entries)
+        entries, are_all = await changed_entries(session, known_version, version)
+    return CatalogueChanges(version, topics, removed, entries, are_all)
 
 
 async def create_topics(

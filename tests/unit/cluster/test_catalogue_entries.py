@@ -13,6 +13,7 @@ from warp.cluster import catalogue_entries
 from warp.cluster.catalogue import DECISIONS_MAX, CatalogueObserver, CatalogueService, TopicInfo
 from warp.cluster.topic_request import TopicRequest
 from warp.errors import ErrorCode, KafkaError, MetadataContention, MetadataUnavailable, OutcomeUnknown
+from warp.metadata import entry_rows
 from warp.metadata.entries import KEY_CHARACTERS_MAX, VALUE_CHARACTERS_MAX, EntryChange, EntryKind
 from warp.metadata.sqlite import IN_MEMORY
 
@@ -208,6 +209,27 @@ def test_a_look_costs_one_statement_while_nothing_has_changed(agents: Agents) ->
     agents.run(agents.here.look())
     assert agents.statements == ["catalogue_version"]
     assert agents.here.is_fresh, "what it shows holds for names as well"
+
+
+def test_an_agent_that_was_away_for_long_finds_out_what_is_gone(
+    agents: Agents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(entry_rows, "DELETED_VERSIONS", 3)
+    agents.change(agents.here, QUOTA, ("a", "1"), ("b", "1"), ("c", "1"))
+    agents.change(agents.here, ACL, ("x", ""))
+    agents.witness.told.clear()
+    agents.change(agents.there, QUOTA, ("a", None))
+    agents.change(agents.there, ACL, ("x", None))
+    for number in range(5):
+        agents.change(agents.there, QUOTA, ("b", str(number)), ("d", None if number % 2 else "4"))
+    agents.change(agents.there, QUOTA, ("d", None))
+    assert agents.store.rows("select count(*) from catalogue_entries where key in ('a', 'x')") == [(0,)]
+    agents.run(agents.here.look())
+    assert (agents.here.entries(QUOTA), agents.here.entries(ACL)) == ({"b": "4", "c": "1"}, {})
+    assert agents.witness.told == [
+        (ACL, {}, [("x", None)]),
+        (QUOTA, {"b": "4", "c": "1"}, [("b", "4"), ("a", None)]),
+    ]
 
 
 # Limits

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
+
 from tests.unit.metadata.support import Store
+from warp.metadata import entry_rows
 from warp.metadata.entries import KEY_CHARACTERS_MAX, VALUE_CHARACTERS_MAX, EntryChange, EntryKind
 
 ACL, QUOTA, CREDENTIAL = EntryKind.ACL, EntryKind.QUOTA, EntryKind.CREDENTIAL
@@ -92,6 +95,32 @@ def test_deleting_what_is_not_there_changes_nothing(store: Store) -> None:
     now = version(store)
     assert change(store, ACL, ("gone", None), ("never", None)) == now
     assert store.catalogue_changes(now) is None
+
+
+def test_deletions_are_forgotten_and_who_may_have_missed_some_is_told_everything(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(entry_rows, "DELETED_VERSIONS", 3)
+
+    def rows() -> list[str]:
+        return [row[0] for row in store.rows("select key from catalogue_entries order by 1")]
+
+    change(store, ACL, ("a", ""), ("b", ""), ("c", ""), ("kept", ""))
+    known = version(store)
+    change(store, ACL, ("a", None))
+    change(store, ACL, ("b", None))
+    change(store, ACL, ("d", ""))
+    assert rows() == ["a", "b", "c", "d", "kept"]
+    changes = store.catalogue_changes(known)
+    assert (sorted(changes.entries[ACL]), changes.are_all_entries) == (
+        [("a", None), ("b", None), ("d", "")],
+        False,
+    )
+    change(store, ACL, ("c", None))
+    assert rows() == ["b", "c", "d", "kept"]
+    changes = store.catalogue_changes(known)
+    assert (sorted(changes.entries[ACL]), changes.are_all_entries) == ([("d", ""), ("kept", "")], True)
+    assert read(store, known + 1) == {ACL: [("b", None), ("c", None), ("d", "")]}
 
 
 def test_keys_and_values_are_any_text_as_long_as_they_may_be(store: Store) -> None:

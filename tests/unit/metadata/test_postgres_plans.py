@@ -8,6 +8,7 @@ import re
 import pytest
 
 from tests.unit.metadata.test_postgres import database
+from warp.metadata.entry_rows import CHANGED_ENTRIES, NEWER_ENTRY
 from warp.metadata.group_offsets import FETCH_OFFSETS, RESOLVE_OFFSETS
 from warp.metadata.postgres_sql import bind, render
 from warp.metadata.session import Statement, Value
@@ -17,6 +18,11 @@ pytestmark = pytest.mark.postgres
 WIDE_PARTITIONS = 500
 ASKED = 100
 
+ENTRIES = 10_000
+FILL_ENTRIES = f"""
+    insert into catalogue_entries select cast(cast(n as text) as bytea), 'acl', 'key-' || n, '', n
+    from generate_series(1, {ENTRIES}) n
+"""
 FILL = (
     """
     insert into topics select cast(cast(n as text) as bytea), 'topic-' || n, 'topic-' || n, 10, 1, 1, 0
@@ -63,6 +69,32 @@ def test_offsets_of_a_topic_with_many_partitions_cost_a_look_each(
 
     # Per row one of each table at most: unnested, group, topic, log, offset, and what joins hand on.
     assert asyncio.run(asyncio.wait_for(read(), 60)) <= 10 * ASKED
+
+
+@pytest.mark.parametrize("statement", [CHANGED_ENTRIES, NEWER_ENTRY], ids=lambda statement: statement.name)
+def test_what_has_changed_lately_costs_no_look_at_all_entries(
+    postgres_url: str, statement: Statement
+) -> None:
+    known = ENTRIES - 10
+    arguments: list[Value] = [known] if statement is CHANGED_ENTRIES else ["quota", known]
+
+    async def read() -> int:
+        opened = database(postgres_url)
+        await opened.open()
+        connection = await opened.pool.acquire()
+        try:
+            await connection.execute(FILL_ENTRIES)
+            await connection.execute("analyze catalogue_entries")
+            rendered = render(statement)
+            explained = f"explain (analyze, costs off, timing off) {rendered.text}"
+            for _ in range(10):  # by then the server has settled for a plan
+                plan = [row[0] for row in await connection.fetch(explained, *arguments)]
+        finally:
+            opened.pool.release(connection)
+            await opened.close()
+        return _rows_read(plan)
+
+    assert asyncio.run(asyncio.wait_for(read(), 60)) <= 20
 
 
 def _rows_read(plan: list[str]) -> int:

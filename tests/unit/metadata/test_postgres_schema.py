@@ -15,9 +15,10 @@ import pytest
 
 from tests.support.postgres import PostgresServer
 from tests.support.tls import Certificate
-from tests.unit.metadata.support import TestClock, connection_of, sqlite_store
+from tests.unit.metadata.support import TestClock, connection_of, postgres_stores, sqlite_store
 from warp.errors import StartError
 from warp.metadata import postgres_schema
+from warp.metadata.entries import EntryChange, EntryKind
 from warp.metadata.migrate import load_migrations
 from warp.metadata.postgres import PostgresDatabase
 from warp.metadata.postgres_url import parse_postgres_url
@@ -81,8 +82,33 @@ def test_the_first_agent_migrates_and_the_next_finds_it_done(
 ) -> None:
     for _ in range(2):
         asyncio.run(open_and_close(empty_url))
-    versions = postgres_server.execute("select version, name from warp_migrations", name_of(empty_url))
-    assert versions == ["1|first"]
+    versions = postgres_server.execute(
+        "select version, name from warp_migrations order by 1", name_of(empty_url)
+    )
+    assert versions == [f"{migration.version}|{migration.name}" for migration in load_migrations("postgres")]
+
+
+def test_agents_of_the_release_before_go_on_beside_those_of_this_one(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = load_migrations("postgres")[:1]
+    stores = postgres_stores(empty_url)
+    with monkeypatch.context() as patched:
+        patched.setattr(postgres_schema, "load_migrations", lambda database: first)
+        before = stores.open()
+        old = before.new_topic("old", 2)
+    after = stores.open(seed=2)
+    assert list(after.catalogue(None).topics) == [old]
+    now = after.change_entries(EntryKind.ACL, [EntryChange("a", "")], after.catalogue_version())
+    new = before.new_topic("new")
+    assert before.catalogue_version() == now + 1
+    changes = after.catalogue_changes(now)
+    assert (list(changes.topics), dict(changes.entries)) == ([new], {})
+    before.close()
+    with monkeypatch.context() as patched:
+        patched.setattr(postgres_schema, "load_migrations", lambda database: first)
+        stores.open().close()
+    after.close()
 
 
 def test_agents_that_start_together_migrate_once(
@@ -93,8 +119,9 @@ def test_agents_that_start_together_migrate_once(
 
     with caplog.at_level(logging.INFO, "warp.metadata"):
         asyncio.run(main())
-    assert postgres_server.execute("select count(*) from warp_migrations", name_of(empty_url)) == ["1"]
-    assert sum("bringing the metadata to schema 1" in record.message for record in caplog.records) == 1
+    count = len(load_migrations("postgres"))
+    assert postgres_server.execute("select count(*) from warp_migrations", name_of(empty_url)) == [str(count)]
+    assert sum("bringing the metadata to schema" in record.message for record in caplog.records) == count
 
 
 def test_an_agent_waits_for_the_one_that_migrates(

@@ -3,6 +3,9 @@
 -- name: changed_entries
 select kind, key, value from catalogue_entries where version > $1
 
+-- name: all_entries
+select kind, key, value from catalogue_entries where value is not null
+
 -- name: newer_entry
 select version from catalogue_entries where version > $2 and kind = $1 limit 1
 
@@ -16,3 +19,6 @@ on conflict (digest) do update set value = excluded.value, version = excluded.ve
 -- name: delete_entries
 update catalogue_entries set value = null, version = $2
 where digest in (select w.digest from rows($1 as w: digest bytea)) and value is not null
+
+-- name: forget_deleted_entries
+delete from catalogue_entries where value is null and version <= $1

@@ -3,7 +3,7 @@
 -- works from schema: 1
 
 -- digest: SHA-256 of kind and key, because keys may be longer than an index takes. value: null once the entry is deleted,
--- so that agents find that out. version is the catalogue's at the entry's last change.
+-- so that agents find that out, for some time. version is the catalogue's at the entry's last change.
 create table catalogue_entries (
     digest blob primary key,
     kind text not null,
@@ -12,3 +12,4 @@ create table catalogue_entries (
     version integer not null
 ) without rowid;
 create index catalogue_entries_by_version on catalogue_entries (version);
+create index catalogue_entries_deleted on catalogue_entries (version) where value is null;
