@@ -27,9 +27,10 @@ from warp.protocol import DecodeError, FrameSplitter
 from warp.server.dispatch import OUTCOME_DROPPED
 from warp.server.exchange import REQUEST_BYTES, Exchange
 from warp.server.incoming import Incoming
+from warp.server.mute import HOLD_THROTTLE, Mute
 from warp.server.outgoing import Outgoing
 from warp.server.patience import Patience
-from warp.server.peer import frame_error, peer_text
+from warp.server.peer import frame_error, has_left, peer_text
 
 if TYPE_CHECKING:
     from warp.handlers.context import Client
@@ -48,6 +49,7 @@ HOLD_REQUESTS: Final = 1
 HOLD_MEMORY: Final = 2
 HOLD_ANSWERS: Final = 4
 HOLD_END: Final = 8
+_HOLD_STARTS: Final = HOLD_ANSWERS | HOLD_THROTTLE
 
 
 class Connection(Incoming, asyncio.BufferedProtocol):
@@ -76,6 +78,8 @@ class Connection(Incoming, asyncio.BufferedProtocol):
         self._is_flush_due = False
         self._ready_bytes = 0  # of answers that may be written and have not been
         self._outgoing = Outgoing(pool.sent)
+        self._mute = Mute(self._stop_reading, self._read_again, self._go_on)
+        client.mute = self._mute.extend
 
     @property
     def peer(self) -> str:
@@ -123,6 +127,7 @@ class Connection(Incoming, asyncio.BufferedProtocol):
         self._drop_frames(keep_staged=True)
         self._give_up_waiting()
         self._written()
+        self._mute.close()
         self._go_on()
 
     def pause_writing(self) -> None:
@@ -150,10 +155,11 @@ class Connection(Incoming, asyncio.BufferedProtocol):
         patience = self._patience
         if not self.client.is_authenticated and not self._is_closed and patience.is_late(now_s):
             self._close("it has not authenticated in time")
-        if patience.parked_since_s is not None and self._pool.memory.waiting:
-            behind_bytes = sum(map(len, self._frames)) + self.reserved_bytes
-            if patience.is_hoard(behind_bytes, now_s):
-                self._close("it holds memory behind a request that waits for others, who need it")
+        needed_bytes = sum(map(len, self._frames)) + self.reserved_bytes if self._pool.memory.waiting else 0
+        if patience.is_hoard(needed_bytes, now_s):
+            self._close("it holds memory behind a request that waits for others, who need it")
+        if self._mute.is_on and (needed_bytes > self._limits.parked_bytes_max or has_left(self._transport)):
+            self._mute.lift()
         if self._is_closed or self._hold & HOLD_ANSWERS:
             unsent_bytes = self._transport.get_write_buffer_size()
             if patience.is_stuck(unsent_bytes, now_s):
@@ -242,7 +248,7 @@ class Connection(Incoming, asyncio.BufferedProtocol):
 
     def _start_waiting(self) -> None:
         """Start requests in the order of their arrival, as far as those before them let them."""
-        while self._frames and self._holder is None and (self._is_lost or not self._hold & HOLD_ANSWERS):
+        while self._frames and self._holder is None and (self._is_lost or not self._hold & _HOLD_STARTS):
             is_full = self._fetches_running >= self._limits.fetches_running_max
             if is_full and self._dispatcher.order(self._frames[0]) is Order.CONCURRENT:
                 break
@@ -441,6 +447,7 @@ class Connection(Incoming, asyncio.BufferedProtocol):
         """Take no more requests; close when those that were taken are answered."""
         self._is_ending = True
         self._stop_reading(HOLD_END)
+        self._mute.close()
         if not self._is_busy():
             self._close(_QUIETLY)
 

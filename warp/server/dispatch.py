@@ -36,6 +36,7 @@ from warp.protocol.messages.api_versions import ApiVersion, ApiVersionsResponse
 from warp.protocol.messages.sasl import SaslAuthenticateRequest, SaslAuthenticateResponse
 from warp.security.audit import Asker
 from warp.server.limits import LogLimit
+from warp.server.metering import metered, tell_throttle
 
 if TYPE_CHECKING:
     from warp.clock import Clock
@@ -60,7 +61,7 @@ TOKEN_HEADER = parse_request_header(struct.pack(">hhih", ApiKey.SASL_AUTHENTICAT
 class Call:
     """One request on its way to its answer."""
 
-    __slots__ = ("context", "entry", "header", "outcome", "received_s", "request")
+    __slots__ = ("context", "entry", "header", "outcome", "received_s", "request", "spent_s")
 
     def __init__(
         self, entry: ApiEntry, header: RequestHeader, context: RequestContext, request: Any, received_s: float
@@ -71,6 +72,8 @@ class Call:
         self.request = request
         self.received_s = received_s
         self.outcome: str | None = None
+        self.spent_s = 0.0
+        """Time of the loop that its handler has taken, where quotas ask for it."""
 
 
 class Dispatcher:
@@ -132,6 +135,11 @@ class Dispatcher:
         """Call the handler: a response, NoAnswer, Later, or a coroutine that gives one of these."""
         if call.request is None:
             return _unknown_api_versions(call)
+        if self._services.quotas.limits_time:
+            return metered(call, self._handle, self._clock.monotonic)
+        return self._handle(call)
+
+    def _handle(self, call: Call) -> Any:
         return self.guarded(call, lambda: call.entry.handler(call.context, call.request))
 
     def guarded(self, call: Call, action: Callable[[], Any]) -> Any:
@@ -174,6 +182,10 @@ class Dispatcher:
         if call.header is TOKEN_HEADER:
             return _bare_token(response)
         version = call.header.api_version if call.request is not None else 0
+        if call.spent_s:
+            self._charge_time(call)
+        if call.context.throttle_ms:
+            tell_throttle(response, call.context.throttle_ms)
         try:
             return encode_response_frame(call.header.correlation_id, response, version)
         except (EncodeError, ValueError, TypeError) as error:
@@ -186,6 +198,8 @@ class Dispatcher:
         """A request is over: tell the metrics, and the audit log what was refused."""
         if call.context.denied_count:
             self._audit(call)
+        if call.spent_s:
+            self._charge_time(call)
         if self._observe is None:
             return
         if outcome is None:
@@ -193,6 +207,13 @@ class Dispatcher:
             outcome = call.outcome or (OUTCOME_NONE if error is ErrorCode.NONE else error.name)
         seconds = self._clock.monotonic() - call.received_s
         self._observe(call.entry.name, call.header.api_version, seconds, outcome)
+
+    def _charge_time(self, call: Call) -> None:
+        """Count the time of the loop that a request has taken, once; before its answer, if it has one."""
+        spent_s, call.spent_s = call.spent_s, 0.0
+        context = call.context
+        user = context.client.principal.name
+        context.throttle(self._services.quotas.spent(user, context.client_id, spent_s))
 
     def _audit(self, call: Call) -> None:
         context = call.context

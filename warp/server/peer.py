@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 from typing import Final
 
 from warp.handlers.context import Endpoint
@@ -29,3 +30,22 @@ def frame_error(error: DecodeError) -> str:
     if first in _HTTP_WORDS:
         return "it speaks HTTP, to a listener for Kafka"
     return str(error)
+
+
+# tcpi_state, the first byte of Linux's struct tcp_info, while neither side has ended or cut the connection.
+_ESTABLISHED: Final = 1
+
+
+def has_left(transport: asyncio.BaseTransport) -> bool:
+    """Whether the other side has ended or cut the connection, as far as that can be told without reading from it."""
+    of_transport = transport.get_extra_info("socket")
+    if of_transport is None or of_transport.fileno() < 0 or not hasattr(socket, "TCP_INFO"):
+        return False
+    if of_transport.family not in (socket.AF_INET, socket.AF_INET6):
+        return False
+    # What uvloop has there only stands for a socket and can't be asked. This one can, and does not own it.
+    asked = socket.socket(fileno=of_transport.fileno())
+    try:
+        return asked.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _ESTABLISHED
+    finally:
+        asked.detach()

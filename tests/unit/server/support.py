@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
 from warp.errors import ErrorCode
@@ -15,6 +16,7 @@ from warp.protocol.messages.api_versions import ApiVersionsRequest, ApiVersionsR
 from warp.protocol.messages.fetch import FetchRequest, FetchResponse
 from warp.protocol.messages.metadata import MetadataRequest, MetadataResponse
 from warp.protocol.messages.produce import ProduceRequest, ProduceResponse
+from warp.security.quotas.quotas import Quotas
 from warp.server.connection import Connection
 from warp.server.dispatch import Dispatcher
 from warp.server.limits import ServerLimits
@@ -220,7 +222,9 @@ class Bench:
             ApiEntry(ApiKey.FETCH, self._fetch, self._failed, Order.CONCURRENT),
             ApiEntry(ApiKey.PRODUCE, self._produce, self._failed, Order.STAGED),
         )
-        self.dispatcher = Dispatcher(table, cast(Services, None), self.clock, self._observe)
+        self.quotas = Quotas(self.clock.monotonic)
+        services = cast(Services, SimpleNamespace(quotas=self.quotas))
+        self.dispatcher = Dispatcher(table, services, self.clock, self._observe)
         self.pool = ConnectionPool(self.dispatcher, self.memory, self.clock, ServerLimits(**limits))
 
     def connect(self) -> Peer:
