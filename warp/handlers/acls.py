@@ -93,7 +93,7 @@ async def describe_acls(context: RequestContext, request: DescribeAclsRequest) -
     await context.services.catalogue.refresh()
     (found,) = await _matching(context, [wanted])
     by_resource: dict[tuple[AclResourceType, AclPatternType, str], list[AclDescription]] = {}
-    for acl in sorted(found):
+    for acl in found:
         by_resource.setdefault((acl.resource, acl.pattern, acl.name), []).append(
             AclDescription(
                 principal=acl.principal,
@@ -286,7 +286,7 @@ def _filter(asked: DescribeAclsRequest | DeleteAclsFilter) -> AclFilter:
 
 
 async def _matching(context: RequestContext, filters: Sequence[AclFilter]) -> list[list[Acl]]:
-    """Per filter the ACLs that it means, of those that this agent knows at the beginning."""
+    """Per filter the ACLs that it means, in order, of those that this agent knows at the beginning."""
     known = dict(context.services.acls)
     acls = list(known.values())
     found = []
@@ -299,5 +299,5 @@ async def _matching(context: RequestContext, filters: Sequence[AclFilter]) -> li
             if start:
                 await asyncio.sleep(0)
             matching += filter(one.matches, acls[start : start + _ACLS_PER_TURN])
-        found.append(matching)
+        found.append(sorted(matching))
     return found
