@@ -14,6 +14,13 @@ from warp.handlers.context import Client, Endpoint, NoAnswer
 from warp.handlers.table import TABLE, ApiEntry
 from warp.ids import NO_TOPIC_ID, TopicId
 from warp.protocol import ApiKey, Request, encode_request_frame
+from warp.protocol.messages.acls import (
+    AclCreation,
+    CreateAclsRequest,
+    DeleteAclsFilter,
+    DeleteAclsRequest,
+    DescribeAclsRequest,
+)
 from warp.protocol.messages.api_versions import ApiVersionsRequest
 from warp.protocol.messages.cluster import DescribeClusterRequest
 from warp.protocol.messages.configs import (
@@ -224,6 +231,44 @@ def offset_for_leader_epoch(version: int, name: str, topic_id: TopicId) -> Reque
     return OffsetForLeaderEpochRequest(topics=[OffsetForLeaderTopic(topic=name, partitions=partitions)])
 
 
+def describe_acls(version: int, name: str, topic_id: TopicId) -> Request:
+    return DescribeAclsRequest(
+        resource_type_filter=2,
+        resource_name_filter=name,
+        pattern_type_filter=2,
+        principal_filter=None,
+        host_filter=None,
+        operation=1,
+        permission_type=1,
+    )
+
+
+def create_acls(version: int, name: str, topic_id: TopicId) -> Request:
+    acl = AclCreation(
+        resource_type=2,
+        resource_name=name,
+        resource_pattern_type=3,
+        principal="User:nobody",
+        host="*",
+        operation=3,
+        permission_type=3,
+    )
+    return CreateAclsRequest(creations=[acl])
+
+
+def delete_acls(version: int, name: str, topic_id: TopicId) -> Request:
+    one = DeleteAclsFilter(
+        resource_type_filter=2,
+        resource_name_filter=name,
+        pattern_type_filter=3,
+        principal_filter=None,
+        host_filter=None,
+        operation=1,
+        permission_type=1,
+    )
+    return DeleteAclsRequest(filters=[one])
+
+
 def describe_configs(version: int, name: str, topic_id: TopicId) -> Request:
     resource = DescribeConfigsResource(resource_type=2, resource_name=name, configuration_keys=None)
     return DescribeConfigsRequest(resources=[resource], include_synonyms=True)
@@ -278,6 +323,9 @@ SAMPLES: dict[ApiKey, Any] = {
     ApiKey.DELETE_RECORDS: delete_records,
     ApiKey.INIT_PRODUCER_ID: init_producer_id,
     ApiKey.OFFSET_FOR_LEADER_EPOCH: offset_for_leader_epoch,
+    ApiKey.DESCRIBE_ACLS: describe_acls,
+    ApiKey.CREATE_ACLS: create_acls,
+    ApiKey.DELETE_ACLS: delete_acls,
     ApiKey.DESCRIBE_CONFIGS: describe_configs,
     ApiKey.ALTER_CONFIGS: alter_configs,
     ApiKey.CREATE_PARTITIONS: create_partitions,

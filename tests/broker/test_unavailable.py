@@ -115,7 +115,8 @@ def test_without_metadata_every_api_answers_with_an_error_that_is_retried(
         codes = codes_in(await client.ask(request, version))
         assert codes.isdisjoint(RETRIED)
 
-    with_memory_broker(test)
+    # With authorization, so that there are ACLs to be asked about.
+    with_memory_broker(test, authorization="enforce", super_users="User:ANONYMOUS")
 
 
 def test_without_metadata_all_topics_can_not_be_listed_and_the_connection_is_closed(
