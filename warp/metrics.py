@@ -206,6 +206,12 @@ class Metrics:
             "Requests that authorization has denied something, or with --authorization log would have, by API",
             ["api"],
         )
+        self.http_refused = Counter(
+            "warp_http_refused_total",
+            "HTTP requests that were not let through, by reason: unauthenticated, malformed, refused (a wrong name or "
+            "password), busy, denied (by ACLs)",
+            ["reason"],
+        )
 
     def _make_log_metrics(self) -> None:
         self.produced_bytes = Reading("warp_produced_bytes_total", "Bytes of record batches committed")
@@ -404,6 +410,10 @@ class Metrics:
     def count_denied(self, api: str) -> None:
         """The audit log's observer of refusals."""
         self.denied_requests.add(1, api)
+
+    def count_http_refusal(self, reason: str) -> None:
+        """The observer of those who ask over HTTP and are not let through."""
+        self.http_refused.add(1, reason)
 
     def watch_process(self) -> None:
         """Add the standard `process_…` metrics: memory, CPU seconds, file descriptors, start time."""

@@ -35,8 +35,9 @@ Verify = Callable[[str, str], Awaitable[Principal]]
 """Whose name and password these are; derives keys off the loop. Raises AuthenticationFailed."""
 
 CHALLENGE: Final = ("WWW-Authenticate", 'Basic realm="warp", charset="UTF-8"')
-OUTCOMES: Final = ("password", "remembered", "certificate", "missing", "malformed", "refused", "busy")
-"""How requests that had to authenticate did, or why not."""
+REFUSALS: Final = ("unauthenticated", "malformed", "refused", "busy", "denied")
+"""Why a request was not let through: nobody has said who asks, or not as one does; a wrong name or password; too many
+at once; ACLs."""
 TOO_MANY: Final = "too many passwords are being checked, try again"
 
 DESCRIBE: Final = AclOperation.DESCRIBE
@@ -134,7 +135,7 @@ class Access:
     """Decides who may ask for what.
 
     With `passwords`, who asks has to authenticate, by certificate or password; without, everybody without a certificate
-    is ANONYMOUS. `count` is told one of OUTCOMES for each request that had to authenticate, `audit` what ACLs refuse.
+    is ANONYMOUS. `count` is told one of REFUSALS for each request that is not let through, `audit` what ACLs refuse.
     """
 
     def __init__(
@@ -144,7 +145,7 @@ class Access:
         passwords: BasicAuthentication | None = None,
         authorizer: Authorizer = OPEN,
         audit: Audit | None = None,
-        count: Callable[[str], None] = lambda outcome: None,
+        count: Callable[[str], None] = lambda refusal: None,
         limits: AccessLimits | None = None,
     ) -> None:
         self._passwords = passwords
@@ -172,6 +173,7 @@ class Access:
             self._audit.denied(asker, [(DESCRIBE, CLUSTER, CLUSTER_NAME)], 1)
         if self._authorizer.allows(*asked):
             return None
+        self._count("denied")
         return error_response(403, f"{who} may not DESCRIBE the cluster")
 
     async def _authenticate(self, request: Request) -> Principal | Response:
@@ -182,40 +184,38 @@ class Access:
         header = request.headers.get("authorization")
         if header is None:
             if certified is not None:
-                self._count("certificate")
                 return certified
-            return self._refuse("missing", "name and password, or a client certificate, are needed here")
+            return self._refuse(
+                "unauthenticated", "name and password, or a client certificate, are needed here"
+            )
         try:
             user, password = parse_basic(header)
         except ValueError as error:
             return await self._fail(request, "malformed", str(error), str(error))
         principal = self._passwords.recall(user, password)
         if principal is not None:
-            self._count("remembered")
             return principal
         try:
-            principal = await self._passwords.check(user, password)
+            return await self._passwords.check(user, password)
         except AuthenticationFailed as error:
             if error.outcome in (Outcome.BUSY, Outcome.UNAVAILABLE):
                 self._count("busy")
                 return error_response(503, error.message, ("Retry-After", "1"))
-            outcome = "malformed" if error.outcome is Outcome.MALFORMED else "refused"
-            return await self._fail(request, outcome, error.message, error.reason)
-        self._count("password")
-        return principal
+            refusal = "malformed" if error.outcome is Outcome.MALFORMED else "refused"
+            return await self._fail(request, refusal, error.message, error.reason)
 
-    async def _fail(self, request: Request, outcome: str, message: str, reason: str) -> Response:
+    async def _fail(self, request: Request, refusal: str, message: str, reason: str) -> Response:
         """After a while, so that guessing takes long. `message` is for who asks, `reason` for the log."""
         if self._log_limit.passes():
             more = self._log_limit.note()
             where = {"client": request.peer.address, "path": request.path[:PATH_CHARACTERS_MAX]}
             log.warning("HTTP authentication failed: %s%s", reason, more, extra=where)
         await asyncio.sleep(self._limits.failure_delay_ms / 1000)
-        return self._refuse(outcome, message)
+        return self._refuse(refusal, message)
 
-    def _refuse(self, outcome: str, reason: str) -> Response:
-        self._count(outcome)
-        return error_response(401, reason, CHALLENGE)
+    def _refuse(self, refusal: str, message: str) -> Response:
+        self._count(refusal)
+        return error_response(401, message, CHALLENGE)
 
 
 def parse_basic(header: str) -> tuple[str, str]:

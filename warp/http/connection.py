@@ -107,7 +107,12 @@ class HttpConnection(asyncio.Protocol):
         # Under TLS a limit of 0 is reached by an empty buffer, and the answer would never be taken.
         is_tls = transport.get_extra_info("ssl_object") is not None
         transport.set_write_buffer_limits(high=1 if is_tls else 0)
-        self._peer = self._peer_of(transport)
+        try:
+            self._peer = self._peer_of(transport)
+        except ValueError as error:
+            log.info("an HTTP connection is closed because of its certificate: %s", error)
+            self.abort()
+            return
         self._enter(Phase.IDLE)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -203,6 +208,7 @@ class HttpConnection(asyncio.Protocol):
             return error_response(500)
 
     def _peer_of(self, transport: asyncio.Transport) -> Peer:
+        """Raises ValueError for a certificate that says nothing that can be used."""
         address = transport.get_extra_info("peername")
         shown = transport.get_extra_info("ssl_object")
         principal = None if shown is None else self._principal(shown)

@@ -8,6 +8,8 @@ about the rest.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
 import logging
 import socket
 import ssl
@@ -21,13 +23,17 @@ log = logging.getLogger("warp.http")
 
 SHUTDOWN_S = 3.0
 """For the peer to say goodbye in TLS's way; then the connection is closed."""
+HANDSHAKE_STEPS_MAX = 5
 ACCEPT_PAUSE_S = 0.2
 """After an accept that failed, as for want of descriptors."""
 
 
 @dataclass(frozen=True, slots=True)
 class HttpTls:
-    """`context` returns that of the next handshake, `principal` whose certificate a connection has shown, if any."""
+    """`context` returns that of the next handshake, `principal` whose certificate a connection has shown, if any.
+
+    `principal` raises ValueError for a certificate that says nothing that can be used.
+    """
 
     context: Callable[[], ssl.SSLContext]
     principal: Callable[[ssl.SSLObject], Principal | None] = lambda shown: None
@@ -98,6 +104,40 @@ class TlsAcceptor:
             if not is_done:
                 made.close()
                 self._failed(connection)
+
+
+class CertificateHash:
+    """The SHA-256 of the certificate that is shown at the moment, in hex: by it other agents know this one."""
+
+    def __init__(self, context: Callable[[], ssl.SSLContext]) -> None:
+        self._context = context
+        self._of: ssl.SSLContext | None = None
+        self._hash = ""
+
+    def __call__(self) -> str:
+        """Raises ssl.SSLError where the context can't make a handshake."""
+        context = self._context()
+        if context is not self._of:
+            self._hash = hashlib.sha256(shown_certificate(context)).hexdigest()
+            self._of = context
+        return self._hash
+
+
+def shown_certificate(context: ssl.SSLContext) -> bytes:
+    """What a server with that context shows, in DER: seen by a handshake in memory, because a context does not tell."""
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusting.check_hostname = False
+    trusting.verify_mode = ssl.CERT_NONE
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = context.wrap_bio(to_server, to_client, server_side=True)
+    client = trusting.wrap_bio(to_client, to_server)
+    for _ in range(HANDSHAKE_STEPS_MAX):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            client.do_handshake()
+            return client.getpeercert(binary_form=True) or b""
+        with contextlib.suppress(ssl.SSLWantReadError):
+            server.do_handshake()
+    raise ssl.SSLError("a handshake without end")
 
 
 def _reason(error: Exception) -> str:

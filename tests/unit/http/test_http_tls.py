@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -16,7 +18,7 @@ from warp.config_values import Address
 from warp.http.connection import HttpLimits
 from warp.http.messages import Handler, Request, Response
 from warp.http.server import HttpServer
-from warp.http.tls import HttpTls
+from warp.http.tls import CertificateHash, HttpTls
 from warp.security.principal import USER, Principal
 
 GET = b"GET /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -143,6 +145,36 @@ def test_a_client_certificate_says_who_asks(certificate: Certificate) -> None:
             assert (await ask(server, known)).endswith(b"127.0.0.1 User:certified")
 
     run(test)
+
+
+def test_a_certificate_that_names_nobody_ends_the_connection_alone(certificate: Certificate) -> None:
+    def principal(shown: ssl.SSLObject) -> Principal | None:
+        raise ValueError("no rule fits it")
+
+    async def test() -> None:
+        context = certificate.server_context()
+        async with serving(HttpTls(lambda: context, principal)) as server:
+            with contextlib.suppress(ConnectionError):
+                assert await ask(server, trusting(certificate)) == b""
+            while server.connection_count:  # noqa: ASYNC110 - what is waited for has no event
+                await asyncio.sleep(0.01)
+
+    run(test)
+
+
+def test_the_hash_is_that_of_the_certificate_in_force(tmp_path: Path) -> None:
+    directories = [tmp_path / "one", tmp_path / "two"]
+    for directory in directories:
+        directory.mkdir()
+    made = [Certificate(directory) for directory in directories]
+    contexts = [each.server_context() for each in made]
+    contexts[1].maximum_version = ssl.TLSVersion.TLSv1_2
+    certificate_hash = CertificateHash(lambda: contexts[0])
+    for each in made:
+        der = ssl.PEM_cert_to_DER_cert(each.ca_file.read_text())
+        assert certificate_hash() == hashlib.sha256(der).hexdigest()
+        assert certificate_hash() == hashlib.sha256(der).hexdigest()
+        contexts.reverse()
 
 
 def test_plain_requests_and_noise_are_cut_and_forgotten(certificate: Certificate) -> None:
