@@ -71,11 +71,13 @@ class Stream:
 class Watch:
     """Looks at the committed offsets of a group again and again, as a tool does; notes each that went back.
 
-    With `may_fail` a look that gets no answer is no error: whoever was asked is gone, and the next one asks another.
+    With `may_fail` a look that gets no answer is no error: whoever was asked is gone. The next one is by a new client,
+    because librdkafka 2.16 can go on waiting for a coordinator that Metadata has ceased to name, and for no other.
     """
 
     def __init__(self, bootstrap: str, group: str, *, may_fail: bool = False) -> None:
         self._may_fail = may_fail
+        self._bootstrap = bootstrap
         self._client = AdminClient({"bootstrap.servers": bootstrap})
         self._group = group
         self._is_ending = threading.Event()
@@ -97,7 +99,7 @@ class Watch:
     def look(self) -> None:
         """One OffsetFetch of everything that the group has committed."""
         futures = self._client.list_consumer_group_offsets([ConsumerGroupTopicPartitions(self._group)])
-        for found in futures[self._group].result(30).topic_partitions or ():
+        for found in futures[self._group].result(10).topic_partitions or ():
             before = self.offsets.get(found.partition, -1)
             if found.offset < before:
                 self.went_back.append((found.partition, before, found.offset))
@@ -112,6 +114,7 @@ class Watch:
                 except (KafkaException, TimeoutError):
                     if not self._may_fail:
                         raise
+                    self._client = AdminClient({"bootstrap.servers": self._bootstrap})
         except Exception as error:
             self.error = error
             raise
