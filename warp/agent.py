@@ -18,7 +18,8 @@ from warp.agent_groups import Groups, build_groups, group_jobs
 from warp.agent_log import Log, build_log, flush_settings_json
 from warp.agent_metrics import read_server
 from warp.agent_security import AgentSecurity, build_security
-from warp.agent_settings import broker_settings, listener_configs
+from warp.agent_settings import broker_settings, listener_configs, server_limits
+from warp.agent_tls import AgentTls
 from warp.clock import Clock
 from warp.cluster.catalogue import CatalogueService
 from warp.cluster.discovery import Discovery
@@ -28,7 +29,7 @@ from warp.config import AgentConfig, is_in_memory
 from warp.config_values import Address, mask_url
 from warp.data_directory import DirectoryLock
 from warp.errors import StartError
-from warp.handlers.context import HandlerSettings, Services
+from warp.handlers.context import Services
 from warp.http.app import AgentFace, App
 from warp.http.readiness import Readiness
 from warp.http.server import HttpServer
@@ -40,7 +41,6 @@ from warp.metadata.store import MetadataStore
 from warp.metrics import Metrics
 from warp.objectstore.base import Abilities, ObjectStore
 from warp.security.audit import Audit
-from warp.server.limits import ServerLimits
 from warp.server.listener import Listener, Server, bind_all
 
 log = logging.getLogger("warp.agent")
@@ -96,6 +96,7 @@ class Agent:
         self._log: Log | None = None
         self._groups: Groups | None = None
         self._listeners = [Listener(listener) for listener in listener_configs(config)]
+        self._tls = AgentTls(config)
         self._server: Server | None = None
         self._http: HttpServer | None = None
         probes = {"metadata": metadata.check, "object store": object_store.check}
@@ -151,6 +152,8 @@ class Agent:
         UsageError, in one line; what had been opened by then is closed again.
         """
         try:
+            if listen:
+                self._tls.open()
             await self._open_stores()
             if listen:
                 await self._bind()
@@ -199,6 +202,7 @@ class Agent:
             self._server.abort()
         for listener in self._listeners:
             listener.close()
+        await self._tls.close()
         if self._http is not None:
             await self._http.stop(HTTP_STOP_S)
         if self._cluster is not None:
@@ -346,23 +350,18 @@ class Agent:
                 only_logs=config.authorization == "log",
                 observe=self.metrics.count_denied,
             ),
-            settings=HandlerSettings(auto_create_topics=config.auto_create_topics),
             authorizer=self.security.authorizer,
             quotas=self.security.quotas,
             acls=self.security.acls,
-        )
-        limits = ServerLimits(
-            connections_max=config.connections_max,
-            request_bytes_max=config.request_bytes_max,
-            idle_ms_max=config.connection_idle_ms,
         )
         server = Server(
             self._listeners,
             services,
             parts.request_memory,
             self.clock,
-            limits,
+            server_limits(config),
             observe=self.metrics.count_request,
+            tls=self._tls.tls,
         )
         read_server(self.metrics, server, config.connections_max)
         return server

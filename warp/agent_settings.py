@@ -6,6 +6,8 @@ from warp.config import AgentConfig
 from warp.config_values import Address
 from warp.handlers.context import Endpoint
 from warp.ids import BrokerId
+from warp.security.tls import TlsSettings
+from warp.server.limits import ServerLimits
 from warp.server.listener import ListenerConfig
 
 MINUTE_MS = 60_000
@@ -15,7 +17,8 @@ def broker_settings(config: AgentConfig, broker_id: BrokerId) -> dict[str, str]:
     """The values that this agent was given; `warp.cluster.broker_config` has the defaults of the others."""
     settings = {
         "advertised.listeners": ",".join(
-            f"PLAINTEXT://{address}" for address in config.advertise or config.listen
+            f"{listener.protocol}://{told}"
+            for listener, told in zip(config.listen, config.advertise or config.listen, strict=True)
         ),
         "auto.create.topics.enable": str(config.auto_create_topics).lower(),
         "broker.id": str(broker_id),
@@ -24,7 +27,7 @@ def broker_settings(config: AgentConfig, broker_id: BrokerId) -> dict[str, str]:
         "group.max.session.timeout.ms": str(config.group_session_max_ms),
         "group.max.size": str(config.group_members_max),
         "group.min.session.timeout.ms": str(config.group_session_min_ms),
-        "listeners": ",".join(f"PLAINTEXT://{address}" for address in config.listen),
+        "listeners": ",".join(f"{listener.protocol}://{listener}" for listener in config.listen),
         "max.connections": str(config.connections_max),
         "message.max.bytes": str(config.message_bytes_max),
         "node.id": str(broker_id),
@@ -43,8 +46,45 @@ def listener_configs(config: AgentConfig) -> list[ListenerConfig]:
     listeners = []
     for bind, told in zip(config.listen, advertised, strict=True):
         advertise = None if told is None else Endpoint(told.host, told.port or bind.port)
-        listeners.append(ListenerConfig(Endpoint(bind.host, bind.port), advertise))
+        listeners.append(ListenerConfig(Endpoint(bind.host, bind.port), advertise, bind.protocol))
     return listeners
+
+
+def server_limits(config: AgentConfig) -> ServerLimits:
+    """What its listeners and connections may cost."""
+    return ServerLimits(
+        connections_max=config.connections_max,
+        connections_per_address_max=config.connections_per_address_max,
+        connection_rate_max=config.connection_rate_max,
+        request_bytes_max=config.request_bytes_max,
+        idle_ms_max=config.connection_idle_ms,
+    )
+
+
+def tls_settings(config: AgentConfig) -> TlsSettings | None:
+    """Its certificates; None where nothing is encrypted."""
+    if config.tls_certificate is None:
+        return None
+    return TlsSettings(
+        certificate=config.tls_certificate,
+        key=config.tls_key,
+        key_password_file=config.tls_key_password_file,
+        client_ca=config.tls_client_ca,
+        client_auth=config.tls_client_auth,
+        principal_rules=config.tls_principal_rules,
+        version_min=config.tls_version_min,
+    )
+
+
+def open_passwords(config: AgentConfig) -> list[str]:
+    """Listeners that others than this machine can reach and that take passwords in the clear, by their addresses."""
+    if "PLAIN" not in config.sasl_mechanisms:
+        return []
+    return [
+        str(listener)
+        for listener in config.listen
+        if listener.protocol == "SASL_PLAINTEXT" and not listener.is_loopback
+    ]
 
 
 def peer_address(config: AgentConfig, kafka: Endpoint, http: Address | None) -> str | None:

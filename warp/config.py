@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from warp import config_values as kinds
 from warp.config_options import ENVIRONMENT_PREFIX, OPTIONS, ROLES, Option
-from warp.config_values import Address
+from warp.config_values import Address, ListenAddress
 from warp.errors import UsageError
 
 CONFIG_FILE_VARIABLE: Final = "WARP_CONFIG"
@@ -39,7 +39,7 @@ CONFIG_FILE_BYTES_MAX: Final = 1024 * 1024
 class AgentConfig:
     """Every setting of one agent, read and checked. The table in `warp.config_options` says what each means."""
 
-    listen: tuple[Address, ...]
+    listen: tuple[ListenAddress, ...]
     advertise: tuple[Address, ...]
     http: Address | None
     data_dir: Path
@@ -259,6 +259,7 @@ def is_shared(metadata_url: str) -> bool:
 def _check_together(config: AgentConfig) -> None:
     """Checks that need more than one value. Raises UsageError."""
     _check_addresses(config)
+    _check_security(config)
     if not config.roles:
         raise UsageError(f"--roles: at least one of {', '.join(ROLES)} is needed")
     if is_in_memory(config.object_store) != is_in_memory(config.metadata):
@@ -297,12 +298,52 @@ def _check_addresses(config: AgentConfig) -> None:
                 f"--listen {address} takes connections on every interface, but clients have to be told one address "
                 "to connect to; add --advertise HOST:PORT with a name that they can reach"
             )
-    fixed = [*(address for address in config.listen if address.port), *filter(None, [config.http])]
-    for index, address in enumerate(fixed):
-        if address.port and address in fixed[:index]:
-            raise UsageError(f"two listeners share the address {address}")
+    fixed = [
+        str(address) for address in (*config.listen, config.http) if address is not None and address.port
+    ]
+    for index, text in enumerate(fixed):
+        if text in fixed[:index]:
+            raise UsageError(f"two listeners share the address {text}")
     if config.advertise_http is not None and config.http is None:
         raise UsageError("--advertise-http names an address of what --http off turns off")
+
+
+def _check_security(config: AgentConfig) -> None:
+    """Raises UsageError for listeners that lack what their protocol needs, and for what would be without effect."""
+    encrypted = next((address for address in config.listen if address.has_tls), None)
+    authenticated = next((address for address in config.listen if address.has_sasl), None)
+    if config.tls_certificate is None:
+        if encrypted is not None:
+            raise UsageError(
+                f"--listen {encrypted.protocol}://{encrypted} needs a certificate: add --tls-certificate FILE and, "
+                "if the key is in a file of its own, --tls-key FILE"
+            )
+        if config.http_tls:
+            raise UsageError(
+                "--http-tls true needs a certificate: add --tls-certificate FILE and --tls-key FILE"
+            )
+        for flag, value in (
+            ("--tls-key", config.tls_key),
+            ("--tls-key-password-file", config.tls_key_password_file),
+            ("--tls-client-ca", config.tls_client_ca),
+        ):
+            if value is not None:
+                raise UsageError(f"{flag} is of no use without --tls-certificate")
+    if config.tls_client_auth != "none" and config.tls_client_ca is None:
+        raise UsageError(
+            f"--tls-client-auth {config.tls_client_auth} needs to know whose certificates to accept: add "
+            "--tls-client-ca FILE"
+        )
+    if authenticated is None:
+        return
+    if not config.sasl_mechanisms:
+        raise UsageError(
+            f"--listen {authenticated.protocol}://{authenticated} needs --sasl-mechanisms, as in SCRAM-SHA-256"
+        )
+    if "OAUTHBEARER" in config.sasl_mechanisms and config.oauth_jwks is None:
+        raise UsageError(
+            "OAUTHBEARER in --sasl-mechanisms needs the keys that sign tokens: add --oauth-jwks URL or FILE"
+        )
 
 
 def _check_order(low_flag: str, low: int, high_flag: str, high: int) -> None:

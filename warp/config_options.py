@@ -69,8 +69,10 @@ class Option:
 
 OPTIONS: Final = (
     Option(
-        "listen", "listen", kinds.ADDRESS, "127.0.0.1:9092",
-        "Address to serve the Kafka protocol on; port 0 takes any free port. May be repeated.",
+        "listen", "listen", kinds.LISTEN_ADDRESS, "127.0.0.1:9092",
+        "Address to serve the Kafka protocol on; port 0 takes any free port. The protocol is PLAINTEXT (the default), "
+        "SSL, SASL_PLAINTEXT or SASL_SSL: with TLS, with authentication by SASL, or both. May be repeated; the agents "
+        "of a cluster need the same protocols in the same order.",
         repeated=True,
     ),
     Option(
@@ -196,22 +198,22 @@ OPTIONS: Final = (
         minimum=1_000, maximum=7 * 86_400_000,
     ),
     Option(
-        "tls-certificate", "tls_certificate", kinds.PATH, None,
+        "tls-certificate", "tls_certificate", kinds.FILE, None,
         "PEM file with the certificate of this agent and those that signed it, for listeners with TLS. It is read "
         "again when it changes.",
     ),
     Option(
-        "tls-key", "tls_key", kinds.PATH, None,
+        "tls-key", "tls_key", kinds.FILE, None,
         "PEM file with the private key of --tls-certificate.",
         unset_help="in the file of --tls-certificate",
     ),
     Option(
-        "tls-key-password-file", "tls_key_password_file", kinds.PATH, None,
+        "tls-key-password-file", "tls_key_password_file", kinds.FILE, None,
         "File with the password that --tls-key is encrypted with.",
         unset_help="the key is not encrypted",
     ),
     Option(
-        "tls-client-ca", "tls_client_ca", kinds.PATH, None,
+        "tls-client-ca", "tls_client_ca", kinds.FILE, None,
         "PEM file with the authorities whose certificates clients may present.",
     ),
     Option(

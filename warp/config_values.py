@@ -43,6 +43,30 @@ class Address:
         return f"{host}:{self.port}"
 
 
+PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
+"""Of listeners, by Kafka's names: whether they have TLS (SSL), and whether their clients authenticate by SASL."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListenAddress(Address):
+    """An address to listen on, and the protocol that is spoken there."""
+
+    protocol: str = "PLAINTEXT"
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether connections are encrypted."""
+        return self.protocol.endswith("SSL")
+
+    @property
+    def has_sasl(self) -> bool:
+        """Whether clients have to authenticate by SASL."""
+        return self.protocol.startswith("SASL_")
+
+    def __str__(self) -> str:
+        return str(Address(self.host, self.port))
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """How one kind of value is read and shown. `show(parse(text))` reads back as the same value, but for secrets."""
@@ -58,6 +82,16 @@ def parse_address(text: str) -> Address:
     if not colon or not port.isascii() or not port.isdigit():
         raise ValueError(f"{text!r} is not HOST:PORT")
     return Address(_host(host, text), _port(port))
+
+
+def parse_listen_address(text: str) -> ListenAddress:
+    """`[PROTOCOL://]HOST:PORT`; PLAINTEXT where no protocol is named."""
+    named, separator, rest = text.strip().partition("://")
+    protocol = named.upper() if separator else "PLAINTEXT"
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"{text!r}: {named!r} is none of the protocols {', '.join(PROTOCOLS)}")
+    address = parse_address(rest if separator else named)
+    return ListenAddress(address.host, address.port, protocol)
 
 
 def parse_advertised_address(text: str) -> Address:
@@ -164,6 +198,11 @@ def _show_advertised(address: Address) -> str:
     return str(address) if address.port else str(address).removesuffix(":0")
 
 
+def _show_listen(address: ListenAddress) -> str:
+    return str(address) if address.protocol == "PLAINTEXT" else f"{address.protocol}://{address}"
+
+
+LISTEN_ADDRESS = Kind("[PROTOCOL://]HOST:PORT", parse_listen_address, _show_listen)
 ADDRESS = Kind("HOST:PORT", parse_address)
 ADVERTISED_ADDRESS = Kind("HOST[:PORT]", parse_advertised_address, _show_advertised)
 HTTP_ADDRESS = Kind("HOST:PORT|off", parse_http_address, lambda address: str(address or "off"))
@@ -172,6 +211,7 @@ COUNT = Kind("NUMBER", parse_count)
 DURATION = Kind("DURATION", parse_duration_ms, format_duration_ms)
 NAME = Kind("NAME", parse_name)
 PATH = Kind("DIR", parse_path)
+FILE = Kind("FILE", parse_path)
 SIZE = Kind("SIZE", parse_size, format_size)
 URL = Kind("URL", parse_url, mask_url)
 

@@ -141,7 +141,7 @@ def test_a_client_that_does_not_read_is_not_read_from_and_others_are_served(
 def test_a_client_that_takes_no_answers_is_dropped_in_the_end(
     with_memory_broker: RunWithBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("warp.agent.ServerLimits", quick_limits)
+    monkeypatch.setattr("warp.agent_settings.ServerLimits", quick_limits)
 
     async def test(broker: Broker) -> None:
         client = await broker.connect()
@@ -169,7 +169,7 @@ def quick_limits(**limits: int) -> object:
 def test_silent_clients_in_the_middle_of_a_frame_are_closed(
     with_memory_broker: RunWithBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("warp.agent.ServerLimits", quick_limits)
+    monkeypatch.setattr("warp.agent_settings.ServerLimits", quick_limits)
 
     async def test(broker: Broker) -> None:
         silent = [await broker.connect() for _ in range(5)]
@@ -185,7 +185,7 @@ def test_silent_clients_in_the_middle_of_a_frame_are_closed(
 def test_idle_clients_are_closed_but_not_those_that_wait(
     with_memory_broker: RunWithBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("warp.agent.ServerLimits", quick_limits)
+    monkeypatch.setattr("warp.agent_settings.ServerLimits", quick_limits)
 
     async def test(broker: Broker) -> None:
         idle, waiting = await broker.connect(), await broker.connect()

@@ -10,7 +10,7 @@ import pytest
 
 from warp.config import AgentConfig, config_of, did_you_mean, is_shared, resolve
 from warp.config_options import OPTIONS, ROLES
-from warp.config_values import Address, mask_url, parse_address
+from warp.config_values import Address, ListenAddress, mask_url, parse_address
 from warp.errors import UsageError
 from warp.metadata import cluster_model
 
@@ -19,7 +19,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
 
 def test_defaults_serve_on_loopback_with_data_in_the_working_directory() -> None:
     config = resolve({}, {}).config
-    assert config.listen == (Address("127.0.0.1", 9092),)
+    assert config.listen == (ListenAddress("127.0.0.1", 9092),)
     assert config.http == Address("127.0.0.1", 8080)
     assert config.data_dir == Path("warp-data")
     assert config.object_store == (Path.cwd() / "warp-data" / "objects").as_uri()
@@ -52,7 +52,7 @@ def test_the_file_can_be_named_by_the_environment_and_a_flag_overrides_it(tmp_pa
 
 
 def test_repeated_values_come_from_every_source(tmp_path: Path) -> None:
-    expected = (Address("127.0.0.1", 1), Address("::1", 2))
+    expected = (ListenAddress("127.0.0.1", 1), ListenAddress("::1", 2))
     assert resolve({"listen": ["127.0.0.1:1", "[::1]:2"]}, {}).config.listen == expected
     assert resolve({}, {"WARP_LISTEN": "127.0.0.1:1,[::1]:2"}).config.listen == expected
     file = tmp_path / "warp.toml"

@@ -183,7 +183,7 @@ class TlsEndpoint(asyncio.Transport, asyncio.BufferedProtocol):
             failure: ssl.SSLError | None = None
             try:
                 while filled < room and not is_end:
-                    size = self._tls.read(room - filled, buffer[filled:])  # type: ignore[arg-type]  # any writable one
+                    size = self._tls.read(room - filled, buffer[filled:])
                     filled += size  # type: ignore[operator]  # with a buffer it is a number
                     is_end = not size
             except ssl.SSLWantReadError:
@@ -237,8 +237,11 @@ class TlsEndpoint(asyncio.Transport, asyncio.BufferedProtocol):
             return
         held, self._held = self._held, b""
         self._take(memoryview(held))
-        if not self._is_paused and self._phase is not Phase.OVER:
+        if self.is_reading() and not self._is_over():
             self._below.resume_reading()
+
+    def _is_over(self) -> bool:
+        return self._phase is Phase.OVER
 
     def is_reading(self) -> bool:
         """Whether the connection above is given what comes."""

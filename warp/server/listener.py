@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from warp.errors import StartError
 from warp.handlers.context import Endpoint, Services
 from warp.handlers.table import TABLE
+from warp.security.tls_endpoint import CIPHER_BUFFER_BYTES, TlsEndpoint
+from warp.server.acceptor import Acceptor, ArrivalRate
 from warp.server.dispatch import Dispatcher, RequestObserver
 from warp.server.limits import ServerLimits
 from warp.server.pool import ConnectionPool
@@ -24,6 +27,7 @@ from warp.sockets import listening_sockets
 if TYPE_CHECKING:
     from warp.clock import Clock
     from warp.log.memory import MemoryBudget
+    from warp.security.tls import Tls
     from warp.server.connection import Connection
 
 log = logging.getLogger("warp.server")
@@ -38,6 +42,12 @@ class ListenerConfig:
 
     bind: Endpoint
     advertise: Endpoint | None = None
+    protocol: str = "PLAINTEXT"
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether its connections are encrypted."""
+        return self.protocol.endswith("SSL")
 
 
 class Listener:
@@ -48,7 +58,7 @@ class Listener:
         self.bound = config.bind
         self.advertised = config.advertise or config.bind
         self._sockets: list[socket.socket] = []
-        self._servers: list[asyncio.Server] = []
+        self._acceptors: list[Acceptor] = []
 
     async def bind(self) -> None:
         """Take the address; connections that come are kept waiting. Raises StartError."""
@@ -64,23 +74,21 @@ class Listener:
         elif self.config.advertise.port == 0:
             self.advertised = Endpoint(self.config.advertise.host, self.bound.port)
 
-    async def open(self, pool: ConnectionPool, number: int) -> None:
-        """Accept, on an address that is bound, as the listener of that number."""
-        loop = asyncio.get_running_loop()
+    def open(
+        self, protocol: Callable[[], asyncio.BaseProtocol], clock: Clock, rate: ArrivalRate | None
+    ) -> None:
+        """Accept, on an address that is bound; `protocol` makes what each connection is given to."""
         while self._sockets:
-            server = await loop.create_server(
-                lambda: pool.connection(self.advertised, number), sock=self._sockets[0], backlog=_BACKLOG
-            )
-            self._servers.append(server)
+            self._acceptors.append(Acceptor(self._sockets[0], protocol, clock, rate))
             del self._sockets[0]
 
     def close(self) -> None:
         """Accept no more. Connections go on."""
-        for server in self._servers:
-            server.close()
+        for acceptor in self._acceptors:
+            acceptor.close()
         for waiting in self._sockets:
             waiting.close()
-        self._servers, self._sockets = [], []
+        self._acceptors, self._sockets = [], []
 
 
 async def bind_all(listeners: Sequence[Listener]) -> None:
@@ -109,16 +117,43 @@ class Server:
         clock: Clock,
         limits: ServerLimits | None = None,
         observe: RequestObserver | None = None,
+        tls: Tls | None = None,
     ) -> None:
         self.listeners = list(listeners)
+        self._clock = clock
+        self._tls = tls
+        self._cipher_buffer = memoryview(bytearray(CIPHER_BUFFER_BYTES if tls is not None else 0))
+        limits = limits or ServerLimits()
+        rate_max = limits.connection_rate_max
+        self._rate = None if rate_max is None else ArrivalRate(rate_max, clock)
         self._services = services
         self._dispatcher = Dispatcher(TABLE, services, clock, observe)
-        self._pool = ConnectionPool(self._dispatcher, memory, clock, limits or ServerLimits())
+        self._pool = ConnectionPool(self._dispatcher, memory, clock, limits, mechanisms=services.mechanisms)
 
     @property
     def connection_count(self) -> int:
         """Connections that are open now."""
         return len(self._pool)
+
+    @property
+    def early_count(self) -> int:
+        """Connections that are open now and have not authenticated."""
+        return self._pool.early_count
+
+    @property
+    def crowded_out(self) -> int:
+        """Connections dropped so far for others, because they were too many that had not authenticated."""
+        return self._pool.crowded_out
+
+    @property
+    def authentication_failures(self) -> int:
+        """Connections so far that failed to authenticate, whether by what they said or by how they said it."""
+        return self._pool.authentication_failures
+
+    @property
+    def sessions_expired(self) -> int:
+        """Connections closed so far because they went on after the end of their session."""
+        return self._pool.sessions_expired
 
     @property
     def connections_opened(self) -> int:
@@ -153,11 +188,23 @@ class Server:
     async def start(self) -> None:
         """Accept on every listener; all are bound."""
         for number, listener in enumerate(self.listeners):
-            await listener.open(self._pool, number)
+            listener.open(partial(self.protocol, number), self._clock, self._rate)
 
     def connect(self, listener: int = 0) -> Connection:
-        """A new connection on one of the listeners, for a transport that the caller makes."""
-        return self._pool.connection(self.listeners[listener].advertised, listener)
+        """A new connection on one of the listeners, for a transport that the caller makes.
+
+        On one with TLS, `secured` of the connection has to be called when its peer is known.
+        """
+        at = self.listeners[listener]
+        return self._pool.connection(at.advertised, listener, at.config.protocol, has_tls=at.config.has_tls)
+
+    def protocol(self, listener: int) -> asyncio.BaseProtocol:
+        """What a new connection from the socket of a listener is given to: a connection, or TLS above which is one."""
+        connection = self.connect(listener)
+        if not self.listeners[listener].config.has_tls:
+            return connection
+        assert self._tls is not None, "a listener with TLS has certificates"
+        return TlsEndpoint(self._tls.context(), connection, self._cipher_buffer, self._tls.principal)
 
     def stop_accepting(self) -> None:
         """Take no more connections."""

@@ -26,6 +26,7 @@ class _NoServices:
 
     def __init__(self) -> None:
         self.fetch: Any = self
+        self.mechanisms = None
 
     def stop_waiting(self) -> None:
         pass
