@@ -9,7 +9,11 @@ import pytest
 from tests.broker.client import Client
 from tests.broker.support import Broker, RunWithBroker
 from warp.errors import ErrorCode
-from warp.protocol.messages.configs import DescribeConfigsRequest, DescribeConfigsResource
+from warp.protocol.messages.configs import (
+    DescribeConfigsRequest,
+    DescribeConfigsResource,
+    ListConfigResourcesRequest,
+)
 from warp.protocol.types import ConfigResourceType, ConfigSource, ConfigType
 
 
@@ -129,5 +133,64 @@ def test_what_is_not_there_has_its_error(
         result = await describe(client, kind, name)
         assert (result.error_code, result.configs) == (code, [])
         assert result.error_message
+
+    with_memory_broker(test)
+
+
+def test_a_broker_marks_secrets_and_tells_none(with_memory_broker: RunWithBroker) -> None:
+    async def test(broker: Broker) -> None:
+        client = await broker.connect()
+        number = str(broker.agent.broker_id)
+        for version in range(1, 5):
+            configs = by_name(
+                await describe(client, ConfigResourceType.BROKER, number, version=version, synonyms=True)
+            )
+            secrets = {name for name, config in configs.items() if config.is_sensitive}
+            assert secrets == {"ssl.key.password"}
+            for name in secrets:
+                assert configs[name].value is None
+                assert all(synonym.value is None for synonym in configs[name].synonyms)
+
+    with_memory_broker(test)
+
+
+def test_answers_take_their_memory_from_the_budget_for_answers(with_memory_broker: RunWithBroker) -> None:
+    async def test(broker: Broker) -> None:
+        client = await broker.connect()
+        name = await broker.topic()
+        asked = DescribeConfigsResource(
+            resource_type=ConfigResourceType.TOPIC, resource_name=name, configuration_keys=None
+        )
+        request = DescribeConfigsRequest(
+            resources=[asked] * 3000, include_synonyms=True, include_documentation=True
+        )
+        results = (await client.ask(request, 4)).results
+        codes = [result.error_code for result in results]
+        room = codes.count(ErrorCode.NONE)
+        assert 0 < room < len(codes)
+        assert set(codes) == {ErrorCode.NONE, ErrorCode.REQUEST_TIMED_OUT}
+
+    with_memory_broker(test, fetch_memory_bytes_max="16MiB")
+
+
+def test_what_can_have_configs_is_listed_by_type(with_memory_broker: RunWithBroker) -> None:
+    async def test(broker: Broker) -> None:
+        client = await broker.connect()
+        topics = [(await broker.topic(), ConfigResourceType.TOPIC) for _ in range(2)]
+        brokers = [(str(broker.agent.broker_id), ConfigResourceType.BROKER)]
+        for types, expected in (
+            ([], topics + brokers),
+            ([ConfigResourceType.TOPIC], topics),
+            ([ConfigResourceType.BROKER], brokers),
+            ([ConfigResourceType.CLIENT_METRICS, ConfigResourceType.GROUP], []),
+        ):
+            answer = await client.ask(ListConfigResourcesRequest(resource_types=list(types)), 1)
+            assert answer.error_code == ErrorCode.NONE
+            found = [(each.resource_name, each.resource_type) for each in answer.config_resources]
+            assert sorted(found) == sorted(expected)
+        answer = await client.ask(ListConfigResourcesRequest(resource_types=[99]), 1)
+        assert (answer.error_code, answer.config_resources) == (ErrorCode.UNSUPPORTED_VERSION, [])
+        answer = await client.ask(ListConfigResourcesRequest(), 0)
+        assert (answer.error_code, answer.config_resources) == (ErrorCode.NONE, []), "v0 is of client metrics"
 
     with_memory_broker(test)

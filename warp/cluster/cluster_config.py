@@ -72,11 +72,7 @@ def dynamic_definition(name: str) -> ConfigDefinition:
         raise KafkaError(ErrorCode.INVALID_CONFIG, _why_unknown(name))
     if not definition.is_dynamic:
         what = f"{name} can't be set for the whole cluster while it runs"
-        how = (
-            f": give each agent the option {definition.flag}"
-            if definition.flag
-            else ": it is what every agent does"
-        )
+        how = f": give each agent the option {definition.flag}" if definition.flag else ": it is fixed"
         raise KafkaError(ErrorCode.INVALID_CONFIG, what + how)
     return definition
 
@@ -110,7 +106,7 @@ def why_not_of_one_agent(name: str) -> KafkaError:
         ways.append("set it for the whole cluster (the broker with the empty name)")
     if definition.flag:
         ways.append(f"start the agent with {definition.flag}")
-    how = " or ".join(ways) or "it is the same for every agent, and fixed"
+    how = " or ".join(ways) or "it is fixed"
     return KafkaError(
         ErrorCode.INVALID_CONFIG, f"{name} can't be set for a single broker while it runs: {how}"
     )
