@@ -32,9 +32,11 @@ class Command(NamedTuple):
 COMMANDS: Final = (
     Command("agent", "warp.cli.agent", "Run a broker; with no options, on a local directory"),
     Command("demo", "warp.cli.demo", "Watch a broker, a producer and a consumer at work for a while"),
-    Command("topic", "warp.cli.topic", "Create, list, describe and delete topics"),
+    Command("topic", "warp.cli.topic", "Create, list, describe, configure and delete topics"),
     Command("group", "warp.cli.group.command", "List, describe, reset and delete consumer groups"),
-    Command("cluster", "warp.cli.cluster", "Show the agents of a cluster and what each of them does"),
+    Command("acl", "warp.cli.acl.command", "List, create and delete ACLs: who may do what"),
+    Command("user", "warp.cli.user", "Create, list and delete users that authenticate by a password"),
+    Command("cluster", "warp.cli.cluster", "Show the agents of a cluster and what each of them does; its configs"),
     Command("produce", "warp.cli.produce", "Send lines from a file or standard input to a topic"),
     Command("consume", "warp.cli.consume", "Print the records of a topic"),
     Command("bench", "warp.cli.bench.command", "Measure a Kafka broker, whichever it is"),

@@ -1,0 +1,1 @@
+"""`warp acl`: list, create and delete ACLs, at any Kafka broker."""
