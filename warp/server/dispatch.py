@@ -89,6 +89,7 @@ class Dispatcher:
         self._advertised = advertised(table)
         self._entries = {int(entry.key): entry for entry in table}
         self._services = services
+        self.quotas = services.quotas
         self._clock = clock
         self._observe = observe
         self._unavailable_log = LogLimit(clock)
@@ -135,7 +136,7 @@ class Dispatcher:
         """Call the handler: a response, NoAnswer, Later, or a coroutine that gives one of these."""
         if call.request is None:
             return _unknown_api_versions(call)
-        if self._services.quotas.limits_time:
+        if self.quotas.limits_time:
             return metered(call, self._handle, self._clock.monotonic)
         return self._handle(call)
 
@@ -213,7 +214,7 @@ class Dispatcher:
         spent_s, call.spent_s = call.spent_s, 0.0
         context = call.context
         user = context.client.principal.name
-        context.throttle(self._services.quotas.spent(user, context.client_id, spent_s))
+        context.throttle(self.quotas.spent(user, context.client_id, spent_s))
 
     def _audit(self, call: Call) -> None:
         context = call.context

@@ -125,6 +125,9 @@ class ConnectionPool:
         own_max, own = self.limits.connections_per_address_max, self._by_host.get(client.host, 0)
         if own_max is not None and own >= own_max:
             return f"{own} of its address are open"
+        quotas = self.dispatcher.quotas
+        if quotas.limits_connections and not quotas.connected(client.host):
+            return "its address opens more than its quota"
         open_count = len(self._connections) - len(self._leaving)
         is_full = open_count >= self.limits.connections_max
         is_crowd = not client.is_authenticated and len(self._early) >= self.limits.early_connections_max
