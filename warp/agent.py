@@ -211,6 +211,8 @@ class Agent:
             await self._log.close()
         if self._groups is not None:
             await self._groups.coordinator.close()
+        if self._security is not None:
+            await self._security.close()
         if self._catalogue is not None:
             await self._catalogue.close()
         if self._cluster is not None:
@@ -304,7 +306,9 @@ class Agent:
             broker_ids=discovery.broker_ids,
         )
         await catalogue.refresh()
-        self._security = build_security(self.config, catalogue, self.clock)
+        self._security = await build_security(
+            self.config, catalogue, self.clock, self._metadata, self.metrics
+        )
         parts = self._log = build_log(
             self.config,
             self._object_store,
@@ -351,6 +355,7 @@ class Agent:
                 observe=self.metrics.count_denied,
             ),
             authorizer=self.security.authorizer,
+            mechanisms=self.security.mechanisms,
             quotas=self.security.quotas,
             acls=self.security.acls,
         )

@@ -6,6 +6,7 @@ kind, all of them at first, and then whatever changes.
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,9 +14,13 @@ from warp.clock import Clock
 from warp.cluster.catalogue import CatalogueObserver, CatalogueService
 from warp.config import AgentConfig
 from warp.metadata.entries import EntryChange, EntryKind
+from warp.metadata.store import MetadataStore
+from warp.metrics import Metrics
 from warp.security.acl import NO_ACLS, Acl
 from warp.security.acl_authorizer import AclAuthorizer
 from warp.security.authorizer import OPEN, Authorizer
+from warp.security.credentials import Credentials
+from warp.security.mechanisms import Mechanisms, build_mechanisms
 from warp.security.principal import parse_principal
 from warp.security.quotas.quotas import Quotas
 
@@ -53,18 +58,39 @@ class AgentSecurity:
     acls: Mapping[str, Acl]
     """Those in force, by key; none where authorization is off."""
     quotas: Quotas
+    mechanisms: Mechanisms | None
+    """How clients authenticate by SASL, and by passwords over HTTP; None where nobody does."""
+
+    async def close(self) -> None:
+        """Let go of threads and of what is fetched."""
+        if self.mechanisms is not None:
+            await self.mechanisms.close()
 
 
-def build_security(config: AgentConfig, catalogue: CatalogueService, clock: Clock) -> AgentSecurity:
-    """What a configuration asks for. The catalogue has been read; it is kept fresh from now on. Raises StartError."""
+async def build_security(
+    config: AgentConfig, catalogue: CatalogueService, clock: Clock, metadata: MetadataStore, metrics: Metrics
+) -> AgentSecurity:
+    """What a configuration asks for. The catalogue has been read; it is kept fresh from now on.
+
+    Raises StartError, UsageError and MetadataError.
+    """
     feed = EntryFeed(catalogue)
     catalogue.keep_fresh()
     authorizer = _authorizer(config, feed)
+    mechanisms: Mechanisms | None = None
+    if authenticates(config):
+        mechanisms = _mechanisms(config, feed, clock, await metadata.peer_secret(), metrics)
     return AgentSecurity(
         authorizer=authorizer or OPEN,
         acls=NO_ACLS if authorizer is None else authorizer.acls,
         quotas=_quotas(feed, clock),
+        mechanisms=mechanisms,
     )
+
+
+def authenticates(config: AgentConfig) -> bool:
+    """Does anybody say who he is by SASL or by a password?"""
+    return config.http_authentication == "required" or any(listener.has_sasl for listener in config.listen)
 
 
 def _authorizer(config: AgentConfig, feed: EntryFeed) -> AclAuthorizer | None:
@@ -78,6 +104,17 @@ def _authorizer(config: AgentConfig, feed: EntryFeed) -> AclAuthorizer | None:
     )
     feed.feed(EntryKind.ACL, authorizer.entries_changed)
     return authorizer
+
+
+def _mechanisms(
+    config: AgentConfig, feed: EntryFeed, clock: Clock, peer_secret: bytes, metrics: Metrics
+) -> Mechanisms:
+    """By --sasl-mechanisms. What is made up for users that don't exist is the same at all agents of a cluster."""
+    credentials = Credentials(hmac.digest(peer_secret, b"credentials of users that do not exist", "sha256"))
+    feed.feed(EntryKind.CREDENTIAL, credentials.entries_changed)
+    mechanisms = build_mechanisms(config, credentials, clock, attempted=metrics.count_authentication)
+    mechanisms.start()
+    return mechanisms
 
 
 def _quotas(feed: EntryFeed, clock: Clock) -> Quotas:
