@@ -60,8 +60,10 @@ TOPIC_CONFIGS: tuple[ConfigDefinition, ...] = (
     ConfigDefinition(
         "cleanup.policy", ConfigType.LIST, "delete", list_of("delete", "compact"),
         "What happens to old records: delete them by time and size, compact them to the last one per key, or both; "
-        "empty keeps everything.",
+        "empty keeps everything. With compact records need keys, and without delete DeleteRecords is refused."
+        + _NOT_YET,
         ("log.cleanup.policy",),
+        effect=Effect.KEPT,
     ),
     ConfigDefinition(
         "compression.gzip.level", ConfigType.INT, "-1", either(-1, integer(1, 9)),

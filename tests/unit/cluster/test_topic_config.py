@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from warp.cluster.config_definition import ConfigSource, ConfigType, Synonym
-from warp.cluster.topic_config import BY_NAME, TOPIC_CONFIGS, check_topic_configs, describe_topic, topic_rules
+from warp.cluster.topic_config import (
+    BY_NAME,
+    REMOVED_CONFIGS,
+    TOPIC_CONFIGS,
+    check_topic_configs,
+    describe_topic,
+    topic_rules,
+)
 from warp.errors import ErrorCode, KafkaError
 from warp.log.model import CREATE_TIME, LOG_APPEND_TIME, TopicRules
 
@@ -204,3 +211,54 @@ def test_every_config_is_described_with_its_source() -> None:
     untouched = described["cleanup.policy"]
     assert (untouched.value, untouched.source) == ("delete", ConfigSource.DEFAULT)
     assert all(entry.documentation and not entry.is_read_only for entry in described.values())
+
+
+def test_configs_that_kafka_has_removed_are_refused_with_the_reason() -> None:
+    for name, reason in REMOVED_CONFIGS.items():
+        with pytest.raises(KafkaError) as refused:
+            check_topic_configs({name: "1"})
+        assert refused.value.code == ErrorCode.INVALID_CONFIG
+        assert refused.value.message == f"Topic config {name} is not supported: {reason}"
+
+
+def test_compaction_lags_are_compared_with_what_the_cluster_says() -> None:
+    broker = {"log.cleaner.max.compaction.lag.ms": "4"}
+    with pytest.raises(KafkaError, match=r"min.compaction.lag.ms \(5\) must not be above"):
+        check_topic_configs({"min.compaction.lag.ms": "5"}, broker)
+    assert check_topic_configs({"min.compaction.lag.ms": "4"}, broker)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "level"),
+    [
+        ({"compression.gzip.level": "1"}, None),
+        ({"compression.type": "snappy", "compression.gzip.level": "1"}, None),
+        ({"compression.type": "gzip"}, None),
+        ({"compression.type": "gzip", "compression.gzip.level": "1"}, 1),
+        ({"compression.type": "lz4", "compression.lz4.level": "9"}, None),
+        ({"compression.type": "lz4", "compression.lz4.level": "17"}, 12),
+        ({"compression.type": "zstd", "compression.zstd.level": "3"}, None),
+        ({"compression.type": "zstd", "compression.zstd.level": "22"}, 19),
+        ({"compression.type": "zstd", "compression.zstd.level": "-5"}, -5),
+    ],
+)
+def test_the_level_of_compression_is_that_of_the_codec_in_bounds(
+    overrides: dict[str, str], level: int | None
+) -> None:
+    assert topic_rules(overrides, {}).compression_level == level
+
+
+def test_the_cluster_stands_between_the_topic_and_the_agent() -> None:
+    name = "message.max.bytes"
+    described = describe_topic({"max.message.bytes": "5"}, {name: "7"}, {name: "6"})
+    assert [
+        (synonym.value, synonym.source)
+        for entry in described
+        if entry.name == "max.message.bytes"
+        for synonym in entry.synonyms
+    ] == [
+        ("5", ConfigSource.TOPIC),
+        ("6", ConfigSource.DYNAMIC_DEFAULT_BROKER),
+        ("7", ConfigSource.STATIC_BROKER),
+        ("1048588", ConfigSource.DEFAULT),
+    ]
