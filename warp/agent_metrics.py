@@ -22,6 +22,7 @@ from warp.metadata.session import Database
 from warp.metadata.store import MetadataStore
 from warp.metrics import Metrics, Reading
 from warp.objectstore.base import Abilities, Buffer, ObjectInfo, ObjectStore
+from warp.security.quotas.quotas import Quotas
 from warp.server.listener import Server
 
 if TYPE_CHECKING:
@@ -196,6 +197,14 @@ def read_server(metrics: Metrics, server: Server, connections_max: int) -> None:
     metrics.connections_refused.read = lambda: server.connections_refused
     metrics.protocol_errors.read = lambda: server.protocol_errors
     metrics.handler_bugs.read = lambda: server.handler_bugs
+
+
+def read_quotas(metrics: Metrics, quotas: Quotas) -> None:
+    """Show whom quotas have held back."""
+    throttled = quotas.throttled
+    metrics.throttled.read = lambda: [((kind,), times) for kind, times in throttled.times.items()]
+    metrics.throttled_seconds.read = lambda: [((kind,), s) for kind, s in throttled.seconds.items()]
+    metrics.quota_clients.read = lambda: quotas.remembered
 
 
 def read_hints(metrics: Metrics, bus: HintBus, fetch: FetchService) -> None:

@@ -160,6 +160,7 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry if registry is not None else CollectorRegistry()
         self._make_server_metrics()
+        self._make_quota_metrics()
         self._make_log_metrics()
         self._make_group_metrics()
         self._make_cluster_metrics()
@@ -211,6 +212,22 @@ class Metrics:
             "HTTP requests that were not let through, by reason: unauthenticated, malformed, refused (a wrong name or "
             "password), busy, denied (by ACLs)",
             ["reason"],
+        )
+
+    def _make_quota_metrics(self) -> None:
+        self.throttled = Readings(
+            "warp_throttled_total",
+            "How often clients were held back by a quota, by kind: "
+            "produce, fetch, request, mutation, connection (refused)",
+            ["kind"],
+        )
+        self.throttled_seconds = Readings(
+            "warp_throttled_seconds_total",
+            "For how long clients were held back by a quota, by kind",
+            ["kind"],
+        )
+        self.quota_clients = Reading(
+            "warp_quota_clients", "Clients whose use of quotas is remembered at present"
         )
 
     def _make_log_metrics(self) -> None:
