@@ -86,12 +86,23 @@ class LoadMeter:
 
 
 def fixed_facts(
-    config: AgentConfig, endpoints: Sequence[Endpoint], http: Address | None, now_ms: int
+    config: AgentConfig,
+    endpoints: Sequence[Endpoint],
+    http: Address | None,
+    now_ms: int,
+    certificate_hash: str = "",
 ) -> AgentFacts:
-    """What an agent that has its addresses tells of itself, but for its load."""
+    """What an agent that has its addresses tells of itself, but for its load.
+
+    `certificate_hash` is of the certificate that it shows over HTTP; empty where that speaks no TLS.
+    """
+    peer = peer_address(config, endpoints[0], http)
+    if peer is not None and certificate_hash:
+        peer = f"https://{peer}"
     return AgentFacts(
         endpoints=tuple(map(str, endpoints)),
-        peer=peer_address(config, endpoints[0], http),
+        peer=peer,
+        peer_certificate=certificate_hash,
         zone=config.zone,
         group=config.agent_group,
         roles=config.roles,

@@ -60,7 +60,7 @@ class Running:
             self._reader.join(TIMEOUT_S)
             raise AssertionError(f"exit code {code}, {line!r}: " + "\n".join(self.errors))
         self.bootstrap = re.findall(r"127\.0\.0\.1:\d+", line)[0]
-        found = re.search(r"HTTP on (http://\S+?);", line)
+        found = re.search(r"HTTP on (https?://\S+?);", line)
         self.http = found[1] if found else ""
         return line
 

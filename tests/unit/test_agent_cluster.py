@@ -7,6 +7,7 @@ from warp.config import config_of
 from warp.config_values import Address
 from warp.errors import ErrorCode
 from warp.handlers.context import Endpoint
+from warp.metadata.cluster_model import AgentFacts
 from warp.metadata.model import CommitRefused, CommitResult
 
 
@@ -54,3 +55,13 @@ def test_facts_name_addresses_zone_group_and_roles() -> None:
     assert facts.endpoints == ("a.example:1", "[::1]:2")
     assert (facts.peer, facts.zone, facts.group, facts.started_ms) == ("a.example:8080", "z", "g", 7)
     assert facts.roles == ("fetch", "jobs")
+    assert facts.peer_certificate == ""
+
+
+def test_facts_tell_of_the_certificate_that_peers_have_to_see() -> None:
+    where = config_of(), [Endpoint("a.example", 1)], Address("0.0.0.0", 8080), 7
+    facts = fixed_facts(*where, "ab" * 32)
+    assert (facts.peer, facts.peer_certificate) == ("https://a.example:8080", "ab" * 32)
+    assert AgentFacts.from_json(facts.to_json()) == facts
+    alone = fixed_facts(config_of(), [Endpoint("a.example", 1)], Address("127.0.0.1", 8080), 7, "ab" * 32)
+    assert alone.peer is None

@@ -173,7 +173,7 @@ def serving_line(agent: Agent) -> str:
         + (f" (told to clients as {listener.advertised})" if listener.advertised != listener.bound else "")
         for listener in agent.server.listeners
     )
-    http = f"; HTTP on http://{agent.http_address}" if agent.http_address is not None else ""
+    http = f"; HTTP on {agent.http_url}" if agent.http_url is not None else ""
     return f"Warp {__version__} serves Kafka on {kafka}{http}; {storage_words(agent.config)}"
 
 

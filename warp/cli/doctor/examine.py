@@ -10,10 +10,11 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from warp.agent_build import directories_in_use, object_store_url
-from warp.agent_settings import listener_configs
+from warp.agent_settings import listener_configs, tls_settings
 from warp.cli.doctor.detached import detached
 from warp.cli.doctor.facts import (
     BindState,
+    CertificateFacts,
     ClientFacts,
     DatabaseFacts,
     Holder,
@@ -30,7 +31,9 @@ from warp.cli.doctor.judge.object_store import judge_object_directory, judge_obj
 from warp.cli.doctor.judge.place import judge_metadata
 from warp.cli.doctor.judge.ports import judge_http, judge_listener
 from warp.cli.doctor.judge.postgres import agent_commit, judge_postgres
+from warp.cli.doctor.judge.security import judge_security
 from warp.cli.doctor.latency import Latency
+from warp.cli.doctor.measure.certificate import look_at_certificate
 from warp.cli.doctor.measure.clients import look_as_client, look_at_cluster
 from warp.cli.doctor.measure.machine import look_at_machine
 from warp.cli.doctor.measure.marker import look_at_marker
@@ -68,6 +71,7 @@ class Examination:
         holder = await self._holder(config)
         ports = await self._ports(config)
         findings = await self._doors(config, ports, holder)
+        findings += await self._security(config)
         if is_shared(config.metadata):
             commit, of_metadata = await self._cluster(config, ports[0])
         else:
@@ -113,6 +117,17 @@ class Examination:
             self._say(f"asking {told}")
             findings += judge_clients(await self._as_client(told, port))
         return findings
+
+    async def _security(self, config: AgentConfig) -> list[Finding]:
+        """Who gets in, by the settings."""
+        settings, facts = tls_settings(config), None
+        if settings is not None:
+            path = str(settings.certificate)
+            late = CertificateFacts(path, str(settings.key or path), refusal=f"{path}: {_no_answer()}")
+            facts = await detached(
+                partial(look_at_certificate, settings), timeout_s=DISK_TIMEOUT_S, late=late
+            )
+        return list(judge_security(config, facts, told_addresses(config), self._clock.time_ms() / 1000))
 
     async def _as_client(self, told: Address, port: PortFacts) -> ClientFacts:
         return await look_as_client(told, port, monotonic=self._clock.monotonic)

@@ -246,6 +246,23 @@ class ClientFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class CertificateFacts:
+    """The certificate of the agent, and the file of its key; or `refusal`, why an agent can't use them.
+
+    `names` and `addresses` are those that it is for. Times are seconds since 1970.
+    """
+
+    path: str
+    key_path: str
+    refusal: str = ""
+    key_mode: int = 0
+    begins_s: float = 0.0
+    ends_s: float = 0.0
+    names: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class MachineFacts:
     """What the machine, the container and the user's limits allow. Sizes in bytes."""
 
