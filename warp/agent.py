@@ -15,8 +15,9 @@ from pathlib import Path
 from warp import __version__
 from warp.agent_cluster import AgentCluster, LoadMeter, fixed_facts
 from warp.agent_groups import Groups, build_groups, group_jobs
+from warp.agent_http import AgentHttp
 from warp.agent_log import Log, build_log, flush_settings_json
-from warp.agent_metrics import read_server
+from warp.agent_metrics import read_quotas, read_server
 from warp.agent_security import AgentSecurity, build_security
 from warp.agent_settings import broker_settings, listener_configs, server_limits
 from warp.agent_tls import AgentTls
@@ -32,7 +33,6 @@ from warp.errors import StartError
 from warp.handlers.context import Services
 from warp.http.app import AgentFace, App
 from warp.http.readiness import Readiness
-from warp.http.server import HttpServer
 from warp.ids import BrokerId, IdSource
 from warp.log.hedge import HedgeLimits
 from warp.log.trace import hedges_json
@@ -97,8 +97,13 @@ class Agent:
         self._groups: Groups | None = None
         self._listeners = [Listener(listener) for listener in listener_configs(config)]
         self._tls = AgentTls(config)
+        self._audit = Audit(
+            clock.monotonic,
+            only_logs=config.authorization == "log",
+            observe=self.metrics.count_denied,
+        )
         self._server: Server | None = None
-        self._http: HttpServer | None = None
+        self._http: AgentHttp | None = None
         probes = {"metadata": metadata.check, "object store": object_store.check}
         self.readiness = Readiness(probes, clock, at_once=self._out_of_session)
         self.metrics.info.add(1, __version__)
@@ -143,7 +148,12 @@ class Agent:
     @property
     def http_address(self) -> Address | None:
         """Where HTTP is served, None when it is off. Valid after `start`."""
-        return self._http.bound if self._http is not None else None
+        return self._http.server.bound if self._http is not None else None
+
+    @property
+    def http_url(self) -> str | None:
+        """The same as a URL. Valid after `start`."""
+        return f"{self._http.server.scheme}://{self.http_address}" if self._http is not None else None
 
     async def start(self, *, listen: bool = True) -> None:
         """Open the stores, recover what a crash has left, and serve.
@@ -204,7 +214,7 @@ class Agent:
             listener.close()
         await self._tls.close()
         if self._http is not None:
-            await self._http.stop(HTTP_STOP_S)
+            await self._http.server.stop(HTTP_STOP_S)
         if self._cluster is not None:
             await self._cluster.close_sharing()
         if self._log is not None:
@@ -257,14 +267,16 @@ class Agent:
         """Take the addresses, so that the agent knows them, and that they are its own, before it tells anybody."""
         await bind_all(self._listeners)
         if self.config.http is not None:
-            http = HttpServer(self.config.http)
-            await http.bind()
+            http = AgentHttp(self.config, self.config.http, self._tls.tls)
+            await http.server.bind()
             self._http = http
 
     async def _join(self) -> None:
         """Become a member of the cluster, to which nobody is sent yet."""
         endpoints = [listener.advertised for listener in self._listeners]
-        self._facts = fixed_facts(self.config, endpoints, self.http_address, self.clock.time_ms())
+        self._facts = fixed_facts(
+            self.config, endpoints, self.http_address, self.clock.time_ms(), self._certificate_hash()
+        )
         cluster = self._cluster = AgentCluster(
             self.config,
             self._metadata,
@@ -290,7 +302,12 @@ class Agent:
             connections=self._server.connection_count - self._discovery.elsewhere,
             produced_bytes_per_s=produced,
             fetched_bytes_per_s=fetched,
+            peer_certificate=self._certificate_hash(),
         )
+
+    def _certificate_hash(self) -> str:
+        """Of the certificate that HTTP shows at the moment; empty without one."""
+        return "" if self._http is None else self._http.certificate_hash()
 
     async def _build_services(self) -> None:
         """Everything that serves clients, for an agent that has joined its cluster."""
@@ -349,11 +366,7 @@ class Agent:
             producer_ids=ProducerIds(self._metadata),
             groups=groups.coordinator,
             answer_memory=parts.fetch_memory,
-            audit=Audit(
-                self.clock.monotonic,
-                only_logs=config.authorization == "log",
-                observe=self.metrics.count_denied,
-            ),
+            audit=self._audit,
             authorizer=self.security.authorizer,
             mechanisms=self.security.mechanisms,
             quotas=self.security.quotas,
@@ -369,6 +382,7 @@ class Agent:
             tls=self._tls.tls,
         )
         read_server(self.metrics, server, config.connections_max)
+        read_quotas(self.metrics, self.security.quotas)
         return server
 
     def _out_of_session(self) -> str | None:
@@ -388,7 +402,17 @@ class Agent:
             object_store=self.object_store_facts,
             cluster=self.cluster.describe,
         )
-        await self._http.start(App(face, self.cluster.chunk_routes(self.log.cache)))
+        security = self.security
+        access = self._http.access(
+            security.mechanisms,
+            security.authorizer,
+            self._audit,
+            self.catalogue,
+            self.clock,
+            self._ids.random_bytes,
+            self.metrics,
+        )
+        await self._http.server.start(App(face, self.cluster.chunk_routes(self.log.cache), access))
 
     def status(self) -> dict[str, object]:
         """The fields of /v1/status."""
