@@ -37,9 +37,11 @@ CHANGES_SINGLED_OUT_MAX: Final = 100
 class _Subject:
     """A principal at a host, and what is known about it."""
 
-    __slots__ = ("address", "granted", "some")
+    __slots__ = ("address", "granted", "is_super", "principal", "some")
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, principal: Principal, host: str, *, is_super: bool) -> None:
+        self.principal = principal
+        self.is_super = is_super
         self.address: Network | None = client_address(host)
         self.granted: tuple[dict[str, int], ...] = tuple({} for _ in AclResourceType)
         """Per type of resource the operations allowed, by name."""
@@ -131,17 +133,21 @@ class AclAuthorizer:
     ) -> bool:
         """See Authorizer."""
         hosts = self._subjects.get(principal)
-        if hosts is not None:
-            subject = hosts.get(host)
-            if subject is not None:
-                bits = subject.granted[resource].get(name)
-                if bits is not None:
-                    return bits >> operation & 1 == 1
-        return self._permitted(principal, host, resource, name) >> operation & 1 == 1
+        subject = hosts.get(host) if hosts is not None else None
+        if subject is None:
+            subject = self._meet(principal, host)
+        bits = subject.granted[resource].get(name)
+        if bits is None:
+            bits = self._decide(subject, resource, name)
+        return bits >> operation & 1 == 1
 
     def operations(self, principal: Principal, host: str, resource: AclResourceType, name: str) -> int:
         """See Authorizer."""
-        return ALL_OPERATIONS if self.only_logs else self._permitted(principal, host, resource, name)
+        if self.only_logs:
+            return ALL_OPERATIONS
+        subject = self._subject(principal, host)
+        known = subject.granted[resource].get(name)
+        return self._decide(subject, resource, name) if known is None else known
 
     def allows_some(
         self, principal: Principal, host: str, operation: AclOperation, resource: AclResourceType
@@ -159,46 +165,42 @@ class AclAuthorizer:
         known = subject.some.get((operation, resource))
         if known is None:
             known = subject.some[operation, resource] = (
-                principal in self._super_users
+                subject.is_super
                 # A name that nobody has thought of.
                 or (self._allow_if_no_acl and not self._index.speaks_of_all(resource))
                 or self._index.grants_some(principal, subject.address, resource, operation)
             )
         return known
 
-    def _permitted(self, principal: Principal, host: str, resource: AclResourceType, name: str) -> int:
-        """The operations that are permitted, as a bit field."""
-        subject = self._subject(principal, host)
-        known = subject.granted[resource].get(name)
-        if known is not None:
-            return known
-        if self._decision_count >= self._decisions_max:
-            self._forget_everything()
-            subject = self._subject(principal, host)
-        decided = self._decide(principal, subject.address, resource, name)
+    def _decide(self, subject: _Subject, resource: AclResourceType, name: str) -> int:
+        """The operations that are permitted, as a bit field; remembers them."""
+        if subject.is_super:
+            decided = ALL_OPERATIONS
+        else:
+            rights = self._index.rights(subject.principal, subject.address, resource, name)
+            if not rights and self._allow_if_no_acl and not self._index.speaks_of(resource, name):
+                decided = ALL_OPERATIONS
+            else:
+                decided = granted(rights)
         if len(name) <= NAME_CHARACTERS_MAX:
-            subject.granted[resource][name] = decided
-            self._decision_count += 1
+            if self._decision_count >= self._decisions_max:
+                self._forget_everything()
+            else:
+                subject.granted[resource][name] = decided
+                self._decision_count += 1
         return decided
-
-    def _decide(
-        self, principal: Principal, address: Network | None, resource: AclResourceType, name: str
-    ) -> int:
-        if principal in self._super_users:
-            return ALL_OPERATIONS
-        rights = self._index.rights(principal, address, resource, name)
-        if not rights and self._allow_if_no_acl and not self._index.speaks_of(resource, name):
-            return ALL_OPERATIONS
-        return granted(rights)
 
     def _subject(self, principal: Principal, host: str) -> _Subject:
         hosts = self._subjects.get(principal)
         subject = hosts.get(host) if hosts is not None else None
-        if subject is None:
-            if self._subject_count >= SUBJECTS_MAX:
-                self._forget_everything()
-            subject = self._subjects.setdefault(principal, {})[host] = _Subject(host)
-            self._subject_count += 1
+        return self._meet(principal, host) if subject is None else subject
+
+    def _meet(self, principal: Principal, host: str) -> _Subject:
+        if self._subject_count >= SUBJECTS_MAX:
+            self._forget_everything()
+        subject = _Subject(principal, host, is_super=principal in self._super_users)
+        self._subjects.setdefault(principal, {})[host] = subject
+        self._subject_count += 1
         return subject
 
     # ---- forgetting ----

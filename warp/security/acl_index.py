@@ -53,12 +53,12 @@ def _rights(operation: AclOperation, permission: AclPermissionType) -> int:
 class Grants:
     """What one principal may and must not do to one pattern, by host."""
 
-    __slots__ = ("_by_network", "_everywhere", "_rules")
+    __slots__ = ("_rules", "by_network", "everywhere")
 
     def __init__(self) -> None:
-        self._everywhere = 0
+        self.everywhere = 0
         """The rights that hold at every host."""
-        self._by_network: dict[tuple[int, int], dict[int, int]] = {}
+        self.by_network: dict[tuple[int, int], dict[int, int]] = {}
         """Those of networks: per version and number of bits that count, by the value of these bits."""
         self._rules: dict[Network | None, Counter[tuple[AclOperation, AclPermissionType]]] = {}
         """The ACLs, counted: one network may be written in two ways."""
@@ -87,9 +87,9 @@ class Grants:
 
     def rights(self, address: Network | None) -> int:
         """The rights at this address."""
-        found = self._everywhere
-        if self._by_network and address is not None:
-            for (version, bits), by_value in self._by_network.items():
+        found = self.everywhere
+        if address is not None:
+            for (version, bits), by_value in self.by_network.items():
                 if version == address.version:
                     found |= by_value.get(address.value >> (address.bits - bits), 0)
         return found
@@ -100,17 +100,17 @@ class Grants:
         for operation, permission in self._rules.get(network, ()):
             rights |= _rights(operation, permission)
         if network is None:
-            self._everywhere = rights
+            self.everywhere = rights
             return
         size = network.version, network.bits
         value = network.value >> (_ADDRESS_BITS[network.version] - network.bits)
-        by_value = self._by_network.setdefault(size, {})
+        by_value = self.by_network.setdefault(size, {})
         if rights:
             by_value[value] = rights
         else:
             by_value.pop(value, None)
         if not by_value:
-            del self._by_network[size]
+            del self.by_network[size]
 
 
 class _Prefix(Generic[T]):
@@ -224,15 +224,18 @@ class _Patterns:
             self.prefixed.remove(name)
 
     def rights(self, address: Network | None, name: str) -> int:
-        grants = self.literal.get(name)
-        found = 0 if grants is None else grants.rights(address)
-        if (grants := self.literal.get(ANYTHING)) is not None:
-            found |= grants.rights(address)
-        if self.prefixed:
-            node = self.prefixed.longest(name)
-            while node is not None:
-                found |= node.value.rights(address)
-                node = node.parent
+        # This is what an uncached decision costs: most grants are the same everywhere, and need no call.
+        literal = self.literal
+        found = 0
+        if (grants := literal.get(name)) is not None:
+            found = grants.rights(address) if grants.by_network else grants.everywhere
+        if (grants := literal.get(ANYTHING)) is not None:
+            found |= grants.rights(address) if grants.by_network else grants.everywhere
+        node = self.prefixed.longest(name)
+        while node is not None:
+            grants = node.value
+            found |= grants.rights(address) if grants.by_network else grants.everywhere
+            node = node.parent
         return found
 
     def rights_beginning(self, address: Network | None, name: str) -> int:

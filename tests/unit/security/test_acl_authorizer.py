@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 
@@ -324,11 +325,9 @@ def test_a_change_about_one_topic_costs_no_other_decision(monkeypatch: pytest.Mo
     decided = []
     decide = AclAuthorizer._decide
 
-    def counted(
-        self: AclAuthorizer, principal: Principal, address: object, resource: Resource, name: str
-    ) -> int:
-        decided.append((principal, name))
-        return decide(self, principal, address, resource, name)  # type: ignore[arg-type]
+    def counted(self: AclAuthorizer, subject: Any, resource: Resource, name: str) -> int:
+        decided.append((subject.principal, name))
+        return decide(self, subject, resource, name)
 
     monkeypatch.setattr(AclAuthorizer, "_decide", counted)
 
