@@ -29,6 +29,8 @@ CIPHER_BUFFER_BYTES = 65_536
 
 _FED_BYTES = 32_768
 """Ciphertext given to OpenSSL at a time: its buffer keeps the size that it once had."""
+_RECORD_BYTES = 16_384
+"""The largest record of TLS."""
 _SENT_BYTES_MAX = 131_072
 """Ciphertext that waits in the socket's transport; the rest of what is to be sent waits in the clear."""
 
@@ -282,8 +284,8 @@ class TlsEndpoint(asyncio.Transport, asyncio.BufferedProtocol):
         ready: list[bytes] = []
         while self._unsent and room_bytes > 0 and self._phase in (Phase.OPEN, Phase.ENDED):
             part = self._unsent[0]
-            # At most one record is written at a time.
-            size = self._tls.write(part)
+            # A record at a time: OpenSSL's buffer keeps the size that it once had.
+            size = self._tls.write(part[:_RECORD_BYTES])
             self._unsent_bytes -= size
             room_bytes -= size
             if size == len(part):
