@@ -29,10 +29,15 @@ SEED = 20
 
 
 class Stream:
-    """Records that flow until it is told to end, in a thread of its own; and which of them were acknowledged."""
+    """Records that flow until it is told to end, in a thread of its own; and which of them were acknowledged.
+
+    Idempotent: what an agent has stored and could not acknowledge any more is in the log once, though it is sent again.
+    """
 
     def __init__(self, bootstrap: str, topic: str) -> None:
-        self._producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 20})
+        self._producer = Producer(
+            {"bootstrap.servers": bootstrap, "linger.ms": 20, "enable.idempotence": True}
+        )
         self._topic = topic
         self._is_ending = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
