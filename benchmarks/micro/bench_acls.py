@@ -24,7 +24,7 @@ TOPICS = 1_000
 """Asked about in one call."""
 HOST = "10.0.0.1"
 USER = Principal("User", "user-7")
-NAMES = [f"team-{number % 97}.topic-{number}" for number in range(0, ACLS, ACLS // TOPICS)]
+NAMES = [f"team-{number % 97}.topic-{number}" for number in range(0, 7 * TOPICS, 7)]
 
 Setting = tuple[str, list[Acl]]
 

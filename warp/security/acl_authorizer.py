@@ -18,7 +18,7 @@ from typing import Final
 from warp.metadata.entries import EntryChange
 from warp.protocol.types import AclOperation, AclPatternType, AclResourceType
 from warp.security.acl import ANYTHING, EVERYBODY, Acl, Network, client_address, parse_acl_key
-from warp.security.acl_index import AclIndex, granted
+from warp.security.acl_index import DENY_SHIFT, AclIndex, Holdings
 from warp.security.authorizer import ALL_OPERATIONS, CLUSTER_NAME
 from warp.security.principal import Principal, parse_principal
 
@@ -37,11 +37,12 @@ CHANGES_SINGLED_OUT_MAX: Final = 100
 class _Subject:
     """A principal at a host, and what is known about it."""
 
-    __slots__ = ("address", "granted", "is_super", "principal", "some")
+    __slots__ = ("address", "granted", "is_super", "own", "some")
 
-    def __init__(self, principal: Principal, host: str, *, is_super: bool) -> None:
-        self.principal = principal
+    def __init__(self, host: str, own: Holdings | None, *, is_super: bool) -> None:
         self.is_super = is_super
+        self.own = own
+        """The ACLs about the principal itself."""
         self.address: Network | None = client_address(host)
         self.granted: tuple[dict[str, int], ...] = tuple({} for _ in AclResourceType)
         """Per type of resource the operations allowed, by name."""
@@ -168,7 +169,7 @@ class AclAuthorizer:
                 subject.is_super
                 # A name that nobody has thought of.
                 or (self._allow_if_no_acl and not self._index.speaks_of_all(resource))
-                or self._index.grants_some(principal, subject.address, resource, operation)
+                or self._index.grants_some(subject.own, subject.address, resource, operation)
             )
         return known
 
@@ -177,11 +178,11 @@ class AclAuthorizer:
         if subject.is_super:
             decided = ALL_OPERATIONS
         else:
-            rights = self._index.rights(subject.principal, subject.address, resource, name)
+            rights = self._index.rights(subject.own, subject.address, resource, name)
             if not rights and self._allow_if_no_acl and not self._index.speaks_of(resource, name):
                 decided = ALL_OPERATIONS
             else:
-                decided = granted(rights)
+                decided = rights & ~(rights >> DENY_SHIFT) & ALL_OPERATIONS
         if len(name) <= NAME_CHARACTERS_MAX:
             if self._decision_count >= self._decisions_max:
                 self._forget_everything()
@@ -198,7 +199,8 @@ class AclAuthorizer:
     def _meet(self, principal: Principal, host: str) -> _Subject:
         if self._subject_count >= SUBJECTS_MAX:
             self._forget_everything()
-        subject = _Subject(principal, host, is_super=principal in self._super_users)
+        own = self._index.holdings(principal)
+        subject = _Subject(host, own, is_super=principal in self._super_users)
         self._subjects.setdefault(principal, {})[host] = subject
         self._subject_count += 1
         return subject
@@ -207,7 +209,11 @@ class AclAuthorizer:
 
     def _forget(self, acl: Acl) -> None:
         """What this ACL, which came or went, could have altered."""
-        for subject in self._concerned(acl):
+        principal = parse_principal(acl.principal)
+        own = self._index.holdings(principal)
+        for subject in self._subjects.get(principal, {}).values():
+            subject.own = own
+        for subject in self._concerned(principal):
             decided = subject.granted[acl.resource]
             if acl.pattern == AclPatternType.LITERAL and acl.name != ANYTHING:
                 decided.pop(acl.name, None)
@@ -215,8 +221,7 @@ class AclAuthorizer:
                 decided.clear()
             subject.some.clear()
 
-    def _concerned(self, acl: Acl) -> Iterator[_Subject]:
-        principal = parse_principal(acl.principal)
+    def _concerned(self, principal: Principal) -> Iterator[_Subject]:
         # Where no ACL means that everybody may, the first and the last one concern everybody.
         everybody = principal == EVERYBODY or self._allow_if_no_acl
         hosts: Iterable[dict[str, _Subject]] = (

@@ -248,11 +248,15 @@ class _Patterns:
         return found
 
 
+Holdings = dict[AclResourceType, _Patterns]
+"""The patterns of one principal, by type of resource."""
+
+
 class AclIndex:
     """All ACLs. Knows nothing of super users, and decides nothing."""
 
     def __init__(self) -> None:
-        self._by_principal: dict[Principal, dict[AclResourceType, _Patterns]] = {EVERYBODY: {}}
+        self._by_principal: dict[Principal, Holdings] = {EVERYBODY: {}}
         self._of_everybody = self._by_principal[EVERYBODY]
         """Always there."""
         self._spoken_of: dict[AclResourceType, _Spoken] = {}
@@ -282,13 +286,16 @@ class AclIndex:
             del self._by_principal[principal]
         self._spoken_of[acl.resource].remove(acl)
 
+    def holdings(self, principal: Principal) -> Holdings | None:
+        """What there is about a principal itself. Good until an ACL about it comes or goes."""
+        return self._by_principal.get(principal)
+
     def rights(
-        self, principal: Principal, address: Network | None, resource: AclResourceType, name: str
+        self, own: Holdings | None, address: Network | None, resource: AclResourceType, name: str
     ) -> int:
-        """All rights of a principal at an address to one resource, its own and everybody's."""
+        """All rights of a principal at an address to one resource: by what it holds itself, and everybody's."""
         patterns = self._of_everybody.get(resource)
         found = 0 if patterns is None else patterns.rights(address, name)
-        own = self._by_principal.get(principal)
         if own is not None and (patterns := own.get(resource)) is not None:
             found |= patterns.rights(address, name)
         return found
@@ -305,7 +312,7 @@ class AclIndex:
 
     def grants_some(
         self,
-        principal: Principal,
+        own: Holdings | None,
         address: Network | None,
         resource: AclResourceType,
         operation: AclOperation,
@@ -315,7 +322,8 @@ class AclIndex:
         An ACL that allows counts unless one that denies dominates it: one for everything, for the same literal name,
         or for a prefix of what it allows. Only the ACLs of the principal and of everybody are looked at.
         """
-        kinds = self._patterns(principal, resource)
+        holders = (own or {}, self._of_everybody)
+        kinds = [patterns for holder in holders if (patterns := holder.get(resource)) is not None]
 
         def allows_beginning(name: str) -> bool:
             rights = 0
@@ -324,7 +332,7 @@ class AclIndex:
             return bool(granted(rights) >> operation & 1)
 
         def allows(name: str) -> bool:
-            return bool(granted(self.rights(principal, address, resource, name)) >> operation & 1)
+            return bool(granted(self.rights(own, address, resource, name)) >> operation & 1)
 
         # No prefix is empty, so that only what holds for every resource counts here.
         if allows_beginning(""):
@@ -334,10 +342,6 @@ class AclIndex:
             or any(allows(name) for name in patterns.literal if name != ANYTHING)
             for patterns in kinds
         )
-
-    def _patterns(self, principal: Principal, resource: AclResourceType) -> list[_Patterns]:
-        holders = (self._by_principal.get(principal, {}), self._of_everybody)
-        return [patterns for holder in holders if (patterns := holder.get(resource)) is not None]
 
 
 class _Spoken:
