@@ -1,4 +1,5 @@
 from collections.abc import Iterable, Mapping
+from enum import IntEnum
 from typing import Any
 
 class NewTopic:
@@ -14,6 +15,21 @@ class NewTopic:
 class NewPartitions:
     def __init__(self, total_count: int, new_assignments: list[list[int]] | None = ...) -> None: ...
 
+class AlterConfigOp(IntEnum):
+    SET = 0
+    DELETE = 1
+    APPEND = 2
+    SUBTRACT = 3
+
+class ConfigResourceType(IntEnum):
+    TOPIC = 2
+    BROKER = 4
+
+class ConfigResource:
+    def __init__(
+        self, resource_type: ConfigResourceType, name: str, configs: Mapping[str, Any] | None = ...
+    ) -> None: ...
+
 class KafkaAdminClient:
     def __init__(self, **configs: Any) -> None: ...
     def create_topics(
@@ -26,4 +42,17 @@ class KafkaAdminClient:
     def list_topics(self) -> list[str]: ...
     def describe_topics(self, topics: Iterable[str] | None = ...) -> list[dict[str, Any]]: ...
     def describe_cluster(self) -> dict[str, Any]: ...
+    def describe_configs(
+        self, config_resources: Iterable[ConfigResource], include_synonyms: bool = ..., config_filter: str = ...
+    ) -> dict[str, Any]: ...
+    def alter_configs(
+        self,
+        config_resources: Iterable[ConfigResource],
+        validate_only: bool = ...,
+        raise_on_unknown: bool = ...,
+        incremental: bool | None = ...,
+    ) -> dict[str, Any]: ...
+    def list_config_resources(
+        self, resource_types: Iterable[ConfigResourceType] | None = ...
+    ) -> dict[str, list[str]]: ...
     def close(self) -> None: ...
