@@ -2,7 +2,9 @@
 
 The states are Kafka's: a connection WAITING for SaslHandshake, one that has CHOSEN a mechanism and exchanges tokens,
 and one that is DONE. Until then nothing else than ApiVersions, SaslHandshake and SaslAuthenticate is looked at. After
-SaslHandshake v0 the tokens are bare frames, which here become SaslAuthenticate requests in place of those.
+SaslHandshake v0 the tokens are bare frames, which here become SaslAuthenticate requests in place of those. Kafka
+answers what comes in the middle of it with an error before it closes; here only SASL's own two APIs are, because an
+answer to any other would have to be decoded for, and some tell of the cluster.
 
 A connection whose session has an end may authenticate again before it, by the same mechanism as the same principal;
 meanwhile it may not ask for anything else either. Where the first request comes after the end, the connection closes.
@@ -17,7 +19,7 @@ import asyncio
 import enum
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from warp._frames import FRAME_BYTES_MIN
 from warp.errors import ErrorCode, ProtocolError
@@ -39,10 +41,6 @@ _API_VERSIONS: Final = int(ApiKey.API_VERSIONS)
 _SASL_HANDSHAKE: Final = int(ApiKey.SASL_HANDSHAKE)
 _PASSING: Final = frozenset((_API_VERSIONS, _SASL_HANDSHAKE, int(ApiKey.SASL_AUTHENTICATE)))
 """What may be asked before it has succeeded."""
-
-REFUSED_BYTES_MAX = 8_192
-"""A request that comes in the middle of authentication is answered up to this size, because it has to be decoded for
-that; a larger one is not looked at."""
 
 
 class State(enum.Enum):
@@ -94,18 +92,9 @@ class ConnectionAuthentication:
         key = int.from_bytes(frame[:2], "big", signed=True)
         if self._state is State.DONE:
             self._check_session(key)
-        elif key not in _PASSING and (self._state is not State.CHOSEN or len(frame) > REFUSED_BYTES_MAX):
+        elif key not in _PASSING:
             raise ProtocolError(f"API key {key} before authentication")
         return dispatcher.open(frame, client, received_s)
-
-    def begin(self, call: Call) -> Any:
-        """Begin a request that has been opened: see Dispatcher."""
-        if self._state is State.CHOSEN and call.header.api_key not in _PASSING:
-            self._fail(f"{call.entry.name} in the middle of it")
-            return self._dispatcher.failed(
-                call, ErrorCode.ILLEGAL_SASL_STATE, "authentication is not complete"
-            )
-        return self._dispatcher.begin(call)
 
     def _check_session(self, key: int) -> None:
         """Raises ProtocolError for a request after the end of the session, but for what begins a new one."""

@@ -257,10 +257,8 @@ class Connection(Incoming, asyncio.BufferedProtocol):
             self._write_answers()
 
     def _start(self, frame: Buffer) -> None:
-        gate, dispatcher = self._gate, self._dispatcher
         try:
-            opener = dispatcher.open if gate is None else gate.open
-            call = opener(frame, self.client, self._patience.heard_s)
+            call = self._open_request(frame, self.client, self._patience.heard_s)
         except ProtocolError as error:
             self._memory.release(len(frame))
             self._close(str(error))
@@ -268,7 +266,7 @@ class Connection(Incoming, asyncio.BufferedProtocol):
         self._memory.charge(REQUEST_BYTES)
         exchange = Exchange(call, len(frame) + REQUEST_BYTES)
         self._exchanges.append(exchange)
-        self._advance(exchange, dispatcher.begin(call) if gate is None else gate.begin(call))
+        self._advance(exchange, self._dispatcher.begin(call))
 
     def _advance(self, exchange: Exchange, result: Any) -> None:
         """Go on with what a handler gave: an answer, or something that will lead to one."""

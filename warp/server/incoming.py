@@ -27,6 +27,7 @@ class Incoming(FrameSplitter):
         self._pool = pool
         self._memory: MemoryBudget | EarlyMemory = pool.memory
         self._gate: ConnectionAuthentication | None = None
+        self._open_request = pool.dispatcher.open
         self.client = client
         if not client.is_authenticated:
             self._start_early()
@@ -46,6 +47,7 @@ class Incoming(FrameSplitter):
         if self.client.protocol.startswith("SASL_"):
             assert pool.mechanisms is not None, "a SASL listener has mechanisms"
             self._gate = ConnectionAuthentication(pool, self.client, pool.mechanisms, self._open_up)
+            self._open_request = self._gate.open
             self.client.authentication = self._gate
 
     def _open_up(self) -> None:
