@@ -77,6 +77,14 @@ from warp.protocol.messages.offsets import (
     OffsetForLeaderTopic,
 )
 from warp.protocol.messages.producers import InitProducerIdRequest
+from warp.protocol.messages.sasl import SaslAuthenticateRequest, SaslHandshakeRequest
+from warp.protocol.messages.scram import (
+    AlterUserScramCredentialsRequest,
+    DescribeScramUser,
+    DescribeUserScramCredentialsRequest,
+    ScramCredentialDeletion,
+    ScramCredentialUpsertion,
+)
 from warp.protocol.messages.topics import (
     CreatableTopic,
     CreatePartitionsRequest,
@@ -303,6 +311,26 @@ def describe_topic_partitions(version: int, name: str, topic_id: TopicId) -> Req
     return DescribeTopicPartitionsRequest(topics=[DescribeTopicPartitionsTopic(name=name)])
 
 
+def sasl_handshake(version: int, name: str, topic_id: TopicId) -> Request:
+    return SaslHandshakeRequest(mechanism="PLAIN")
+
+
+def sasl_authenticate(version: int, name: str, topic_id: TopicId) -> Request:
+    return SaslAuthenticateRequest(auth_bytes=b"\0user\0password")
+
+
+def describe_user_scram_credentials(version: int, name: str, topic_id: TopicId) -> Request:
+    return DescribeUserScramCredentialsRequest(users=[DescribeScramUser(name=name)])
+
+
+def alter_user_scram_credentials(version: int, name: str, topic_id: TopicId) -> Request:
+    upsertion = ScramCredentialUpsertion(
+        name=name, mechanism=1, iterations=4096, salt=b"salt", salted_password=bytes(32)
+    )
+    deletion = ScramCredentialDeletion(name=f"{name}-2", mechanism=2)
+    return AlterUserScramCredentialsRequest(deletions=[deletion], upsertions=[upsertion])
+
+
 SAMPLES: dict[ApiKey, Any] = {
     ApiKey.PRODUCE: produce,
     ApiKey.FETCH: fetch,
@@ -317,6 +345,7 @@ SAMPLES: dict[ApiKey, Any] = {
     ApiKey.SYNC_GROUP: sync_group,
     ApiKey.DESCRIBE_GROUPS: describe_groups,
     ApiKey.LIST_GROUPS: list_groups,
+    ApiKey.SASL_HANDSHAKE: sasl_handshake,
     ApiKey.API_VERSIONS: api_versions,
     ApiKey.CREATE_TOPICS: create_topics,
     ApiKey.DELETE_TOPICS: delete_topics,
@@ -328,10 +357,13 @@ SAMPLES: dict[ApiKey, Any] = {
     ApiKey.DELETE_ACLS: delete_acls,
     ApiKey.DESCRIBE_CONFIGS: describe_configs,
     ApiKey.ALTER_CONFIGS: alter_configs,
+    ApiKey.SASL_AUTHENTICATE: sasl_authenticate,
     ApiKey.CREATE_PARTITIONS: create_partitions,
     ApiKey.DELETE_GROUPS: delete_groups,
     ApiKey.OFFSET_DELETE: offset_delete,
     ApiKey.INCREMENTAL_ALTER_CONFIGS: incremental_alter_configs,
+    ApiKey.DESCRIBE_USER_SCRAM_CREDENTIALS: describe_user_scram_credentials,
+    ApiKey.ALTER_USER_SCRAM_CREDENTIALS: alter_user_scram_credentials,
     ApiKey.DESCRIBE_CLUSTER: describe_cluster,
     ApiKey.LIST_CONFIG_RESOURCES: list_config_resources,
     ApiKey.DESCRIBE_TOPIC_PARTITIONS: describe_topic_partitions,

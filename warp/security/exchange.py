@@ -71,7 +71,7 @@ def malformed(mechanism: str, problem: str) -> AuthenticationFailed:
     """The failure of a message that is none of the mechanism. `problem` must not quote the message."""
     return AuthenticationFailed(
         f"Authentication failed: malformed {mechanism} message, {problem}",
-        reason=f"malformed {mechanism} message: {problem}",
+        reason=f"malformed message: {problem}",
         outcome=Outcome.MALFORMED,
     )
 

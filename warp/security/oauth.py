@@ -158,7 +158,7 @@ class Tokens:
             if not self._keys.is_known:
                 raise AuthenticationFailed(
                     "Authentication failed: tokens can't be checked at the moment",
-                    reason=f"{NAME}: the keys of the issuer are not known",
+                    reason="the keys of the issuer are not known",
                     outcome=Outcome.UNAVAILABLE,
                 )
             raise ValueError("the token is signed by a key, or in a way, that the issuer does not offer")
@@ -201,7 +201,7 @@ class BearerExchange:
             if message.authorization not in ("", accepted.name):
                 raise ValueError("a user can't act for another one")
         except ValueError as error:
-            self._refusal = AuthenticationFailed(f"Authentication failed: {error}", reason=f"{NAME}: {error}")
+            self._refusal = AuthenticationFailed(f"Authentication failed: {error}", reason=str(error))
             return Step(_INVALID_TOKEN)
         lifetime_ms = self._tokens.left_ms(accepted, self._session_max_ms)
         return Step(b"", Principal(USER, accepted.name), lifetime_ms)

@@ -95,7 +95,7 @@ class Passwords:
             is_right |= await self._is_password(credential, spelling)
         if found is None or not is_right:
             problem = "no such user" if found is None else "wrong password"
-            raise AuthenticationFailed(WRONG_CREDENTIALS, reason=f"{NAME}: {problem}: {name!r}")
+            raise AuthenticationFailed(WRONG_CREDENTIALS, reason=f"{problem}: {name!r}")
         return Principal(USER, name)
 
     def _make_up(self, name: str) -> Credential:

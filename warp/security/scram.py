@@ -157,9 +157,7 @@ class ScramExchange:
         is_right = is_proof(credential, signed, final.proof)
         if not (is_right and self._is_known):
             problem = "wrong password" if self._is_known else "no such user"
-            raise AuthenticationFailed(
-                WRONG_CREDENTIALS, reason=f"{self._hash.mechanism}: {problem}: {self._user!r}"
-            )
+            raise AuthenticationFailed(WRONG_CREDENTIALS, reason=f"{problem}: {self._user!r}")
         signature = base64.b64encode(hmac.digest(credential.server_key, signed, self._hash.algorithm))
         return Step(b"v=" + signature, Principal(USER, self._user), self._lifetime_ms)
 
