@@ -277,8 +277,8 @@ MEMBERS = (
         "let-frames-behind-a-join-hold-memory",
         "P8",
         "warp/server/connection.py",
-        "            if patience.is_hoard(behind_bytes, now_s):\n",
-        "            if patience.is_hoard(self.reserved_bytes, now_s):\n",
+        "        if patience.is_hoard(needed_bytes, now_s):\n",
+        "        if patience.is_hoard(self.reserved_bytes, now_s):\n",
         (f"{LIMITS}::test_frames_behind_a_member_that_waits_keep_nobody_from_memory_for_long",),
     ),
     Breakage(
