@@ -27,6 +27,7 @@ from warp.errors import ErrorCode, KafkaError, MetadataError
 from warp.handlers.access import allows_topic, denied_topics, permits_cluster
 from warp.handlers.context import RequestContext
 from warp.handlers.leaders import agents_for, choice_for
+from warp.handlers.mutations import NEVER_STRICT, create_within_quota
 from warp.handlers.operations import cluster_operations, topic_operations
 from warp.handlers.topics import topic_text
 from warp.ids import LEADER_EPOCH, NO_TOPIC_ID, TopicId
@@ -177,7 +178,7 @@ async def _create(context: RequestContext, names: Sequence[str]) -> list[TopicIn
     if context.is_guarded and not permits_cluster(context, AclOperation.CREATE):
         denied = denied_topics(context, AclOperation.CREATE, names)
     wanted = [TopicRequest(name) for name in names if name not in denied]
-    results = await context.services.catalogue.create(wanted)
+    results = await create_within_quota(context, wanted, NEVER_STRICT)
     made = [result for result in results if not isinstance(result, KafkaError)]
     context.changed_each("created topics", map(topic_text, made))
     each = iter(results)

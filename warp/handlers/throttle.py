@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from warp.errors import ErrorCode, KafkaError
 from warp.handlers.context import RequestContext
-from warp.security.quotas.quotas import MutationQuota
 
 
 def charge_produced(context: RequestContext, size_bytes: int) -> None:
@@ -35,18 +33,3 @@ def may_be_fetched(context: RequestContext, size_bytes: int) -> bool:
     throttle_ms = context.services.quotas.fetched(client.principal.name, context.client_id, size_bytes)
     context.throttle(throttle_ms)
     return throttle_ms == 0
-
-
-def mutation_quota(context: RequestContext, strict_since: int) -> MutationQuota | None:
-    """What the client may change of topics, in a request whose versions know THROTTLING_QUOTA_EXCEEDED since that one
-    (KIP-599); None for anything."""
-    quotas = context.services.quotas
-    if not quotas.limits_mutations:
-        return None
-    is_strict = context.version >= strict_since
-    return quotas.mutations(context.client.principal.name, context.client_id, is_strict=is_strict)
-
-
-def quota_exceeded() -> KafkaError:
-    """Why a change is not made."""
-    return KafkaError(ErrorCode.THROTTLING_QUOTA_EXCEEDED, "The throttling quota has been exceeded.")

@@ -10,7 +10,8 @@ not told the numbers and configs of what it has created.
 
 Version notes: CreateTopics v5 answers with the topic's numbers and configs (KIP-525), v7 with its id (KIP-516).
 DeleteTopics v6 takes names or ids, one of them per topic; below v3 a deletion that is switched off is INVALID_REQUEST,
-because TOPIC_DELETION_DISABLED was not known.
+because TOPIC_DELETION_DISABLED was not known. From CreateTopics v6, DeleteTopics v5 and CreatePartitions v3 on, what is
+beyond the client's quota of changes is refused; before, it is done and the client held back (KIP-599).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from warp.cluster.topic_request import PartitionsRequest, TopicRequest
 from warp.errors import ErrorCode, KafkaError
 from warp.handlers.access import allows_topic, denied_topics, permits_cluster
 from warp.handlers.context import RequestContext
+from warp.handlers.mutations import create_within_quota, exceeded, grow_within_quota, mutation_quota
 from warp.handlers.resolve import is_given
 from warp.ids import NO_TOPIC_ID, TopicId
 from warp.protocol.messages.topics import (
@@ -45,9 +47,14 @@ from warp.protocol.types import AclOperation
 
 if TYPE_CHECKING:
     from warp.cluster.catalogue import Catalogue
+    from warp.security.quotas.quotas import MutationQuota
 
 _CONFIGS_SINCE = 5
 _DELETION_DISABLED_SINCE = 3
+# The versions from which on quotas refuse changes (KIP-599).
+_CREATE_STRICT_SINCE = 6
+_DELETE_STRICT_SINCE = 5
+_GROW_STRICT_SINCE = 3
 _IDS_SINCE = 6
 
 
@@ -65,7 +72,9 @@ async def create_topics(context: RequestContext, request: CreateTopicsRequest) -
         for topic in request.topics
         if topic.name not in denied
     ]
-    results = await context.services.catalogue.create(wanted, validate_only=request.validate_only)
+    results = await create_within_quota(
+        context, wanted, _CREATE_STRICT_SINCE, validate_only=request.validate_only
+    )
     if not request.validate_only:
         made = [result for result in results if not isinstance(result, KafkaError)]
         context.changed_each("created topics", map(topic_text, made))
@@ -126,7 +135,7 @@ def _created(context: RequestContext, topic: CreatableTopic, info: TopicInfo) ->
                 config_source=entry.source,
                 is_sensitive=False,
             )
-            for entry in describe_topic(info.topic.configs, context.services.catalogue.broker)
+            for entry in describe_topic(info.topic.configs, defaults.static, defaults.dynamic)
         ],
     )
 
@@ -151,7 +160,7 @@ def create_topics_failed(
 async def delete_topics(context: RequestContext, request: DeleteTopicsRequest) -> DeleteTopicsResponse:
     """Delete topics; from the answer on nobody can read or write them."""
     asked = _asked_for(context, request)
-    if not context.services.settings.delete_topics:
+    if not context.services.catalogue.defaults.delete_topics:
         known = context.version >= _DELETION_DISABLED_SINCE
         code = ErrorCode.TOPIC_DELETION_DISABLED if known else ErrorCode.INVALID_REQUEST
         return delete_topics_failed(context, request, code, "topic deletion is switched off")
@@ -165,6 +174,10 @@ async def delete_topics(context: RequestContext, request: DeleteTopicsRequest) -
     found = _found(asked, catalogue, hidden)
     if not may_all:
         found = [_guarded(context, info) for info in found]
+    quota = mutation_quota(context, _DELETE_STRICT_SINCE)
+    if quota is not None:
+        found = [_within(quota, info) for info in found]
+        context.throttle(quota.throttle_ms())
     doomed = [info for info in found if isinstance(info, TopicInfo)]
     deleted = iter(await context.services.catalogue.delete([info.topic_id for info in doomed]))
     for info in doomed:
@@ -203,6 +216,14 @@ def _guarded(context: RequestContext, info: TopicInfo | _Kept) -> TopicInfo | _K
         return info
     may_see = allows_topic(context, AclOperation.DESCRIBE, info.name, is_asked_for=False)
     return _NOT_ALLOWED._replace(name=info.name if may_see else None)
+
+
+def _within(quota: MutationQuota, info: TopicInfo | _Kept) -> TopicInfo | _Kept:
+    """The topic, if the quota lets it be deleted."""
+    if isinstance(info, _Kept) or quota.takes(info.partitions):
+        return info
+    error = exceeded()
+    return _Kept(error.code, error.message, info.name)
 
 
 def _asked_for(context: RequestContext, request: DeleteTopicsRequest) -> list[tuple[str | None, bytes]]:
@@ -258,6 +279,7 @@ async def create_partitions(
 ) -> CreatePartitionsResponse:
     """Raise the numbers of partitions of topics."""
     times = Counter(topic.name for topic in request.topics)
+    quota = mutation_quota(context, _GROW_STRICT_SINCE)
     results = []
     for topic in request.topics:
         try:
@@ -265,21 +287,29 @@ async def create_partitions(
                 raise KafkaError(ErrorCode.INVALID_REQUEST, "Duplicate topic name")
             if not allows_topic(context, AclOperation.ALTER, topic.name):
                 raise KafkaError(ErrorCode.TOPIC_AUTHORIZATION_FAILED, "Topic authorization failed.")
-            await _grow(context, topic, validate_only=request.validate_only)
+            await _grow(context, topic, quota, validate_only=request.validate_only)
         except KafkaError as error:
             results.append(_not_grown(context, topic, error.code, error.message))
         else:
             results.append(CreatePartitionsTopicResult(name=topic.name, error_code=ErrorCode.NONE))
+    if quota is not None:
+        context.throttle(quota.throttle_ms())
     return CreatePartitionsResponse(results=results)
 
 
-async def _grow(context: RequestContext, topic: CreatePartitionsTopic, *, validate_only: bool) -> None:
+async def _grow(
+    context: RequestContext,
+    topic: CreatePartitionsTopic,
+    quota: MutationQuota | None,
+    *,
+    validate_only: bool,
+) -> None:
     assignments = None
     if topic.assignments is not None:
         assignments = [assignment.broker_ids for assignment in topic.assignments]
     wanted = PartitionsRequest(topic.name, topic.count, assignments)
     before = context.services.catalogue.current.by_name.get(topic.name)
-    grown = await context.services.catalogue.create_partitions(wanted, validate_only=validate_only)
+    grown = await grow_within_quota(context, wanted, quota, validate_only=validate_only)
     if not validate_only:
         context.changed(
             "added partitions",
