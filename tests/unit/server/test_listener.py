@@ -12,6 +12,7 @@ from tests.unit.server.support import MIB, HandClock, run
 from warp.errors import StartError
 from warp.handlers.context import Endpoint, Services
 from warp.log.memory import MemoryBudget
+from warp.security.quotas.quotas import UNLIMITED
 from warp.server.listener import Listener, ListenerConfig, Server, bind_all
 from warp.sockets import listening_sockets
 
@@ -27,6 +28,7 @@ class _NoServices:
     def __init__(self) -> None:
         self.fetch: Any = self
         self.mechanisms = None
+        self.quotas = UNLIMITED
 
     def stop_waiting(self) -> None:
         pass

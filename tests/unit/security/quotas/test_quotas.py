@@ -38,15 +38,18 @@ def test_nothing_is_limited_without_quotas() -> None:
     assert quotas.remembered == 0
 
 
-def test_each_kind_switches_on_its_own_and_off_again() -> None:
+def test_each_kind_switches_on_its_own() -> None:
+    quotas = World(({"user": None}, {"producer_byte_rate": 1})).quotas
+    assert [quotas.limits_produce, quotas.limits_fetch, quotas.limits_time] == [True, False, False]
+
+
+def test_without_any_quota_all_use_is_forgotten() -> None:
     world = World(({"user": None}, {"producer_byte_rate": 1}))
-    assert world.quotas.limits_produce
-    assert not world.quotas.limits_fetch
     world.quotas.produced("alice", None, 100)
     assert world.quotas.remembered == 1
     world.define()
-    assert not world.quotas.limits_produce
     assert world.quotas.remembered == 0
+    assert not any([world.quotas.limits_produce])
 
 
 def test_a_producer_is_held_back_for_what_is_beyond_its_window() -> None:
