@@ -108,7 +108,8 @@ class Examination:
         findings = [judge_listener(port, holder) for port in ports]
         if config.http is not None:
             cluster_id = next((port.broker.cluster_id for port in ports if port.broker), None)
-            findings.append(judge_http(await look_at_http(config.http), holder, cluster_id))
+            http = await look_at_http(config.http, is_tls=config.http_tls)
+            findings.append(judge_http(http, holder, cluster_id))
         for told, port in zip(told_addresses(config), ports, strict=True):
             findings.append(judge_told(told, port.address, socket.gethostname()))
             if told.port == 0 or (told == port.address and is_wrong(port)):

@@ -181,6 +181,7 @@ class BrokerFacts:
     """What answered at an address: a Kafka broker, or `refusal`.
 
     `is_open`: somebody accepted the connection, whatever came of it. `resolved`: the addresses behind the host name.
+    `wants_authentication`: it tells nothing of its cluster to who has no name; so nothing of that is known here.
     """
 
     address: Address
@@ -190,6 +191,8 @@ class BrokerFacts:
     cluster_id: str | None = None
     brokers: tuple[BrokerAddress, ...] = ()
     round_trip: Latency | None = None
+    is_tls: bool = False
+    wants_authentication: bool = False
 
     @property
     def is_broker(self) -> bool:

@@ -33,12 +33,19 @@ def judge_clients(facts: ClientFacts) -> Iterator[Finding]:
         return
     ip = ", ".join(answer.resolved)
     behind = f" ({ip})" if ip and ip != facts.told.host else ""
+    wants = (
+        ", and wants clients to authenticate: nothing more is looked at"
+        if answer.wants_authentication
+        else ""
+    )
     yield ok(
         "clients.reach",
-        f"a Kafka broker answers{behind}",
+        f"a Kafka broker answers{behind}{wants}",
         subject=subject,
         measured={"resolved": answer.resolved},
     )
+    if answer.wants_authentication:
+        return
     yield _judge_cluster(facts, subject)
     yield from _judge_brokers(facts, subject)
     if facts.listen is None and answer.round_trip is not None:
@@ -120,6 +127,8 @@ def _judge_brokers(facts: ClientFacts, subject: str) -> Iterator[Finding]:
 def _complaint(other: BrokerFacts, facts: ClientFacts) -> str:
     if not other.is_broker:
         return other.refusal
+    if other.wants_authentication:
+        return ""
     if other.cluster_id != facts.answer.cluster_id:
         return f"it is of cluster {other.cluster_id}"
     return ""

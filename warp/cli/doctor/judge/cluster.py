@@ -75,7 +75,11 @@ def _judge_name(facts: PostgresFacts, port: PortFacts) -> Finding:
         text = f"the agent that had it is gone; the next one is broker {found.broker_id} again"
         return ok(check, text, subject=subject, measured=measured)
     broker = port.broker
-    is_here = port.state is BindState.TAKEN and broker is not None and broker.cluster_id == facts.cluster_id
+    is_here = (
+        port.state is BindState.TAKEN
+        and broker is not None
+        and (broker.wants_authentication or broker.cluster_id == facts.cluster_id)
+    )
     if is_here:
         text = f"an agent that lives has it, as broker {found.broker_id}: one listens at {port.address}"
         return ok(check, text, subject=subject, measured=measured)

@@ -19,6 +19,8 @@ def judge_listener(facts: PortFacts, holder: Holder) -> Finding:
             check, text, "stop that program, or name another address with --listen", subject=subject
         )
     cluster = broker.cluster_id or "without an id"
+    if broker.wants_authentication:
+        cluster = "unknown because it wants clients to authenticate"
     if holder.state is HolderState.HELD:
         return ok(
             check,

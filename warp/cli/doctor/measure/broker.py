@@ -2,6 +2,9 @@
 
 With frames of our own and not through a client library: a library goes on to the addresses that it is told, hides which
 of them failed, and takes seconds to say that nobody is there.
+
+Under TLS no certificate is verified: nothing secret is sent, and what clients think of the certificate is judged by its
+file. Nobody authenticates here, so a listener that wants it is seen to be there, and no more.
 """
 
 from __future__ import annotations
@@ -9,7 +12,9 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import ssl
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 from warp.cli.doctor.facts import BrokerAddress, BrokerFacts
@@ -35,31 +40,76 @@ ANSWER_TIMEOUT_S: Final = 5.0
 # Versions before headers got tags, which every broker since 2018 serves: v2 is the first with the cluster's id.
 METADATA_VERSIONS: Final = (2, 8)
 BROKERS_MAX: Final = 10_000
+SASL: Final = ApiKey.SASL_HANDSHAKE
 
 
 class _Unfit(Exception):
-    """What answers is no Kafka broker that can be talked to; says why."""
+    """What answers is no Kafka broker that can be talked to; says why. `may_be_tls`: it may want TLS."""
+
+    def __init__(self, why: str, *, may_be_tls: bool = False) -> None:
+        super().__init__(why)
+        self.may_be_tls = may_be_tls
 
 
-async def ask_broker(address: Address, *, samples: int, monotonic: Callable[[], float]) -> BrokerFacts:
-    """Look at the broker behind an address; `samples` requests are timed. Never raises for what the peer does."""
+class _Closed(_Unfit):
+    """It ends the connection instead of answering."""
+
+
+async def ask_broker(
+    address: Address, *, samples: int, monotonic: Callable[[], float], is_tls: bool | None = None
+) -> BrokerFacts:
+    """Look at the broker behind an address; `samples` requests are timed. Never raises for what the peer does.
+
+    `is_tls` says whether it speaks TLS, where that is known.
+    """
     try:
         resolved = await resolve(address)
     except OSError as error:
         return BrokerFacts(address, refusal=f"{address.host} has no address: {_reason(error)}")
+    found, may_be_tls = await _ask(address, resolved, samples, monotonic, is_tls=bool(is_tls))
+    if is_tls is None and may_be_tls:
+        other, _ = await _ask(address, resolved, samples, monotonic, is_tls=True)
+        return other if other.is_broker else found
+    return found
+
+
+async def _ask(
+    address: Address,
+    resolved: tuple[str, ...],
+    samples: int,
+    monotonic: Callable[[], float],
+    *,
+    is_tls: bool,
+) -> tuple[BrokerFacts, bool]:
+    """What is there, and whether it looks as if it wanted TLS."""
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            reader, writer = await asyncio.open_connection(address.host, address.port)
+            reader, writer = await asyncio.open_connection(
+                address.host, address.port, ssl=any_certificate() if is_tls else None
+            )
     except TimeoutError:
-        return BrokerFacts(address, resolved, refusal=f"no connection within {CONNECT_TIMEOUT_S:g} s")
+        return BrokerFacts(address, resolved, refusal=f"no connection within {CONNECT_TIMEOUT_S:g} s"), False
+    except ssl.SSLError as error:
+        why = (error.reason or str(error)).replace("_", " ").lower()
+        return BrokerFacts(address, resolved, is_open=True, refusal=f"no TLS with it: {why}"), False
     except OSError as error:
-        return BrokerFacts(address, resolved, refusal=_reason(error))
+        return BrokerFacts(address, resolved, refusal=_reason(error)), False
     try:
-        return await _talk(_Conversation(reader, writer), address, resolved, samples, monotonic)
+        facts = await _talk(_Conversation(reader, writer), address, resolved, samples, monotonic)
+        return replace(facts, is_tls=is_tls), False
     except _Unfit as error:
-        return BrokerFacts(address, resolved, is_open=True, refusal=str(error))
+        facts = BrokerFacts(address, resolved, is_open=True, refusal=str(error))
+        return facts, error.may_be_tls and not is_tls
     finally:
         writer.close()
+
+
+def any_certificate() -> ssl.SSLContext:
+    """For a client that only looks."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 async def resolve(address: Address) -> tuple[str, ...]:
@@ -92,8 +142,10 @@ class _Conversation:
             raise _Unfit(
                 f"accepts connections, but does not answer Kafka requests within {ANSWER_TIMEOUT_S:g} s"
             ) from None
+        except ssl.SSLError as error:
+            raise _Closed(f"ends TLS: {(error.reason or str(error)).replace('_', ' ').lower()}") from None
         except (asyncio.IncompleteReadError, ConnectionError):
-            raise _Unfit("closes the connection at the first Kafka request") from None
+            raise _Closed("closes the connection at the first Kafka request", may_be_tls=True) from None
         if int.from_bytes(frame[:4], "big", signed=True) != self._correlation_id:
             raise _Unfit("answers, but not to what it was asked")
         try:
@@ -107,7 +159,7 @@ class _Conversation:
         if head.startswith(b"HTTP"):
             raise _Unfit("speaks HTTP, not Kafka")
         if head[:1] in (b"\x15", b"\x16"):
-            raise _Unfit("speaks TLS, which this release does not")
+            raise _Unfit("speaks TLS", may_be_tls=True)
         size_bytes = int.from_bytes(head, "big", signed=True)
         if not 4 <= size_bytes <= ANSWER_BYTES_MAX:
             raise _Unfit("answers something that is not the Kafka protocol")
@@ -131,7 +183,12 @@ async def _talk(
     metadata = None
     for _ in range(max(1, samples)):
         began_s = monotonic()
-        metadata = await talk.ask(MetadataRequest(topics=[], allow_auto_topic_creation=False), version)
+        try:
+            metadata = await talk.ask(MetadataRequest(topics=[], allow_auto_topic_creation=False), version)
+        except _Closed:
+            if SASL not in ranges:
+                raise
+            return BrokerFacts(address, resolved, is_open=True, wants_authentication=True)
         times_s.append(monotonic() - began_s)
     assert metadata is not None
     brokers = tuple(
@@ -149,5 +206,5 @@ def _reason(error: OSError) -> str:
         return error.strerror or "unknown host"
     if error.errno:
         return os.strerror(error.errno)
-    # Several addresses failed, each for a reason of its own.
-    return str(error)
+    # Several addresses failed, each for a reason of its own; or it was lost during the handshake of TLS, for none.
+    return str(error) or "the connection was lost"

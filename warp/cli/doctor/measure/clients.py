@@ -8,7 +8,7 @@ from typing import Final
 
 from warp.cli.doctor.facts import BindState, BrokerFacts, ClientFacts, PortFacts
 from warp.cli.doctor.measure.broker import ask_broker
-from warp.config_values import Address
+from warp.config_values import Address, ListenAddress
 
 OTHERS_MAX: Final = 32
 """Brokers of one cluster that are tried."""
@@ -22,6 +22,7 @@ async def look_as_client(
     return await _look(
         told,
         listener.address,
+        is_tls=isinstance(listener.address, ListenAddress) and listener.address.has_tls,
         is_serving=listener.state is BindState.TAKEN,
         expected_cluster_id=broker.cluster_id if broker is not None else None,
         samples=1,
@@ -32,7 +33,13 @@ async def look_as_client(
 async def look_at_cluster(bootstrap: Address, *, samples: int, monotonic: Callable[[], float]) -> ClientFacts:
     """A cluster that runs somewhere, through the address that its clients are configured with."""
     return await _look(
-        bootstrap, None, is_serving=True, expected_cluster_id=None, samples=samples, monotonic=monotonic
+        bootstrap,
+        None,
+        is_tls=None,
+        is_serving=True,
+        expected_cluster_id=None,
+        samples=samples,
+        monotonic=monotonic,
     )
 
 
@@ -40,12 +47,13 @@ async def _look(
     told: Address,
     listen: Address | None,
     *,
+    is_tls: bool | None,
     is_serving: bool,
     expected_cluster_id: str | None,
     samples: int,
     monotonic: Callable[[], float],
 ) -> ClientFacts:
-    answer = await ask_broker(told, samples=samples, monotonic=monotonic)
+    answer = await ask_broker(told, samples=samples, monotonic=monotonic, is_tls=is_tls)
     others = await _ask_all(answer, monotonic)
     return ClientFacts(told, listen, is_serving, expected_cluster_id, answer, tuple(others))
 
@@ -53,5 +61,8 @@ async def _look(
 async def _ask_all(answer: BrokerFacts, monotonic: Callable[[], float]) -> Sequence[BrokerFacts]:
     """Every address that the answer names, each once; at the same time, because those that fail take seconds."""
     named = dict.fromkeys(broker.address for broker in answer.brokers)
-    asked = [ask_broker(address, samples=1, monotonic=monotonic) for address in list(named)[:OTHERS_MAX]]
+    asked = [
+        ask_broker(address, samples=1, monotonic=monotonic, is_tls=answer.is_tls)
+        for address in list(named)[:OTHERS_MAX]
+    ]
     return await asyncio.gather(*asked)

@@ -16,7 +16,7 @@ from dataclasses import replace
 from warp.cli.doctor.facts import BindState, PortFacts
 from warp.cli.doctor.measure.broker import ask_broker, resolve
 from warp.cli.doctor.measure.status import ask_status
-from warp.config_values import Address
+from warp.config_values import Address, ListenAddress
 
 
 async def look_at_listener(address: Address, *, monotonic: Callable[[], float]) -> PortFacts:
@@ -24,15 +24,17 @@ async def look_at_listener(address: Address, *, monotonic: Callable[[], float]) 
     facts = await try_bind(address)
     if facts.state is not BindState.TAKEN:
         return facts
-    return replace(facts, broker=await ask_broker(local(address), samples=1, monotonic=monotonic))
+    is_tls = isinstance(address, ListenAddress) and address.has_tls
+    broker = await ask_broker(local(address), samples=1, monotonic=monotonic, is_tls=is_tls)
+    return replace(facts, broker=broker)
 
 
-async def look_at_http(address: Address) -> PortFacts:
+async def look_at_http(address: Address, *, is_tls: bool = False) -> PortFacts:
     """The address of the HTTP face; when it is taken, what answers there."""
     facts = await try_bind(address)
     if facts.state is not BindState.TAKEN:
         return facts
-    return replace(facts, status=await ask_status(local(address)))
+    return replace(facts, status=await ask_status(local(address), is_tls=is_tls))
 
 
 async def try_bind(address: Address) -> PortFacts:

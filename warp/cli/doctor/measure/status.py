@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from typing import Any, Final
 
 import h11
 
 from warp.cli.doctor.facts import AgentStatus
-from warp.cli.doctor.measure.broker import CONNECT_TIMEOUT_S
+from warp.cli.doctor.measure.broker import CONNECT_TIMEOUT_S, any_certificate
 from warp.config_values import Address
 
 ANSWER_BYTES_MAX: Final = 64 * 1024
@@ -21,11 +22,15 @@ class _NoAgent(Exception):
     """Whoever answers is no agent; says why."""
 
 
-async def ask_status(address: Address) -> AgentStatus:
-    """What the agent behind an address says of itself. Never raises for what the peer does."""
+async def ask_status(address: Address, *, is_tls: bool = False) -> AgentStatus:
+    """What the agent behind an address says of itself. Never raises for what the peer does.
+
+    Under TLS, whatever certificate it shows: nothing secret is sent.
+    """
+    context = any_certificate() if is_tls else None
     try:
-        status = await _get(address, "/v1/status")
-        ready = await _get(address, "/v1/ready")
+        status = await _get(address, "/v1/status", context)
+        ready = await _get(address, "/v1/ready", context)
         return AgentStatus(
             version=str(status["version"]),
             cluster_id=str(status["cluster_id"]),
@@ -38,11 +43,13 @@ async def ask_status(address: Address) -> AgentStatus:
         return AgentStatus(refusal="answers HTTP, but not as an agent does")
 
 
-async def _get(address: Address, path: str) -> dict[str, Any]:
+async def _get(address: Address, path: str, context: ssl.SSLContext | None) -> dict[str, Any]:
     """The JSON object at a path, whatever its status."""
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            reader, writer = await asyncio.open_connection(address.host, address.port)
+            reader, writer = await asyncio.open_connection(address.host, address.port, ssl=context)
+    except ssl.SSLError:
+        raise _NoAgent("does not speak TLS") from None
     except (OSError, TimeoutError):
         raise _NoAgent("accepts no connection") from None
     try:
