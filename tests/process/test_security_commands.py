@@ -30,18 +30,17 @@ class Secured:
         self.wrong = directory / "wrong"
         self.wrong.write_text("wrong horse\n")
         spawn = Spawn(directory / "data")
-        self.running: Running = spawn.python(
-            "-m", "warp", "agent",
-            *spawn.defaults(
-                "--listen", "PLAINTEXT://127.0.0.1:0,SASL_SSL://127.0.0.1:0",
-                "--sasl-mechanisms", "PLAIN,SCRAM-SHA-256",
-                "--tls-certificate", str(issued.certificate), "--tls-key", str(issued.key),
-                "--tls-client-ca", str(self.authority.ca),
-                "--http-tls", "true", "--http-authentication", "required",
-                "--authorization", "enforce",
-                "--super-users", "User:ANONYMOUS;User:admin;User:CN=operator",
-            ),
+        self.settings = (
+            "--sasl-mechanisms", "PLAIN,SCRAM-SHA-256",
+            "--tls-certificate", str(issued.certificate), "--tls-key", str(issued.key),
+            "--tls-client-ca", str(self.authority.ca),
+            "--http-tls", "true", "--http-authentication", "required",
+            "--authorization", "enforce",
+            "--super-users", "User:ANONYMOUS;User:admin;User:CN=operator",
         )  # fmt: skip
+        self.data_dir = spawn.data_dir
+        listen = ("--listen", "PLAINTEXT://127.0.0.1:0,SASL_SSL://127.0.0.1:0")
+        self.running: Running = spawn.python("-m", "warp", "agent", *spawn.defaults(*listen, *self.settings))
         line = self.running.serving_line()
         self.open, self.closed = re.findall(r"127\.0\.0\.1:\d+", line)[:2]
         self.config = directory / "client.properties"
@@ -197,3 +196,21 @@ def test_a_refused_request_over_http_is_in_the_audit_log(secured: Secured) -> No
         "User:nobody",
         "DESCRIBE",
     )
+
+
+def test_the_doctor_finds_the_agent_behind_tls_and_sasl(secured: Secured) -> None:
+    code, out, error = run_warp(
+        "doctor", "--json", "--samples", "1", "--data-dir", str(secured.data_dir), *secured.settings,
+        "--listen", f"PLAINTEXT://{secured.open},SASL_SSL://{secured.closed}",
+        "--http", secured.running.http.removeprefix("https://"),
+    )  # fmt: skip
+    found = {(each["check"], each["subject"]): each for each in json.loads(out)["findings"]}
+    assert (code, error) == (0, ""), [each for each in found.values() if each["severity"] == "problem"]
+    assert "wants clients to authenticate" in found["clients.reach", secured.closed]["text"]
+    assert found["ports.listen", secured.closed]["severity"] == "ok"
+    assert "the agent is ready" in found["ports.http", secured.running.http.removeprefix("https://")]["text"]
+    assert found["security.certificate-name", "127.0.0.1"]["severity"] == "ok"
+    assert found["security.certificate", secured.settings[3]]["severity"] == "warning"
+    code, out, error = run_warp("doctor", "--json", "--samples", "1", "--bootstrap", secured.closed)
+    assert (code, error) == (0, "")
+    assert "wants clients to authenticate" in out
