@@ -8,6 +8,7 @@ that of another.
 from __future__ import annotations
 
 import re
+import stringprep
 import unicodedata
 
 from warp.security.principal import ANONYMOUS, NAME_CHARACTERS_MAX
@@ -64,8 +65,6 @@ def saslprep(text: str, *, is_stored: bool = False) -> str:
         if not text.isprintable():
             raise UnicodeError("holds control characters")
         return text
-    import stringprep  # noqa: PLC0415  its tables are large, and most names are ASCII
-
     mapped = "".join(
         " " if stringprep.in_table_c12(char) else char for char in text if not stringprep.in_table_b1(char)
     )
@@ -92,8 +91,6 @@ def saslprep(text: str, *, is_stored: bool = False) -> str:
 
 def _check_direction(text: str) -> None:
     """Text from right to left has to begin and end so, and holds nothing from left to right (RFC 3454, section 6)."""
-    import stringprep  # noqa: PLC0415  as above
-
     if not any(map(stringprep.in_table_d1, text)):
         return
     ends_so = stringprep.in_table_d1(text[0]) and stringprep.in_table_d1(text[-1])
