@@ -17,6 +17,7 @@ from warp.security.quotas.entity import (
     NAME_CHARACTERS_MAX,
     USER,
     Entity,
+    checked_address,
     checked_entity,
     checked_key,
     checked_value,
@@ -83,6 +84,8 @@ def checked_filter(components: Iterable[tuple[str, int, str | None]]) -> list[Co
             raise _refused(f"the component {kind} has {'no' if name is None else 'a needless'} name to match")
         if name is not None and len(name) > NAME_CHARACTERS_MAX:
             raise _refused(f"the name to match is longer than {NAME_CHARACTERS_MAX} characters")
+        if kind == IP and name is not None:
+            name = checked_address(name)
         found.append(Component(kind, MatchType(match), name))
     kinds = {component.kind for component in found}
     if IP in kinds and kinds & {USER, CLIENT_ID}:

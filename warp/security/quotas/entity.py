@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, TypeAlias
 
 from warp.errors import ErrorCode, KafkaError
+from warp.metadata.entries import KEY_CHARACTERS_MAX
 
 USER: Final = "user"
 CLIENT_ID: Final = "client-id"
@@ -63,7 +64,10 @@ def checked_entity(parts: Iterable[tuple[str, str | None]]) -> Entity:
         raise _refused("a quota needs an entity: a user, a client id, both, or an ip")
     if IP in found and len(found) > 1:
         raise _refused("an ip does not combine with a user or a client id in one entity")
-    return tuple(sorted(found.items()))
+    entity = tuple(sorted(found.items()))
+    if len(entity_text(entity)) > KEY_CHARACTERS_MAX:
+        raise _refused("the names in the entity are too long")
+    return entity
 
 
 def _checked_name(kind: str, name: str | None) -> str | None:
@@ -73,12 +77,15 @@ def _checked_name(kind: str, name: str | None) -> str | None:
         raise _refused(f"the name of the {kind} is empty; null means the default")
     if len(name) > NAME_CHARACTERS_MAX:
         raise _refused(f"the name of the {kind} is longer than {NAME_CHARACTERS_MAX} characters")
-    if kind != IP:
-        return name
+    return name if kind != IP else checked_address(name)
+
+
+def checked_address(text: str) -> str:
+    """An IP address in its usual form. Raises KafkaError (INVALID_REQUEST)."""
     try:
-        return str(ipaddress.ip_address(name))
+        return str(ipaddress.ip_address(text))
     except ValueError:
-        raise _refused(f"{name[:100]!r} is not an IP address") from None
+        raise _refused(f"{text[:100]!r} is not an IP address") from None
 
 
 def checked_value(entity: Entity, key: str, value: float) -> float:
