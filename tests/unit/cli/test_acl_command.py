@@ -1,99 +1,149 @@
-"""`warp acl`: what it asks of the client library's admin client, what it prints, and how it refuses."""
+"""`warp acl`: what it asks of a broker, what it prints, and how it refuses."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Self
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AclBinding, AclBindingFilter
 
-from warp.cli.client import Client
+from warp.cli.acl import command
 from warp.cli.main import main
+from warp.errors import ErrorCode
+from warp.protocol.messages.acls import (
+    AclCreationResult,
+    AclDescription,
+    CreateAclsRequest,
+    CreateAclsResponse,
+    DeleteAclsFilterResult,
+    DeleteAclsMatchingAcl,
+    DeleteAclsRequest,
+    DeleteAclsResponse,
+    DescribeAclsRequest,
+    DescribeAclsResource,
+    DescribeAclsResponse,
+)
 from warp.protocol.types import AclOperation, AclPatternType, AclPermissionType, AclResourceType
 from warp.security.acl import Acl, AclFilter, acl_key, parse_acl_key
 
 Run = Callable[..., tuple[int, str, str]]
 
 
-def fields(binding: Any) -> tuple[Any, ...]:
-    return (
-        AclResourceType(binding.restype.value),
-        AclPatternType(binding.resource_pattern_type.value),
-        binding.name,
-        binding.principal,
-        binding.host,
-        AclOperation(binding.operation.value),
-        AclPermissionType(binding.permission_type.value),
-    )
-
-
-def binding_of(acl: Acl) -> AclBinding:
-    kinds: tuple[Any, ...] = (acl.resource, acl.pattern, acl.operation, acl.permission)
-    resource, pattern, operation, permission = map(int, kinds)
-    names: Any = (acl.name, acl.principal, acl.host)
-    return AclBinding(resource, names[0], pattern, names[1], names[2], operation, permission)
-
-
-class FakeAdmin:
-    """A broker's ACLs in memory, behind the methods of librdkafka's admin client that `warp acl` calls."""
+class FakeBroker:
+    """A broker's ACLs in memory, behind the connection that `warp acl` makes."""
 
     def __init__(self) -> None:
         self.acls: list[Acl] = []
-        self.refused: dict[str, int] = {}
-        """Error codes by the name of the resource."""
-        self.filters: list[AclFilter] = []
+        self.refused: dict[str, ErrorCode] = {}
+        """Error codes by the name of the resource; of any list by `list`."""
 
-    def create_acls(self, bindings: Sequence[AclBinding], request_timeout: float) -> dict[AclBinding, Any]:
-        done = {}
-        for binding in bindings:
-            acl = Acl(*fields(binding))
-            done[binding] = self._future(None, self.refused.get(acl.name))
-            if acl.name not in self.refused and acl not in self.acls:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def ask(self, request: Any) -> Any:
+        kinds: dict[type, Callable[[Any], Any]] = {
+            CreateAclsRequest: self._create,
+            DescribeAclsRequest: self._describe,
+            DeleteAclsRequest: self._delete,
+        }
+        return kinds[type(request)](request)
+
+    def _create(self, request: CreateAclsRequest) -> CreateAclsResponse:
+        results = []
+        for one in request.creations:
+            acl = Acl(
+                AclResourceType(one.resource_type),
+                AclPatternType(one.resource_pattern_type),
+                one.resource_name,
+                one.principal,
+                one.host,
+                AclOperation(one.operation),
+                AclPermissionType(one.permission_type),
+            )
+            code = self.refused.get(acl.name, ErrorCode.NONE)
+            results.append(AclCreationResult(error_code=code, error_message=None))
+            if not code and acl not in self.acls:
                 self.acls.append(acl)
-        return done
+        return CreateAclsResponse(results=results)
 
-    def describe_acls(self, one: AclBindingFilter, request_timeout: float) -> Future[Any]:
-        return self._future([binding_of(acl) for acl in self._meant(one)], self.refused.get("list"))
+    def _describe(self, request: DescribeAclsRequest) -> DescribeAclsResponse:
+        if "list" in self.refused:
+            return DescribeAclsResponse(error_code=self.refused["list"], error_message="no", resources=[])
+        return DescribeAclsResponse(
+            error_code=0,
+            error_message=None,
+            resources=[
+                DescribeAclsResource(
+                    resource_type=acl.resource,
+                    resource_name=acl.name,
+                    pattern_type=acl.pattern,
+                    acls=[
+                        AclDescription(
+                            principal=acl.principal,
+                            host=acl.host,
+                            operation=acl.operation,
+                            permission_type=acl.permission,
+                        )
+                    ],
+                )
+                for acl in self._meant(request)
+            ],
+        )
 
-    def delete_acls(
-        self, filters: Sequence[AclBindingFilter], request_timeout: float
-    ) -> dict[AclBindingFilter, Any]:
-        done = {one: self._future([binding_of(acl) for acl in self._meant(one)], None) for one in filters}
-        gone = [acl for one in filters for acl in self._meant(one)]
+    def _delete(self, request: DeleteAclsRequest) -> DeleteAclsResponse:
+        results = [
+            DeleteAclsFilterResult(
+                error_code=0,
+                error_message=None,
+                matching_acls=[
+                    DeleteAclsMatchingAcl(
+                        error_code=0,
+                        error_message=None,
+                        resource_type=acl.resource,
+                        resource_name=acl.name,
+                        pattern_type=acl.pattern,
+                        principal=acl.principal,
+                        host=acl.host,
+                        operation=acl.operation,
+                        permission_type=acl.permission,
+                    )
+                    for acl in self._meant(one)
+                ],
+            )
+            for one in request.filters
+        ]
+        gone = [acl for one in request.filters for acl in self._meant(one)]
         self.acls = [acl for acl in self.acls if acl not in gone]
-        return done
+        return DeleteAclsResponse(filter_results=results)
 
-    def poll(self, timeout: float) -> int:
-        return 0
-
-    def _meant(self, one: AclBindingFilter) -> list[Acl]:
-        self.filters.append(AclFilter(*fields(one)))
-        return [acl for acl in self.acls if self.filters[-1].matches(acl)]
-
-    def _future(self, result: Any, code: int | None) -> Future[Any]:
-        future: Future[Any] = Future()
-        if code is None:
-            future.set_result(result)
-        else:
-            future.set_exception(KafkaException(KafkaError(code)))
-        return future
+    def _meant(self, one: Any) -> list[Acl]:
+        wanted = AclFilter(
+            AclResourceType(one.resource_type_filter),
+            AclPatternType(one.pattern_type_filter),
+            one.resource_name_filter,
+            one.principal_filter,
+            one.host_filter,
+            AclOperation(one.operation),
+            AclPermissionType(one.permission_type),
+        )
+        return list(filter(wanted.matches, self.acls))
 
     def keys(self) -> list[str]:
         return [acl_key(acl) for acl in self.acls]
 
 
 @pytest.fixture
-def admin() -> FakeAdmin:
-    return FakeAdmin()
+def broker() -> FakeBroker:
+    return FakeBroker()
 
 
 @pytest.fixture
-def run(admin: FakeAdmin, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    monkeypatch.setattr(Client, "admin", lambda _: admin)
+def run(broker: FakeBroker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    monkeypatch.setattr(command, "WireClient", lambda client: broker)
 
     def run_words(*words: str) -> tuple[int, str, str]:
         code = main(["acl", *words])
@@ -161,10 +211,10 @@ def run(admin: FakeAdmin, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         ),
     ],
 )
-def test_words_create(run: Run, admin: FakeAdmin, words: str, keys: list[str]) -> None:
+def test_words_create(run: Run, broker: FakeBroker, words: str, keys: list[str]) -> None:
     code, out, error = run("create", *words.split())
     assert (code, error) == (0, "")
-    assert admin.keys() == keys
+    assert broker.keys() == keys
     assert len(out.splitlines()) == 1 + len(keys)
 
 
@@ -193,14 +243,14 @@ def test_words_create(run: Run, admin: FakeAdmin, words: str, keys: list[str]) -
     ],
 )
 def test_a_mistake_is_one_line_and_changes_nothing(
-    run: Run, admin: FakeAdmin, words: str, problem: str
+    run: Run, broker: FakeBroker, words: str, problem: str
 ) -> None:
-    admin.acls = [parse_acl_key('[2,3,"t","User:a","*",3,3]')]
+    broker.acls = [parse_acl_key('[2,3,"t","User:a","*",3,3]')]
     code, _, error = run(*words.split())
     assert code == 2
     assert problem in error
     assert error.count("\n") == 1
-    assert len(admin.acls) == 1
+    assert len(broker.acls) == 1
 
 
 THERE = [
@@ -212,12 +262,12 @@ THERE = [
 
 
 @pytest.fixture
-def filled(admin: FakeAdmin) -> FakeAdmin:
-    admin.acls = list(map(parse_acl_key, reversed(THERE)))
-    return admin
+def filled(broker: FakeBroker) -> FakeBroker:
+    broker.acls = list(map(parse_acl_key, reversed(THERE)))
+    return broker
 
 
-def test_acls_are_listed_in_columns(run: Run, filled: FakeAdmin) -> None:
+def test_acls_are_listed_in_columns(run: Run, filled: FakeBroker) -> None:
     code, out, error = run("list")
     assert (code, error) == (0, "")
     assert out.splitlines() == [
@@ -246,7 +296,7 @@ def test_acls_are_listed_in_columns(run: Run, filled: FakeAdmin) -> None:
         ("--cluster", []),
     ],
 )
-def test_words_mean_these_to_list(run: Run, filled: FakeAdmin, words: str, meant: list[int]) -> None:
+def test_words_mean_these_to_list(run: Run, filled: FakeBroker, words: str, meant: list[int]) -> None:
     code, out, error = run("list", "--json", *words.split())
     assert (code, error) == (0, "")
     rows = json.loads(out)
@@ -256,7 +306,7 @@ def test_words_mean_these_to_list(run: Run, filled: FakeAdmin, words: str, meant
     ]
 
 
-def test_json_has_the_names_of_the_protocol(run: Run, filled: FakeAdmin) -> None:
+def test_json_has_the_names_of_the_protocol(run: Run, filled: FakeBroker) -> None:
     _, out, _ = run("list", "--json", "--permission", "deny")
     assert json.loads(out) == [
         {
@@ -271,7 +321,7 @@ def test_json_has_the_names_of_the_protocol(run: Run, filled: FakeAdmin) -> None
     ]
 
 
-def test_without_yes_nothing_is_deleted(run: Run, filled: FakeAdmin) -> None:
+def test_without_yes_nothing_is_deleted(run: Run, filled: FakeBroker) -> None:
     code, out, _ = run("delete", "--topic", "orders")
     assert code == 0
     assert "dry run: nothing was changed; --yes deletes 1 ACL" in out
@@ -288,7 +338,7 @@ def test_without_yes_nothing_is_deleted(run: Run, filled: FakeAdmin) -> None:
         ("--topic nothing", [0, 1, 2, 3]),
     ],
 )
-def test_with_yes_what_is_meant_is_deleted(run: Run, filled: FakeAdmin, words: str, left: list[int]) -> None:
+def test_with_yes_what_is_meant_is_deleted(run: Run, filled: FakeBroker, words: str, left: list[int]) -> None:
     code, out, error = run("delete", "--yes", *words.split())
     assert (code, error) == (0, "")
     assert sorted(filled.keys()) == sorted(THERE[number] for number in left)
@@ -296,8 +346,8 @@ def test_with_yes_what_is_meant_is_deleted(run: Run, filled: FakeAdmin, words: s
     assert f"deleted {count} ACL{'' if count == 1 else 's'}" in out
 
 
-def test_what_a_broker_refuses_is_told_and_the_rest_created(run: Run, admin: FakeAdmin) -> None:
-    admin.refused = {"bad": KafkaError.INVALID_REQUEST}
+def test_what_a_broker_refuses_is_told_and_the_rest_created(run: Run, broker: FakeBroker) -> None:
+    broker.refused = {"bad": ErrorCode.INVALID_REQUEST}
     words = ("create", "--allow", "User:a", "--operation", "read", "--topic", "bad", "--topic", "good")
     code, out, error = run(*words)
     assert code == 1
@@ -305,11 +355,11 @@ def test_what_a_broker_refuses_is_told_and_the_rest_created(run: Run, admin: Fak
     assert "bad" not in out
     assert "ALLOW User:a READ on LITERAL TOPIC bad from *" in error
     assert "INVALID_REQUEST" in error
-    assert admin.keys() == ['[2,3,"good","User:a","*",3,3]']
+    assert broker.keys() == ['[2,3,"good","User:a","*",3,3]']
 
 
-def test_a_broker_without_authorization_is_one_line(run: Run, admin: FakeAdmin) -> None:
-    admin.refused = {"t": KafkaError.SECURITY_DISABLED, "list": KafkaError.SECURITY_DISABLED}
+def test_a_broker_without_authorization_is_one_line(run: Run, broker: FakeBroker) -> None:
+    broker.refused = {"t": ErrorCode.SECURITY_DISABLED, "list": ErrorCode.SECURITY_DISABLED}
     for words in (
         ("list",),
         ("create", "--allow", "User:a", "--operation", "read", "--operation", "write", "--topic", "t"),
@@ -319,8 +369,8 @@ def test_a_broker_without_authorization_is_one_line(run: Run, admin: FakeAdmin) 
         assert error == "warp acl: the broker has no ACLs: its authorization is off (SECURITY_DISABLED)\n"
 
 
-def test_names_that_would_move_the_cursor_are_escaped(run: Run, admin: FakeAdmin) -> None:
-    admin.acls = [parse_acl_key('[2,3,"t\\u001b[2J","User:a\\u0007","*",3,3]')]
+def test_names_that_would_move_the_cursor_are_escaped(run: Run, broker: FakeBroker) -> None:
+    broker.acls = [parse_acl_key('[2,3,"t\\u001b[2J","User:a\\u0007","*",3,3]')]
     _, out, _ = run("list")
     assert "t\\x1b[2J" in out
     assert "User:a\\x07" in out

@@ -1,118 +1,139 @@
-"""ACLs by librdkafka's admin client: its futures, enumerations and errors become plain values and one-line errors.
+"""ACLs asked of a broker with frames of our own, because the client library would lie about them.
 
-The library knows topics, groups, transactional ids and the cluster, and the operations on those; no ACLs about users
-and delegation tokens.
+When a broker refuses to list ACLs, librdkafka's binding for Python gives an empty list instead of the error: whoever is
+not allowed to look would be told that nothing is set. It does not know all resources and operations either.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from enum import Enum, IntEnum
-from typing import Any, TypeVar
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
+from typing import Any, Protocol, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import (
-    AclBinding,
-    AclBindingFilter,
-    AclOperation as LibraryOperation,
-    AclPermissionType as LibraryPermission,
-    AdminClient,
-    ResourcePatternType,
-    ResourceType,
+from warp.cli.client import ClientError
+from warp.errors import ErrorCode
+from warp.protocol import Request
+from warp.protocol.messages.acls import (
+    AclCreation,
+    CreateAclsRequest,
+    DeleteAclsFilter,
+    DeleteAclsRequest,
+    DescribeAclsRequest,
 )
-
-from warp.cli.client import Client, ClientError
-from warp.errors import UsageError
 from warp.protocol.types import AclOperation, AclPatternType, AclPermissionType, AclResourceType
 from warp.security.acl import Acl, AclFilter
 
-L = TypeVar("L", bound=Enum)
+E = TypeVar("E", bound=IntEnum)
+
+
+class Asks(Protocol):
+    """A connection to a broker, as WireClient is one."""
+
+    def ask(self, request: Request) -> Any:
+        """The answer to a request. Raises ClientError."""
 
 
 class AclAdmin:
     """What `warp acl` asks of brokers. Every method raises ClientError, which says in one line why."""
 
-    def __init__(self, client: Client, admin: AdminClient) -> None:
-        self._client = client
-        self._admin = admin
+    def __init__(self, broker: Asks) -> None:
+        self._broker = broker
 
     def create(self, acls: Sequence[Acl]) -> list[ClientError | None]:
         """Create ACLs; per ACL why not, or None. Those that are there already count as created."""
-        bindings = [_binding(AclBinding, acl) for acl in acls]
-        futures = self._ask(lambda: self._admin.create_acls(bindings, request_timeout=self._client.timeout_s))
-        return [self._problem(futures[binding].result) for binding in bindings]
+        creations = [
+            AclCreation(
+                resource_type=acl.resource,
+                resource_name=acl.name,
+                resource_pattern_type=acl.pattern,
+                principal=acl.principal,
+                host=acl.host,
+                operation=acl.operation,
+                permission_type=acl.permission,
+            )
+            for acl in acls
+        ]
+        answer = self._broker.ask(CreateAclsRequest(creations=creations))
+        return [_problem(result) for result in answer.results]
 
     def listed(self, filters: Iterable[AclFilter]) -> list[Acl]:
         """The ACLs that any of the filters means, in order."""
         found: dict[Acl, None] = {}
         for one in filters:
-            asked = _binding(AclBindingFilter, one)
-            future = self._ask(
-                lambda asked=asked: self._admin.describe_acls(  # type: ignore[misc]
-                    asked, request_timeout=self._client.timeout_s
+            answer = self._broker.ask(
+                DescribeAclsRequest(
+                    resource_type_filter=one.resource,
+                    resource_name_filter=one.name,
+                    pattern_type_filter=one.pattern,
+                    principal_filter=one.principal,
+                    host_filter=one.host,
+                    operation=one.operation,
+                    permission_type=one.permission,
                 )
             )
-            found.update(dict.fromkeys(map(_acl, self._ask(future.result))))
+            _check(answer)
+            found.update(
+                dict.fromkeys(_acl(resource, each) for resource in answer.resources for each in resource.acls)
+            )
         return sorted(found)
 
     def delete(self, filters: Sequence[AclFilter]) -> list[Acl]:
         """Delete the ACLs that any of the filters means; which these were, in order."""
-        asked = [_binding(AclBindingFilter, one) for one in filters]
-        futures = self._ask(lambda: self._admin.delete_acls(asked, request_timeout=self._client.timeout_s))
+        asked = [
+            DeleteAclsFilter(
+                resource_type_filter=one.resource,
+                resource_name_filter=one.name,
+                pattern_type_filter=one.pattern,
+                principal_filter=one.principal,
+                host_filter=one.host,
+                operation=one.operation,
+                permission_type=one.permission,
+            )
+            for one in filters
+        ]
+        answer = self._broker.ask(DeleteAclsRequest(filters=asked))
         found: dict[Acl, None] = {}
-        for one in asked:
-            found.update(dict.fromkeys(map(_acl, self._ask(futures[one].result))))
+        for result in answer.filter_results:
+            _check(result)
+            for each in result.matching_acls:
+                _check(each)
+                found[_acl(each, each)] = None
         return sorted(found)
 
-    def _problem(self, ask: Callable[[], Any]) -> ClientError | None:
-        try:
-            self._ask(ask)
-        except ClientError as error:
-            return error
+
+def _check(result: Any) -> None:
+    if (problem := _problem(result)) is not None:
+        raise problem
+
+
+def _problem(result: Any) -> ClientError | None:
+    """Why it failed, if it did."""
+    if not result.error_code:
         return None
-
-    def _ask(self, ask: Callable[[], Any]) -> Any:
-        try:
-            return ask()
-        except KafkaException as error:
-            reason = error.args[0]
-            if isinstance(reason, KafkaError) and reason.code() == KafkaError.SECURITY_DISABLED:
-                raise ClientError(
-                    "the broker has no ACLs: its authorization is off (SECURITY_DISABLED)"
-                ) from error
-            # Has the callback for errors called, which knows why.
-            self._admin.poll(0)
-            raise self._client.failure(error) from error
-
-
-def _binding(kind: Callable[..., Any], acl: Acl | AclFilter) -> Any:
-    return kind(
-        _of_library(ResourceType, acl.resource),
-        acl.name,
-        _of_library(ResourcePatternType, acl.pattern),
-        acl.principal,
-        acl.host,
-        _of_library(LibraryOperation, acl.operation),
-        _of_library(LibraryPermission, acl.permission),
-    )
-
-
-def _of_library(kind: type[L], member: IntEnum) -> L:
-    """Its numbers are those of the protocol."""
+    if result.error_code == ErrorCode.SECURITY_DISABLED:
+        return ClientError("the broker has no ACLs: its authorization is off (SECURITY_DISABLED)")
     try:
-        return kind(int(member))
+        name = ErrorCode(result.error_code).name
     except ValueError:
-        raise UsageError(f"the client library does not know {member.name}") from None
+        name = f"error {result.error_code}"
+    return ClientError(f"{result.error_message} ({name})" if result.error_message else name)
 
 
-def _acl(binding: AclBinding) -> Acl:
-    found: Any = binding
+def _acl(resource: Any, each: Any) -> Acl:
     return Acl(
-        AclResourceType(found.restype.value),
-        AclPatternType(found.resource_pattern_type.value),
-        found.name,
-        found.principal,
-        found.host,
-        AclOperation(found.operation.value),
-        AclPermissionType(found.permission_type.value),
+        _member(AclResourceType, resource.resource_type),
+        _member(AclPatternType, resource.pattern_type),
+        resource.resource_name,
+        each.principal,
+        each.host,
+        _member(AclOperation, each.operation),
+        _member(AclPermissionType, each.permission_type),
     )
+
+
+def _member(kind: type[E], number: int) -> E:
+    """Of a newer broker there may be one without a name here."""
+    try:
+        return kind(number)
+    except ValueError:
+        return kind(0)

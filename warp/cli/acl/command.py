@@ -12,6 +12,7 @@ from warp.cli.acl.rules import NAMED, PATTERNS, filters_of, operation_of, princi
 from warp.cli.arguments import Parser, add_client_options
 from warp.cli.client import Client, ClientError
 from warp.cli.tables import printable, table
+from warp.cli.wire_client import WireClient
 from warp.config import did_you_mean
 from warp.errors import UsageError
 from warp.protocol.types import AclPatternType
@@ -116,12 +117,15 @@ def _add_filter(parser: Parser) -> None:
 
 def _list(found: argparse.Namespace) -> None:
     filters = filters_of(found, AclPatternType.MATCH)
-    _show(_admin(found).listed(filters), is_json=found.json)
+    with WireClient(Client(found)) as broker:
+        acls = AclAdmin(broker).listed(filters)
+    _show(acls, is_json=found.json)
 
 
 def _create(found: argparse.Namespace) -> None:
     rules = rules_of(found)
-    problems = _admin(found).create(rules)
+    with WireClient(Client(found)) as broker:
+        problems = AclAdmin(broker).create(rules)
     made = [rule for rule, problem in zip(rules, problems, strict=True) if problem is None]
     if made or found.json:
         _show(made, is_json=found.json)
@@ -140,17 +144,13 @@ def _delete(found: argparse.Namespace) -> None:
     filters = filters_of(found, AclPatternType.LITERAL)
     if not found.all and any(one._replace(pattern=AclPatternType.ANY) == AclFilter() for one in filters):
         raise UsageError("nothing is named: that would be every ACL, which takes --all")
-    admin = _admin(found)
-    acls = admin.delete(filters) if found.yes else admin.listed(filters)
+    with WireClient(Client(found)) as broker:
+        admin = AclAdmin(broker)
+        acls = admin.delete(filters) if found.yes else admin.listed(filters)
     _show(acls, is_json=found.json)
     if not found.json:
         many = f"{len(acls)} ACL{'' if len(acls) == 1 else 's'}"
         print(f"\ndeleted {many}" if found.yes else f"\ndry run: nothing was changed; --yes deletes {many}")
-
-
-def _admin(found: argparse.Namespace) -> AclAdmin:
-    client = Client(found)
-    return AclAdmin(client, client.admin())
 
 
 def _show(acls: Iterable[Acl], *, is_json: bool) -> None:
