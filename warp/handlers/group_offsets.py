@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 from warp.errors import ErrorCode, ProtocolError
 from warp.groups.model import CheckCommit
-from warp.handlers.access import allows_group, allows_topic, denied_topics
+from warp.handlers.access import allows_group, denied_topics, describable_topics
 from warp.handlers.answer_memory import AnswerMemory
 from warp.handlers.context import RequestContext
 from warp.ids import NO_TOPIC_ID, TopicId
@@ -348,12 +348,7 @@ async def _everything(
     by_topic: dict[str, list[OffsetFetchResponseGroupPartition]] = {}
     for row in rows:
         by_topic.setdefault(row.topic, []).append(_committed(row))
-    if context.is_guarded:
-        by_topic = {
-            name: found
-            for name, found in by_topic.items()
-            if allows_topic(context, AclOperation.DESCRIBE, name, is_asked_for=False)
-        }
+    by_topic = {name: by_topic[name] for name in describable_topics(context, by_topic)}
     if context.version < _IDS_SINCE:
         return [_topic(_Topic(name, NO_TOPIC_ID, ()), found) for name, found in by_topic.items()]
     known = (await context.services.catalogue.lookup(names=list(by_topic))).by_name

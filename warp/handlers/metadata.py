@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from warp.cluster.topic_request import INTERNAL_TOPICS, TopicRequest, check_topic_name
 from warp.errors import ErrorCode, KafkaError, MetadataError
-from warp.handlers.access import allows_topic, denied_topics, permits_cluster
+from warp.handlers.access import allows_topic, denied_topics, describable_topics, permits_cluster
 from warp.handlers.context import RequestContext
 from warp.handlers.leaders import agents_for, choice_for
 from warp.handlers.mutations import NEVER_STRICT, create_within_quota
@@ -98,18 +98,8 @@ def _asked_for(context: RequestContext, request: MetadataRequest) -> tuple[list[
 
 async def _describe_all(context: RequestContext, request: MetadataRequest) -> MetadataResponse:
     catalogue = await context.services.catalogue.everything()
-    return _response(context, request, [catalogue.by_name[name] for name in _visible(context, catalogue)])
-
-
-def _visible(context: RequestContext, catalogue: Catalogue) -> list[str]:
-    """The topics that the client may know of. That there are others is no refusal: it has not asked for them."""
-    if not context.is_guarded:
-        return list(catalogue.by_name)
-    return [
-        name
-        for name in catalogue.by_name
-        if allows_topic(context, AclOperation.DESCRIBE, name, is_asked_for=False)
-    ]
+    by_name = catalogue.by_name
+    return _response(context, request, [by_name[name] for name in describable_topics(context, by_name)])
 
 
 def _by_id(
@@ -312,7 +302,8 @@ async def describe_topic_partitions(
         by_name = (await catalogue.lookup(names=[name for name in names if name not in denied])).by_name
     else:
         everything = await catalogue.everything()
-        by_name, names, denied = everything.by_name, _visible(context, everything), frozenset()
+        by_name, denied = everything.by_name, frozenset()
+        names = describable_topics(context, by_name)
     most = context.services.settings.described_partitions_max
     page = _Page(context, max(1, min(request.response_partition_limit, most)))
     for name in names:
