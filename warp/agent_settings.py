@@ -11,6 +11,9 @@ from warp.server.limits import ServerLimits
 from warp.server.listener import ListenerConfig
 
 MINUTE_MS = 60_000
+AUTHORIZER = "warp.security.acl_authorizer.AclAuthorizer"
+"""Tools look whether Kafka's setting for it has a value before they show ACLs."""
+SECRET = "[hidden]"
 
 
 def broker_settings(config: AgentConfig, broker_id: BrokerId) -> dict[str, str]:
@@ -37,7 +40,28 @@ def broker_settings(config: AgentConfig, broker_id: BrokerId) -> dict[str, str]:
     }
     if config.zone is not None:
         settings["broker.rack"] = config.zone
-    return settings
+    return settings | _security_settings(config)
+
+
+def _security_settings(config: AgentConfig) -> dict[str, str]:
+    """Who gets in, and what they may do. No secret is read for this: what stands for one is never shown anyway."""
+    protocols = {listener.protocol for listener in config.listen}
+    settings: dict[str, object] = {
+        "connections.max.reauth.ms": config.sasl_session_max_ms,
+        "max.connection.creation.rate": config.connection_rate_max,
+        "max.connections.per.ip": config.connections_per_address_max,
+        "ssl.client.auth": config.tls_client_auth,
+        "ssl.keystore.location": config.tls_certificate,
+        "ssl.key.password": config.tls_key_password_file and SECRET,
+        "ssl.principal.mapping.rules": config.tls_principal_rules,
+        "ssl.truststore.location": config.tls_client_ca,
+    }
+    if any(protocol.startswith("SASL_") for protocol in protocols):
+        settings["sasl.enabled.mechanisms"] = ",".join(config.sasl_mechanisms)
+    if config.authorization != "off":
+        settings["authorizer.class.name"] = AUTHORIZER
+        settings["super.users"] = ";".join(config.super_users)
+    return {name: str(value) for name, value in settings.items() if value is not None}
 
 
 def listener_configs(config: AgentConfig) -> list[ListenerConfig]:
