@@ -55,4 +55,63 @@ class KafkaAdminClient:
     def list_config_resources(
         self, resource_types: Iterable[ConfigResourceType] | None = ...
     ) -> dict[str, list[str]]: ...
+    def create_acls(self, acls: Iterable[ACL]) -> dict[str, list[Any]]: ...
+    def describe_acls(self, acl_filter: ACLFilter) -> tuple[list[ACL], Any]: ...
+    def delete_acls(self, acl_filters: Iterable[ACLFilter]) -> list[tuple[ACLFilter, list[ACL], Any]]: ...
     def close(self) -> None: ...
+
+class ResourceType(IntEnum):
+    ANY = 1
+    TOPIC = 2
+    GROUP = 3
+    CLUSTER = 4
+    TRANSACTIONAL_ID = 5
+    USER = 7
+
+class ACLOperation(IntEnum):
+    ANY = 1
+    ALL = 2
+    READ = 3
+    WRITE = 4
+    CREATE_TOKENS = 13
+
+class ACLPermissionType(IntEnum):
+    ANY = 1
+    DENY = 2
+    ALLOW = 3
+
+class ACLResourcePatternType(IntEnum):
+    ANY = 1
+    MATCH = 2
+    LITERAL = 3
+    PREFIXED = 4
+
+class ResourcePatternFilter:
+    resource_type: ResourceType
+    resource_name: str | None
+    pattern_type: ACLResourcePatternType
+    def __init__(
+        self, resource_type: ResourceType, resource_name: str | None, pattern_type: ACLResourcePatternType
+    ) -> None: ...
+
+class ResourcePattern(ResourcePatternFilter):
+    def __init__(
+        self, resource_type: ResourceType, resource_name: str, pattern_type: ACLResourcePatternType = ...
+    ) -> None: ...
+
+class ACLFilter:
+    principal: str | None
+    host: str | None
+    operation: ACLOperation
+    permission_type: ACLPermissionType
+    resource_pattern: ResourcePatternFilter
+    def __init__(
+        self,
+        principal: str | None,
+        host: str | None,
+        operation: ACLOperation,
+        permission_type: ACLPermissionType,
+        resource_pattern: ResourcePatternFilter,
+    ) -> None: ...
+
+class ACL(ACLFilter): ...
