@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tests.sim import requests
+from tests.sim.administrator import Administrator
 from tests.sim.client import Connection, Lost
 from tests.sim.hosts import Host
 from tests.sim.loop import OUTSIDE
@@ -56,6 +57,7 @@ class Cluster:
         self.bus = NoticeBus(world.loop, random.Random(self.chance.random()))
         self._world = world
         self._is_calm = False
+        self.administrator = Administrator(world, random.Random(self.chance.random()))
         self._probes: list[asyncio.Task[None]] = []
         if self.chance.random() < 0.3:
             self.bus.weather = NoticeWeather.rough(self.chance)
@@ -138,6 +140,7 @@ class Cluster:
     def calm(self) -> None:
         """Nothing bad happens any more."""
         self._is_calm = True
+        self.administrator.calm()
         self.bus.weather = NoticeWeather()
         for host in self._world.hosts:
             host.clock.skew_ms = self.chance.randint(-400, 400)
@@ -155,6 +158,7 @@ class Cluster:
         ):
             if not await self._within(timeout_s, is_so):
                 self._world.history.violate("P6", f"it never came to this: {what}")
+        await self.administrator.settle(timeout_s)
         for host in self._world.hosts:
             for elder in host.elders:
                 self._world.history.violate("P6", f"{elder.name} goes on though its place was taken")

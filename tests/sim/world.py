@@ -153,7 +153,7 @@ class World:
         tasks = [self.spawn(client.run()) for client in clients]
         beside = [task for group in self.groups for task in group.start()]
         if self.cluster is not None:
-            beside.append(self.spawn(self.cluster.probe()))
+            beside += [self.spawn(self.cluster.probe()), self.spawn(self.cluster.administrator.run())]
         await self._storm()
         self.history.add("world", "all is well again")
         for group in self.groups:

@@ -79,7 +79,9 @@ def test_every_file_of_statements_is_used_by_its_name() -> None:
     files = sorted(path.name.removesuffix(".sql") for path in folder.iterdir() if path.name.endswith(".sql"))
     assert files == [
         "agents",
+        "catalogue",
         "commits",
+        "entries",
         "extents",
         "group_offsets",
         "groups",
