@@ -7,6 +7,7 @@ kind, all of them at first, and then whatever changes.
 from __future__ import annotations
 
 import hmac
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,8 @@ from warp.security.credentials import Credentials
 from warp.security.mechanisms import Mechanisms, build_mechanisms
 from warp.security.principal import parse_principal
 from warp.security.quotas.quotas import Quotas
+
+log = logging.getLogger("warp.agent")
 
 EntriesChanged = Callable[[Mapping[str, str], Sequence[EntryChange]], None]
 """Is given all entries of a kind, and what has become of which; it must not raise, whatever a key or a value holds."""
@@ -47,7 +50,10 @@ class EntryFeed(CatalogueObserver):
     ) -> None:
         """See CatalogueObserver."""
         for changed in self._takers[kind]:
-            changed(entries, changes)
+            try:
+                changed(entries, changes)
+            except Exception:  # a bug: logged, and the others must not miss what has changed
+                log.exception("entries of kind %s were not taken over", kind.value)
 
 
 @dataclass(frozen=True, slots=True)
