@@ -169,7 +169,8 @@ class AgentProcess:
 def serving_line(agent: Agent) -> str:
     """`Warp 0.1.0 serves Kafka on …, HTTP on …; data in …`."""
     kafka = ", ".join(
-        f"{listener.bound}"
+        ("" if listener.config.protocol == "PLAINTEXT" else f"{listener.config.protocol}://")
+        + f"{listener.bound}"
         + (f" (told to clients as {listener.advertised})" if listener.advertised != listener.bound else "")
         for listener in agent.server.listeners
     )
