@@ -7,7 +7,7 @@ changed, it has to be rewritten; test_table.py says so in every run of the tests
 
 from __future__ import annotations
 
-from tests.breakages import clustering, grouping, membership, objects, serving, storing, zone
+from tests.breakages import access, clustering, grouping, membership, objects, serving, storing, zone
 
 BREAKAGES = (
     *storing.ACKNOWLEDGED,
@@ -24,4 +24,5 @@ BREAKAGES = (
     *clustering.SLOTS,
     *membership.MEMBERS,
     *zone.READ_THROUGH,
+    *access.ASKED,
 )
