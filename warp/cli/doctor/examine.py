@@ -112,7 +112,7 @@ class Examination:
             findings.append(judge_http(http, holder, cluster_id))
         for told, port in zip(told_addresses(config), ports, strict=True):
             findings.append(judge_told(told, port.address, socket.gethostname()))
-            if told.port == 0 or (told == port.address and is_wrong(port)):
+            if told.port == 0 or (str(told) == str(port.address) and is_wrong(port)):
                 # Nobody knows the port before the agent has one; or what is wrong there has been said.
                 continue
             self._say(f"asking {told}")
