@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 
 from warp.cli.client import CLIENT_ID, Client, ClientError
 from warp.cli.wire_sasl import MECHANISMS, exchange
-from warp.config_values import ADDRESS, Address
+from warp.config_values import Address, parse_address
 from warp.errors import ErrorCode, UsageError
 from warp.protocol import (
     APIS,
@@ -30,6 +30,7 @@ from warp.protocol import (
 from warp.protocol.messages.api_versions import ApiVersionsRequest
 from warp.protocol.messages.sasl import SaslAuthenticateRequest, SaslHandshakeRequest
 
+DEFAULT_PORT: Final = 9092
 ANSWER_BYTES_MAX: Final = 64 * 2**20
 
 _PROTOCOLS: Final = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
@@ -97,7 +98,7 @@ class WireClient:
         reason: OSError | None = None
         for text in bootstrap.split(","):
             try:
-                address: Address = ADDRESS.parse(text.strip())
+                address = _address(text)
             except ValueError as error:
                 raise UsageError(f"--bootstrap: {error}") from None
             try:
@@ -181,6 +182,13 @@ def check(code: int, message: str | None) -> None:
     if code != ErrorCode.NONE:
         name = ErrorCode(code).name if code in tuple(ErrorCode) else f"error {code}"
         raise ClientError(f"{message} ({name})" if message else name)
+
+
+def _address(text: str) -> Address:
+    """As the library reads them: perhaps with a protocol in front, and 9092 where no port is. Raises ValueError."""
+    place = text.strip().rpartition("://")[2]
+    has_port = place.rpartition("]")[2].count(":") == 1
+    return parse_address(place if has_port else f"{place}:{DEFAULT_PORT}")
 
 
 def _check_settings(options: Mapping[str, str], *, uses_tls: bool) -> None:
