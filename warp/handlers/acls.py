@@ -39,7 +39,7 @@ from warp.security.acl import Acl, AclFilter, acl_key, check_acl
 from warp.security.authorizer import CLUSTER_NAME
 
 ACLS_MAX = 20_000
-"""That there may be; each agent holds all of them in memory, some 2 KiB each."""
+"""That there may be; each agent holds all of them in memory, some 1.2 KiB each."""
 CHANGES_MAX = 10_000
 """ACLs that one request may create, and filters that it may have; Kafka has the same limit."""
 WIDE_FILTERS_MAX = 100

@@ -162,6 +162,12 @@ def check_acl(acl: Acl) -> None:
     Kafka's brokers let pass what Kafka's own tool refuses: operations that the type of resource does not know, and
     hosts that are no addresses.
     """
+    _check_parts(acl)
+    if len(acl_key(acl)) > KEY_CHARACTERS_MAX:
+        raise _illegal(f"written as an entry the ACL has more than {KEY_CHARACTERS_MAX} characters")
+
+
+def _check_parts(acl: Acl) -> None:
     legal = LEGAL_OPERATIONS.get(acl.resource)
     if legal is None:
         raise _illegal(f"{acl.resource.name} is no type of resource that an ACL can guard")
@@ -180,8 +186,6 @@ def check_acl(acl: Acl) -> None:
         host_network(acl.host)
     except ValueError as error:
         raise _illegal(str(error)) from None
-    if len(acl_key(acl)) > KEY_CHARACTERS_MAX:
-        raise _illegal(f"written as an entry the ACL has more than {KEY_CHARACTERS_MAX} characters")
 
 
 _encode: Final = json.JSONEncoder(separators=(",", ":")).encode
@@ -205,10 +209,10 @@ def parse_acl_key(key: str) -> Acl:
             AclOperation(operation),
             AclPermissionType(permission),
         )
-        check_acl(acl)
+        _check_parts(acl)
     except (TypeError, ValueError, AttributeError, RecursionError, KafkaError) as error:
         raise ValueError(f"{key[:200]!r} is no ACL: {error}") from None
-    if acl_key(acl) != key:
+    if len(key) > KEY_CHARACTERS_MAX or acl_key(acl) != key:
         raise ValueError(f"{key[:200]!r} is not how this ACL is written")
     return acl
 

@@ -60,7 +60,7 @@ class Grants:
         """The rights that hold at every host."""
         self.by_network: dict[tuple[int, int], dict[int, int]] = {}
         """Those of networks: per version and number of bits that count, by the value of these bits."""
-        self._rules: dict[Network | None, Counter[tuple[AclOperation, AclPermissionType]]] = {}
+        self._rules: dict[Network | None, dict[tuple[AclOperation, AclPermissionType], int]] = {}
         """The ACLs, counted: one network may be written in two ways."""
 
     @property
@@ -71,16 +71,19 @@ class Grants:
     def add(self, acl: Acl) -> None:
         """Count an ACL in."""
         network = host_network(acl.host)
-        self._rules.setdefault(network, Counter())[acl.operation, acl.permission] += 1
+        rules = self._rules.setdefault(network, {})
+        rule = acl.operation, acl.permission
+        rules[rule] = rules.get(rule, 0) + 1
         self._settle(network)
 
     def remove(self, acl: Acl) -> None:
         """Leave an ACL out that was counted in."""
         network = host_network(acl.host)
         rules = self._rules[network]
-        rules[acl.operation, acl.permission] -= 1
-        if not rules[acl.operation, acl.permission]:
-            del rules[acl.operation, acl.permission]
+        rule = acl.operation, acl.permission
+        rules[rule] -= 1
+        if not rules[rule]:
+            del rules[rule]
         if not rules:
             del self._rules[network]
         self._settle(network)
@@ -268,7 +271,10 @@ class AclIndex:
         if patterns is None:
             patterns = by_resource[acl.resource] = _Patterns()
         (patterns.grants(acl.pattern, acl.name) or patterns.put(acl.pattern, acl.name)).add(acl)
-        self._spoken_of.setdefault(acl.resource, _Spoken()).add(acl)
+        spoken = self._spoken_of.get(acl.resource)
+        if spoken is None:
+            spoken = self._spoken_of[acl.resource] = _Spoken()
+        spoken.add(acl)
 
     def remove(self, acl: Acl) -> None:
         """Remove an ACL that is there."""
