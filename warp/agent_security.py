@@ -120,6 +120,8 @@ def _mechanisms(
     feed.feed(EntryKind.CREDENTIAL, credentials.entries_changed)
     mechanisms = build_mechanisms(config, credentials, clock, attempted=metrics.count_authentication)
     mechanisms.start()
+    if mechanisms.keys_age_s is not None:
+        metrics.token_keys_age_seconds.read = lambda: mechanisms.keys_age_s or 0.0
     return mechanisms
 
 

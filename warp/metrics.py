@@ -202,6 +202,10 @@ class Metrics:
             "refused, malformed, busy (too many at once), unavailable (no keys to check tokens with)",
             ["mechanism", "outcome"],
         )
+        self.token_keys_age_seconds = Reading(
+            "warp_token_keys_age_seconds",
+            "How long ago the keys that sign OAUTHBEARER's tokens were read; they serve for a day",
+        )
         self.denied_requests = Counter(
             "warp_denied_requests_total",
             "Requests that authorization has denied something, or with --authorization log would have, by API",

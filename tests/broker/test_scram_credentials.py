@@ -253,7 +253,7 @@ def test_changes_are_audited_and_attempts_counted_without_secrets(
         with_memory_broker(test, **SASL)
     lines = [vars(record) for record in caplog.records if record.name == "warp.audit"]
     assert [line["items"] for line in lines] == [
-        '"SCRAM-SHA-256 of alice set, 4096 iterations"',
+        '"SCRAM-SHA-256 of alice set, 4096 iterations (before: none)"',
         '"SCRAM-SHA-256 of alice deleted"',
     ]
     assert {line["principal"] for line in lines} == {"User:ANONYMOUS"}

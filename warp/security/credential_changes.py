@@ -18,6 +18,7 @@ from warp.security.credentials import (
     entry_key,
     entry_value,
     make_credential,
+    stored_iterations,
 )
 from warp.security.names import prepare_name
 
@@ -72,7 +73,7 @@ def plan_changes(entries: Mapping[str, str], alterations: Sequence[Alteration]) 
         else:
             results[user] = None
             changes.extend(made)
-            done.extend(map(_in_words, wanted))
+            done.extend(_in_words(entries, each) for each in wanted)
     return Plan(tuple(changes), results, tuple(done))
 
 
@@ -117,8 +118,11 @@ def _unacceptable(problem: str) -> KafkaError:
     return KafkaError(ErrorCode.UNACCEPTABLE_CREDENTIAL, problem)
 
 
-def _in_words(alteration: Alteration) -> str:
-    name = f"{_BY_NUMBER[alteration.mechanism].mechanism} of {alteration.user}"
+def _in_words(entries: Mapping[str, str], alteration: Alteration) -> str:
+    scram = _BY_NUMBER[alteration.mechanism]
+    name = f"{scram.mechanism} of {alteration.user}"
     if isinstance(alteration, Deletion):
         return f"{name} deleted"
-    return f"{name} set, {alteration.iterations} iterations"
+    value = entries.get(entry_key(scram, alteration.user))
+    before = None if value is None else stored_iterations(scram, value)
+    return f"{name} set, {alteration.iterations} iterations (before: {before or 'none'})"

@@ -135,7 +135,12 @@ class KeySource:
     @property
     def is_known(self) -> bool:
         """Are there keys that still serve?"""
-        return self._clock.boottime() - self._read_s < KEYS_KEPT_S
+        return self.age_s < KEYS_KEPT_S
+
+    @property
+    def age_s(self) -> float:
+        """How long ago the keys were read; infinity when they never were."""
+        return self._clock.boottime() - self._read_s
 
     def find(self, unverified: Unverified) -> list[SigningKey]:
         """The keys that may have signed a token."""

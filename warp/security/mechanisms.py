@@ -81,6 +81,11 @@ class Mechanisms:
         if self._tokens is not None:
             await self._tokens.close()
 
+    @property
+    def keys_age_s(self) -> float | None:
+        """How long ago the keys that sign tokens were read; None where no tokens are taken."""
+        return None if self._tokens is None else self._tokens.keys_age_s
+
     def begin(self, name: str, random_bytes: Callable[[int], bytes]) -> Mechanism:
         """A new exchange. Raises KeyError for a mechanism that is not enabled."""
         if name not in self.names:

@@ -143,6 +143,11 @@ class Tokens:
         """Stop fetching keys."""
         await self._keys.close()
 
+    @property
+    def keys_age_s(self) -> float:
+        """How long ago the issuer's keys were read; infinity when they never were."""
+        return self._keys.age_s
+
     def begin(self, session_max_ms: int | None) -> BearerExchange:
         """A new exchange."""
         return BearerExchange(self, session_max_ms)

@@ -168,7 +168,7 @@ def test_an_upsertion_keeps_keys_that_let_the_password_in() -> None:
     expected = entries_of({"alice": "secret"}, salt=b"salty", iterations=5_000, hashes=(SHA_512,))
     assert applied({}, plan) == expected
     assert errors(plan) == {"alice": None}
-    assert plan.done == ("SCRAM-SHA-512 of alice set, 5000 iterations",)
+    assert plan.done == ("SCRAM-SHA-512 of alice set, 5000 iterations (before: none)",)
 
 
 def test_a_deletion_and_an_upsertion_of_one_user_are_done_together() -> None:
@@ -211,7 +211,7 @@ def test_what_is_wrong_is_refused_and_changes_nothing_of_that_user(
     plan = plan_changes(entries, [alteration, upsertion("bob"), also])
     assert errors(plan) == {alteration.user: code, "bob": None}
     assert [change.key for change in plan.changes] == ["SCRAM-SHA-256/bob"]
-    assert plan.done == ("SCRAM-SHA-256 of bob set, 4096 iterations",)
+    assert plan.done == ("SCRAM-SHA-256 of bob set, 4096 iterations (before: none)",)
 
 
 def test_the_same_user_and_mechanism_twice_is_a_duplicate() -> None:

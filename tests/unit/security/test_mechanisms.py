@@ -75,6 +75,7 @@ def config(**options: str) -> AgentConfig:
 def test_only_the_enabled_mechanisms_begin_in_the_order_of_the_configuration() -> None:
     mechanisms = Mechanisms(("SCRAM-SHA-512", "PLAIN", "PLAIN"), credentials_of({}))
     assert mechanisms.names == ("SCRAM-SHA-512", "PLAIN")
+    assert mechanisms.keys_age_s is None
     for name in ("SCRAM-SHA-256", "OAUTHBEARER", "GSSAPI", "plain", "", "PLAIN\0"):
         with pytest.raises(KeyError):
             mechanisms.begin(name, os.urandom)
@@ -104,6 +105,7 @@ def test_every_mechanism_lets_in_and_refuses_and_each_attempt_is_counted_once(tm
             attempted=counted,
         )
         assert mechanisms.names == ALL
+        assert mechanisms.keys_age_s == float("inf")
         mechanisms.start()
         try:
             for password, outcome in (("right", Outcome.OK), ("wrong", Outcome.REFUSED)):
@@ -122,6 +124,7 @@ def test_every_mechanism_lets_in_and_refuses_and_each_attempt_is_counted_once(tm
             for name in ALL:
                 done = await attempt(mechanisms.begin(name, os.urandom), b"\xff")
                 check(done, Outcome.MALFORMED)
+            assert mechanisms.keys_age_s < 60
         finally:
             await mechanisms.close()
 
