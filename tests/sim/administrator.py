@@ -54,6 +54,9 @@ class Administrator:
     async def settle(self, timeout_s: float) -> None:
         """See that a change is known everywhere a second after, with notices and without, and that none was lost."""
         assert self._world.cluster is not None
+        if not await self._within(timeout_s):
+            self._world.history.violate("P10", "it never came to this: every agent knows all entries")
+            return
         for weather in (NoticeWeather(lost=1.0), NoticeWeather(), NoticeWeather(publish_fails=1.0)):
             self._world.cluster.bus.weather = weather
             await asyncio.sleep(self._chance.random())
@@ -68,6 +71,17 @@ class Administrator:
             await asyncio.sleep(KNOWN_S)
             self._compare()
         self._world.cluster.bus.weather = NoticeWeather()
+
+    async def _within(self, timeout_s: float) -> bool:
+        """Will every agent know all entries, once the last question has ended that hung when the store was away?"""
+        deadline_s = self._world.loop.time() + timeout_s
+        while self._world.loop.time() < deadline_s:
+            stored = self._stored()
+            agents = [host.agent for host in self._world.hosts]
+            if all(agent is not None and agent.catalogue.entries(KIND) == stored for agent in agents):
+                return True
+            await asyncio.sleep(0.3)
+        return False
 
     def _compare(self) -> None:
         stored = self._stored()

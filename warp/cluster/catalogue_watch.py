@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 LOOK_INTERVAL_S = 0.5
 """Between two looks: what was changed a second ago is known, as long as the store answers within half of one."""
+LOOK_S_MAX = 2.0
+"""After so long a look is given up: the next one may find a connection that does not hang."""
 
 
 class CatalogueWatch:
@@ -42,15 +44,15 @@ class CatalogueWatch:
         while True:
             await asyncio.sleep(LOOK_INTERVAL_S)
             try:
-                await self._look()
-            except MetadataError as error:
+                async with asyncio.timeout(LOOK_S_MAX):
+                    await self._look()
+            except (MetadataError, TimeoutError) as error:
                 if not self._is_away:
                     self._is_away = True
                     logger.warning(
                         "the catalogue can't be looked at: until it can, the ACLs, users, quotas and configs that this "
-                        "agent knows stay in force: %s: %s",
-                        type(error).__name__,
-                        error,
+                        "agent knows stay in force: %s",
+                        str(error) or f"no answer within {LOOK_S_MAX:g} s",
                     )
             except Exception:  # a bug: logged, and tried again
                 logger.exception("a look at the catalogue failed")

@@ -12,7 +12,7 @@ from tests.sim.notices import NoticeWeather
 from tests.support.log import run_sim
 from tests.unit.cluster.hints_support import Cluster, Member
 from warp.cluster.catalogue import CatalogueService
-from warp.cluster.catalogue_watch import LOOK_INTERVAL_S, CatalogueWatch
+from warp.cluster.catalogue_watch import LOOK_INTERVAL_S, LOOK_S_MAX, CatalogueWatch
 from warp.cluster.topic_request import TopicRequest
 from warp.errors import MetadataUnavailable
 from warp.metadata.entries import EntryChange, EntryKind
@@ -115,6 +115,29 @@ def test_a_look_that_fails_unexpectedly_is_told_and_not_the_last(caplog: pytest.
     run_sim(main)
     assert looks == 2
     assert [record.exc_info is not None for record in caplog.records] == [True]
+
+
+def test_a_look_that_hangs_is_given_up(caplog: pytest.LogCaptureFixture) -> None:
+    looks = 0
+
+    async def look() -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            await asyncio.sleep(3600)
+
+    async def main(loop: Any) -> None:
+        watch = CatalogueWatch(look)
+        watch.start()
+        await asyncio.sleep(LOOK_S_MAX + 2.1 * LOOK_INTERVAL_S)
+        await watch.close()
+
+    with caplog.at_level(logging.INFO, WATCH_LOG):
+        run_sim(main)
+    assert looks == 2
+    away, back = caplog.messages
+    assert away.endswith("no answer within 2 s")
+    assert back == "the catalogue can be looked at again"
 
 
 def test_nothing_is_looked_at_after_the_end_nor_where_nobody_else_is() -> None:
