@@ -15,7 +15,7 @@ from warp.cluster.catalogue import CatalogueService, TopicInfo
 from warp.cluster.hints import HintBus, HintLimits
 from warp.cluster.topic_request import TopicRequest
 from warp.errors import ErrorCode, MetadataUnavailable
-from warp.handlers.context import HandlerSettings, RequestContext
+from warp.handlers.context import Client, Endpoint, HandlerSettings, RequestContext
 from warp.ids import BrokerId, IdSource, LogId
 from warp.log.answer import FetchAnswer, FetchPartitionQuery
 from warp.log.cache import ChunkCache
@@ -32,7 +32,9 @@ from warp.metadata.sqlite import IN_MEMORY, SqliteDatabase
 from warp.metadata.store import MetadataStore
 from warp.objectstore.base import Buffer
 from warp.objectstore.memory import MemoryStore
+from warp.security.audit import Audit
 from warp.security.authorizer import OPEN
+from warp.security.quotas.quotas import UNLIMITED
 
 MIB = 2**20
 
@@ -98,8 +100,10 @@ class Member:
             offsets=self.offsets,
             settings=HandlerSettings(),
             authorizer=OPEN,
+            audit=Audit(self.clock.monotonic),
+            quotas=UNLIMITED,
         )
-        client: Any = SimpleNamespace(used_s=None)
+        client = Client("192.0.2.1:1", Endpoint("broker.test", 9092))
         return RequestContext(services, [], client, None, version)
 
     async def create(self, name: str, partitions: int = 1) -> TopicInfo:
