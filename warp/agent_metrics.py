@@ -195,6 +195,9 @@ def read_server(metrics: Metrics, server: Server, connections_max: int) -> None:
     metrics.connections_max.read = lambda: connections_max
     metrics.connections_opened.read = lambda: server.connections_opened
     metrics.connections_refused.read = lambda: server.connections_refused
+    metrics.connections_early.read = lambda: server.early_count
+    metrics.connections_crowded_out.read = lambda: server.crowded_out
+    metrics.sessions_expired.read = lambda: server.sessions_expired
     metrics.protocol_errors.read = lambda: server.protocol_errors
     metrics.handler_bugs.read = lambda: server.handler_bugs
 

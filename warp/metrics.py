@@ -190,6 +190,18 @@ class Metrics:
         self.connections_refused = Reading(
             "warp_connections_refused_total", "Kafka connections closed at once because of the limit"
         )
+        self.connections_early = Reading(
+            "warp_connections_unauthenticated",
+            "Kafka connections open now whose clients have not authenticated",
+        )
+        self.connections_crowded_out = Reading(
+            "warp_connections_crowded_out_total",
+            "Kafka connections dropped for others because too many had not authenticated",
+        )
+        self.sessions_expired = Reading(
+            "warp_sessions_expired_total",
+            "Connections closed because they went on after the end of their session without authenticating again",
+        )
         self.protocol_errors = Reading(
             "warp_protocol_errors_total", "Connections closed because the peer broke the protocol"
         )

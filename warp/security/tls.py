@@ -163,10 +163,11 @@ def _context(settings: TlsSettings, client_auth: str) -> ssl.SSLContext:
         except OSError as error:
             raise StartError(f"can't read {file}: {error.strerror}") from None
     key = settings.key or settings.certificate
+    password = _Password(settings)
     try:
-        context.load_cert_chain(settings.certificate, settings.key, lambda: _password(settings))
+        context.load_cert_chain(settings.certificate, settings.key, password)
     except ssl.SSLError as error:
-        raise StartError(_load_problem(error, settings.certificate, key)) from None
+        raise StartError(_load_problem(error, settings.certificate, key, password)) from None
     except OSError as error:
         raise StartError(f"can't read {settings.certificate} or {key}: {error.strerror}") from None
     if client_auth != "none" and settings.client_ca is not None:
@@ -178,27 +179,38 @@ def _context(settings: TlsSettings, client_auth: str) -> ssl.SSLContext:
     return context
 
 
-def _password(settings: TlsSettings) -> bytes:
-    """The password of the key, which OpenSSL asks for when it is encrypted. Raises StartError."""
-    file = settings.key_password_file
-    if file is None:
-        key = settings.key or settings.certificate
-        raise StartError(f"{key} is encrypted; name the file with its password by --tls-key-password-file")
-    try:
-        with file.open("rb") as opened:
-            text = opened.read(PASSWORD_BYTES_MAX + 1)
-    except OSError as error:
-        raise StartError(f"can't read {file}: {error.strerror}") from None
-    if len(text) > PASSWORD_BYTES_MAX:
-        raise StartError(f"{file} is larger than {PASSWORD_BYTES_MAX} bytes; it should hold a password alone")
-    return text.rstrip(b"\r\n")
+class _Password:
+    """The password of the key, which OpenSSL asks for when that is encrypted. Raises StartError."""
+
+    def __init__(self, settings: TlsSettings) -> None:
+        self._settings = settings
+        self.was_asked = False
+
+    def __call__(self) -> bytes:
+        self.was_asked = True
+        file = self._settings.key_password_file
+        if file is None:
+            key = self._settings.key or self._settings.certificate
+            raise StartError(
+                f"{key} is encrypted; name the file with its password by --tls-key-password-file"
+            )
+        try:
+            with file.open("rb") as opened:
+                text = opened.read(PASSWORD_BYTES_MAX + 1)
+        except OSError as error:
+            raise StartError(f"can't read {file}: {error.strerror}") from None
+        if len(text) > PASSWORD_BYTES_MAX:
+            raise StartError(
+                f"{file} is larger than {PASSWORD_BYTES_MAX} bytes; it should hold a password alone"
+            )
+        return text.rstrip(b"\r\n")
 
 
-def _load_problem(error: ssl.SSLError, certificate: Path, key: Path) -> str:
+def _load_problem(error: ssl.SSLError, certificate: Path, key: Path, password: _Password) -> str:
     reason = (error.reason or "").upper()
     if "KEY_VALUES_MISMATCH" in reason:
         return f"the private key in {key} is not that of the certificate in {certificate}"
-    if "BAD_DECRYPT" in reason or "BAD_PASSWORD" in reason:
+    if password.was_asked:
         return f"the password in --tls-key-password-file does not open {key}"
     why = reason.replace("_", " ").lower() or "no PEM"
     return f"{certificate} and {key} can't be used as certificate and private key in PEM: {why}"
