@@ -28,6 +28,7 @@ class CatalogueWatch:
         self._look = look
         self._task: asyncio.Task[None] | None = None
         self._is_away = False
+        self._bug = ""
 
     def start(self) -> None:
         """Begin, with a pause. Needs a running loop."""
@@ -54,8 +55,10 @@ class CatalogueWatch:
                         "agent knows stay in force: %s",
                         str(error) or f"no answer within {LOOK_S_MAX:g} s",
                     )
-            except Exception:  # a bug: logged, and tried again
-                logger.exception("a look at the catalogue failed")
+            except Exception as error:  # a bug: logged, once for the same one, and tried again
+                if repr(error) != self._bug:
+                    self._bug = repr(error)
+                    logger.exception("a look at the catalogue failed")
             else:
                 if self._is_away:
                     self._is_away = False
