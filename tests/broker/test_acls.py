@@ -54,7 +54,7 @@ def creation(acl: Acl, **changes: Any) -> AclCreation:
         "operation": acl.operation,
         "permission_type": acl.permission,
     }
-    return AclCreation(**{**fields, **changes})  # type: ignore[arg-type]
+    return AclCreation(**{**fields, **changes})
 
 
 def filter_fields(wanted: AclFilter) -> dict[str, Any]:
@@ -442,3 +442,23 @@ def test_two_clients_that_create_and_delete_the_same_agree_in_the_end(with_broke
         assert await listed(clients[0]) == []
 
     with_broker(test, **ENFORCED)
+
+
+def test_what_somebody_else_has_deleted_meanwhile_is_not_told_as_deleted(
+    with_memory_broker: RunWithBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matching = acls._matching
+
+    async def test(broker: Broker) -> None:
+        async def matching_before_another(*asked: Any) -> Any:
+            found = await matching(*asked)
+            await _change(broker, ORDERS, None)
+            return found
+
+        client = await broker.connect()
+        await create(client, *ALL)
+        monkeypatch.setattr(acls, "_matching", matching_before_another)
+        [result] = await delete(client, AclFilter(Resource.TOPIC))
+        assert deleted(result) == [EVERY_TOPIC, ORDERS_PREFIX]
+
+    with_memory_broker(test, **ENFORCED)
