@@ -93,7 +93,7 @@ def test_a_refused_request_is_one_line_that_says_who_and_what(
         assert fields.pop("address").startswith("127.0.0.1:")
         assert fields == {
             "principal": "User:ANONYMOUS",
-            "listener": f"127.0.0.1:{broker.port}",
+            "listener": f"PLAINTEXT://127.0.0.1:{broker.port}",
             "client_id": "raw",
             "api": "Produce",
             "api_version": 9,

@@ -65,7 +65,7 @@ class Asker(NamedTuple):
     address: str
     """Of the client: HOST:PORT."""
     listener: str
-    """The address that the client was told to come to."""
+    """The one that it came in on: protocol and address, as clients are told them."""
     client_id: str | None
     api: str
     version: int

@@ -219,7 +219,7 @@ class Dispatcher:
     def _audit(self, call: Call) -> None:
         context = call.context
         client = context.client
-        listener, api = str(client.advertised), call.entry.name
+        listener, api = f"{client.protocol}://{client.advertised}", call.entry.name
         asker = Asker(client.principal, client.address, listener, context.client_id, api, context.version)
         self._services.audit.denied(asker, context.denied, context.denied_count)
 

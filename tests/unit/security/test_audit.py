@@ -67,7 +67,7 @@ def clock() -> Clock:
 
 
 def asker(principal: Principal = ALICE, host: str = "192.0.2.1", client_id: str | None = "app") -> Asker:
-    return Asker(principal, f"{host}:5000", "broker.test:9092", client_id, "Fetch", 12)
+    return Asker(principal, f"{host}:5000", "SASL_SSL://broker.test:9092", client_id, "Fetch", 12)
 
 
 def test_a_refusal_is_one_line_with_all_that_is_known(lines: Lines, clock: Clock) -> None:
@@ -78,7 +78,7 @@ def test_a_refusal_is_one_line_with_all_that_is_known(lines: Lines, clock: Clock
         {
             "principal": "User:alice",
             "address": "192.0.2.1:5000",
-            "listener": "broker.test:9092",
+            "listener": "SASL_SSL://broker.test:9092",
             "client_id": "app",
             "api": "Fetch",
             "api_version": 12,
