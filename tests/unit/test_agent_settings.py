@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from warp.agent_settings import broker_settings, listener_configs, peer_address
+from warp.agent_settings import broker_settings, listener_configs, open_passwords, peer_address
 from warp.cluster.broker_config import BY_NAME as BROKER_CONFIGS, describe_broker
 from warp.config import config_of
 from warp.config_values import Address
@@ -85,3 +85,26 @@ def test_an_open_agent_names_no_mechanisms_and_no_authorizer() -> None:
     described = {entry.name: entry for entry in describe_broker(broker_settings(config_of(), BrokerId(7)))}
     for name in ("sasl.enabled.mechanisms", "authorizer.class.name", "super.users", "ssl.keystore.location"):
         assert described[name].value == ""
+
+
+def test_listeners_are_told_with_their_protocols() -> None:
+    config = config_of(
+        listen=["0.0.0.0:1", "SASL_SSL://127.0.0.1:2"], advertise=["a", "b:7"], tls_certificate="server.pem"
+    )
+    told = broker_settings(config, BrokerId(3))
+    assert told["listeners"] == "PLAINTEXT://0.0.0.0:1,SASL_SSL://127.0.0.1:2"
+    assert told["advertised.listeners"] == "PLAINTEXT://a:0,SASL_SSL://b:7"
+    assert [listener.protocol for listener in listener_configs(config)] == ["PLAINTEXT", "SASL_SSL"]
+
+
+@pytest.mark.parametrize(
+    ("listen", "mechanisms", "expected"),
+    [
+        ("SASL_PLAINTEXT://10.0.0.1:1", "PLAIN", ["10.0.0.1:1"]),
+        ("SASL_PLAINTEXT://10.0.0.1:1", "SCRAM-SHA-256", []),
+        ("SASL_PLAINTEXT://127.0.0.1:1", "PLAIN", []),
+        ("10.0.0.1:1", "PLAIN", []),
+    ],
+)
+def test_passwords_in_the_clear_are_noticed(listen: str, mechanisms: str, expected: list[str]) -> None:
+    assert open_passwords(config_of(listen=listen, sasl_mechanisms=mechanisms)) == expected

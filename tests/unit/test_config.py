@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
 from pathlib import Path
 
@@ -320,3 +321,51 @@ def test_the_documentation_lists_every_option_as_the_table_has_it() -> None:
         line for line in DOCUMENT.read_text(encoding="utf-8").splitlines() if line.startswith("| `--")
     ]
     assert documented == expected_rows()
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "protocol"),
+    [
+        ("a:1", "a", "PLAINTEXT"),
+        ("PLAINTEXT://a:1", "a", "PLAINTEXT"),
+        ("ssl://a:1", "a", "SSL"),
+        ("SASL_PLAINTEXT://a:1", "a", "SASL_PLAINTEXT"),
+        (" SASL_SSL://[::1]:1", "::1", "SASL_SSL"),
+    ],
+)
+def test_a_listener_has_the_protocol_that_it_names(text: str, host: str, protocol: str) -> None:
+    with_certificate = {"tls-certificate": ["server.pem"]} if protocol.endswith("SSL") else {}
+    (listener,) = resolve({"listen": [text], **with_certificate}, {}).config.listen
+    assert listener == ListenAddress(host, 1, protocol)
+    shown = {name: value for name, value, _ in resolve({"listen": [text], **with_certificate}, {}).rows()}
+    assert resolve({"listen": [shown["listen"]], **with_certificate}, {}).config.listen == (listener,)
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"listen": "TLS://a:1"}, "'TLS' is none of the protocols PLAINTEXT, SSL, SASL_PLAINTEXT, SASL_SSL"),
+        ({"listen": "://a:1"}, "'' is none of the protocols"),
+        ({"listen": "SSL://a"}, "'a' is not HOST:PORT"),
+        ({"listen": "SSL://a:1"}, "--listen SSL://a:1 needs a certificate: add --tls-certificate FILE"),
+        ({"listen": "SASL_SSL://a:1"}, "--listen SASL_SSL://a:1 needs a certificate"),
+        ({"http_tls": "true"}, "--http-tls true needs a certificate"),
+        ({"tls_key": "a"}, "--tls-key is of no use without --tls-certificate"),
+        ({"tls_client_ca": "a"}, "--tls-client-ca is of no use without --tls-certificate"),
+        (
+            {"tls_certificate": "a", "tls_client_auth": "required"},
+            "--tls-client-auth required needs to know whose certificates to accept",
+        ),
+        ({"listen": "SASL_PLAINTEXT://a:1", "sasl_mechanisms": []}, "needs --sasl-mechanisms"),
+        (
+            {"listen": "SASL_PLAINTEXT://a:1", "sasl_mechanisms": "OAUTHBEARER"},
+            "OAUTHBEARER in --sasl-mechanisms needs the keys that sign tokens: add --oauth-jwks",
+        ),
+        ({"listen": "SSL://a:1,a:1", "tls_certificate": "a"}, "two listeners share the address a:1"),
+    ],
+)
+def test_listeners_that_lack_what_their_protocol_needs_are_refused(
+    settings: dict[str, str], problem: str
+) -> None:
+    with pytest.raises(UsageError, match=re.escape(problem)):
+        config_of(**settings)
