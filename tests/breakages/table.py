@@ -7,7 +7,19 @@ changed, it has to be rewritten; test_table.py says so in every run of the tests
 
 from __future__ import annotations
 
-from tests.breakages import access, acls, clustering, grouping, membership, objects, serving, storing, zone
+from tests.breakages import (
+    access,
+    acls,
+    clustering,
+    configs,
+    entries,
+    grouping,
+    membership,
+    objects,
+    serving,
+    storing,
+    zone,
+)
 
 BREAKAGES = (
     *storing.ACKNOWLEDGED,
@@ -25,5 +37,7 @@ BREAKAGES = (
     *membership.MEMBERS,
     *zone.READ_THROUGH,
     *access.ASKED,
+    *entries.IN_FORCE,
     *acls.DECIDED,
+    *configs.CONFIGURED,
 )

@@ -78,6 +78,12 @@ def test_values_that_can_not_be_taken_are_refused_with_the_name(name: str, value
     assert len(message) < 300
 
 
+def test_a_wrong_config_beside_good_ones_is_refused() -> None:
+    good = {"num.partitions": "3", "compression.type": "lz4"}
+    assert "log.retention.ms" in refusal({**good, "log.retention.ms": "soon"})
+    assert "--listen" in refusal({**good, "listeners": "x"})
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
