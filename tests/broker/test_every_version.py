@@ -77,6 +77,14 @@ from warp.protocol.messages.offsets import (
     OffsetForLeaderTopic,
 )
 from warp.protocol.messages.producers import InitProducerIdRequest
+from warp.protocol.messages.quotas import (
+    AlterClientQuotasRequest,
+    AlterQuotaEntity,
+    AlterQuotaEntry,
+    AlterQuotaOperation,
+    DescribeClientQuotasRequest,
+    QuotaFilterComponent,
+)
 from warp.protocol.messages.sasl import SaslAuthenticateRequest, SaslHandshakeRequest
 from warp.protocol.messages.scram import (
     AlterUserScramCredentialsRequest,
@@ -331,6 +339,18 @@ def alter_user_scram_credentials(version: int, name: str, topic_id: TopicId) -> 
     return AlterUserScramCredentialsRequest(deletions=[deletion], upsertions=[upsertion])
 
 
+def describe_client_quotas(version: int, name: str, topic_id: TopicId) -> Request:
+    component = QuotaFilterComponent(entity_type="user", match_type=0, match=name)
+    return DescribeClientQuotasRequest(components=[component], strict=False)
+
+
+def alter_client_quotas(version: int, name: str, topic_id: TopicId) -> Request:
+    entity = [AlterQuotaEntity(entity_type="user", entity_name=name)]
+    operation = AlterQuotaOperation(key="producer_byte_rate", value=1e9, remove=False)
+    entry = AlterQuotaEntry(entity=entity, ops=[operation])
+    return AlterClientQuotasRequest(entries=[entry], validate_only=False)
+
+
 SAMPLES: dict[ApiKey, Any] = {
     ApiKey.PRODUCE: produce,
     ApiKey.FETCH: fetch,
@@ -362,6 +382,8 @@ SAMPLES: dict[ApiKey, Any] = {
     ApiKey.DELETE_GROUPS: delete_groups,
     ApiKey.OFFSET_DELETE: offset_delete,
     ApiKey.INCREMENTAL_ALTER_CONFIGS: incremental_alter_configs,
+    ApiKey.DESCRIBE_CLIENT_QUOTAS: describe_client_quotas,
+    ApiKey.ALTER_CLIENT_QUOTAS: alter_client_quotas,
     ApiKey.DESCRIBE_USER_SCRAM_CREDENTIALS: describe_user_scram_credentials,
     ApiKey.ALTER_USER_SCRAM_CREDENTIALS: alter_user_scram_credentials,
     ApiKey.DESCRIBE_CLUSTER: describe_cluster,
