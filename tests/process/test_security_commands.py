@@ -171,6 +171,19 @@ def test_a_wrong_password_or_authority_over_http_is_one_line(secured: Secured, t
     assert "say https://" in error
 
 
+def test_a_password_that_was_replaced_opens_nothing_more(secured: Secured, tmp_path: Path) -> None:
+    new = tmp_path / "new"
+    new.write_text("battery staple\n")
+    assert secured.http("why-slow")[0] == 0
+    words = ("user", "create", "admin", "--replace", "-b", secured.open, "--password-file")
+    assert run_warp(*words, str(new))[0] == 0
+    try:
+        assert secured.http("why-slow")[0] == 1
+        assert secured.http("why-slow", password=new)[0] == 0
+    finally:
+        assert run_warp(*words, str(secured.password))[0] == 0
+
+
 def test_health_checks_stay_open_and_a_client_certificate_does(secured: Secured) -> None:
     def get(path: str, context: ssl.SSLContext) -> int:
         try:

@@ -28,6 +28,8 @@ SERVER_HEADER: Final = ("Server", "warp")
 
 SLICE_BYTES: Final = 512 * 1024
 """Of a long body, handed to the transport at a time: some transports copy what they can't send at once."""
+TLS_SLICE_BYTES: Final = 64 * 1024
+"""The same under TLS, which keeps buffers as large as what it was once given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class HttpConnection(asyncio.Protocol):
         self._drained = asyncio.Event()
         self._drained.set()
         self._ends_after_answer = False
+        self._slice_bytes = SLICE_BYTES
 
     @property
     def is_idle(self) -> bool:
@@ -107,6 +110,7 @@ class HttpConnection(asyncio.Protocol):
         # Under TLS a limit of 0 is reached by an empty buffer, and the answer would never be taken.
         is_tls = transport.get_extra_info("ssl_object") is not None
         transport.set_write_buffer_limits(high=1 if is_tls else 0)
+        self._slice_bytes = TLS_SLICE_BYTES if is_tls else SLICE_BYTES
         try:
             self._peer = self._peer_of(transport)
         except ValueError as error:
@@ -259,12 +263,12 @@ class HttpConnection(asyncio.Protocol):
             return
         for part in response.parts:
             view = memoryview(part)
-            for start in range(0, len(view), SLICE_BYTES):
+            for start in range(0, len(view), self._slice_bytes):
                 await self._drained.wait()
                 if not self._is_in(Phase.ANSWERING):
                     return
                 # h11 passes on whatever has a length.
-                event = h11.Data(data=cast("bytes", view[start : start + SLICE_BYTES]))
+                event = h11.Data(data=cast("bytes", view[start : start + self._slice_bytes]))
                 for piece in self._parser.send_with_data_passthrough(event) or ():
                     self._transport.write(piece)
         self._write(h11.EndOfMessage())

@@ -9,6 +9,7 @@ import pytest
 
 from warp.cli.arguments import Parser, add_client_options
 from warp.cli.client_config import ClientSettings, client_settings, from_java, read_client_config
+from warp.config import refuse_unknown_variables
 from warp.errors import UsageError
 
 
@@ -175,6 +176,13 @@ def test_a_password_that_is_missing_is_asked_for(words: tuple[str, ...], is_aske
     settings = client_settings(found(*(word for text in words for word in ("-X", text))), {}, ask)
     assert prompts == (["Password of alice: "] if is_asked else [])
     assert settings.options.get("sasl.password") == ("typed" if is_asked else None)
+
+
+def test_an_agent_leaves_the_variables_of_commands_alone() -> None:
+    names = ("WARP_CLIENT_CONFIG", "WARP_HTTP_USER", "WARP_HTTP_PASSWORD_FILE", "WARP_HTTP_CA")
+    refuse_unknown_variables(dict.fromkeys(names, "x"))
+    with pytest.raises(UsageError, match="did you mean WARP_HTTP_PASSWORD_FILE"):
+        refuse_unknown_variables({"WARP_HTTP_PASSWORD": "x"})
 
 
 def test_files_that_cannot_be_settings_are_refused(tmp_path: Path) -> None:
