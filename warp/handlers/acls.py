@@ -46,7 +46,7 @@ WIDE_FILTERS_MAX = 100
 """Filters of one request that leave something open, so that they have to be compared with every ACL."""
 
 _ACLS_PER_TURN = 1_000
-"""ACLs that are compared with filters before others have their turn on the loop."""
+"""ACLs that are checked, or compared with a filter, before others have their turn on the loop."""
 
 E = TypeVar("E", bound=IntEnum)
 
@@ -129,7 +129,11 @@ async def create_acls(context: RequestContext, request: CreateAclsRequest) -> Cr
         _check_count(len(request.creations))
     except KafkaError as error:
         return create_acls_failed(context, request, error.code, error.message)
-    checked = [_creation(creation) for creation in request.creations]
+    checked: list[Acl | KafkaError] = []
+    for number, creation in enumerate(request.creations, 1):
+        checked.append(_creation(creation))
+        if number % _ACLS_PER_TURN == 0:
+            await asyncio.sleep(0)
     wanted = [acl for acl in checked if not isinstance(acl, KafkaError)]
     if wanted:
         try:

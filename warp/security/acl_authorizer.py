@@ -32,6 +32,8 @@ NAME_CHARACTERS_MAX: Final = 249
 """Longer names, which no topic has, are decided each time: whoever asks for such can't fill the memory."""
 CHANGES_SINGLED_OUT_MAX: Final = 100
 """Up to so many ACLs changed at once, each makes those decisions forgotten that it concerns; with more, all are."""
+VISITS_MAX: Final = 10_000
+"""Changes times subjects: beyond that it is cheaper to begin anew, too."""
 
 
 class _Subject:
@@ -83,7 +85,7 @@ class AclAuthorizer:
     def entries_changed(self, entries: Mapping[str, str], changes: Sequence[EntryChange]) -> None:
         """Entries have come or gone; at first, all have come. Those that can't be read are logged and left out."""
         changed = [acl for change in changes if (acl := self._apply(change)) is not None]
-        if len(changed) > CHANGES_SINGLED_OUT_MAX:
+        if len(changed) > CHANGES_SINGLED_OUT_MAX or len(changed) * self._subject_count > VISITS_MAX:
             self._forget_everything()
         else:
             for acl in changed:

@@ -351,6 +351,17 @@ def test_a_change_about_one_topic_costs_no_other_decision(monkeypatch: pytest.Mo
     assert ask_all() == []
 
 
+def test_many_changes_for_many_clients_are_forgotten_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acl_authorizer, "VISITS_MAX", 3)
+    asked = authorizer()
+    for host in ("10.0.0.1", "10.0.0.2"):
+        assert not may(asked, "READ TOPIC orders", host=host)
+    come(asked, "allow User:alice READ TOPIC orders", "allow User:bob READ TOPIC orders")
+    assert not asked._subjects
+    for who in (ALICE, BOB):
+        assert may(asked, "READ TOPIC orders", who)
+
+
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(acl_authorizer, "SUBJECTS_MAX", 3)
     asked = authorizer("allow User:alice READ TOPIC *", decisions_max=5)
