@@ -58,7 +58,9 @@ def test_items_are_added_to_the_value_that_holds() -> None:
 
 @pytest.mark.parametrize("operation", [APPEND, SUBTRACT])
 def test_what_is_no_list_has_no_items(operation: ConfigOperation) -> None:
-    with pytest.raises(KafkaError, match=f"Can't {operation.name} to retention.ms: its type is LONG") as refused:
+    with pytest.raises(
+        KafkaError, match=f"Can't {operation.name} to retention.ms: its type is LONG"
+    ) as refused:
         change({}, ("retention.ms", operation, "5"))
     assert refused.value.code == ErrorCode.INVALID_CONFIG
     with pytest.raises(KafkaError, match="Unknown topic config name: retention"):
