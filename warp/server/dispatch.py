@@ -136,7 +136,8 @@ class Dispatcher:
         """Call the handler: a response, NoAnswer, Later, or a coroutine that gives one of these."""
         if call.request is None:
             return _unknown_api_versions(call)
-        if self.quotas.limits_time:
+        # Before it is known who they are, all are one, and must not hold each other back.
+        if self.quotas.limits_time and call.context.client.is_authenticated:
             return metered(call, self._handle, self._clock.monotonic)
         return self._handle(call)
 

@@ -215,6 +215,7 @@ class Bench:
         }
         self.observed: list[tuple[str, str]] = []
         self.stage_waits = False
+        self.at_once_takes_s = 0.0
         self.serial_parks = False
         table = (
             ApiEntry(ApiKey.API_VERSIONS, self._at_once, self._failed),
@@ -249,6 +250,7 @@ class Bench:
 
     def _at_once(self, context: RequestContext, request: Request) -> Response:
         self.begun.append("at once")
+        self.clock.now_s += self.at_once_takes_s
         return ApiVersionsResponse(error_code=0, api_keys=[])
 
     def _serial_or_parked(self, context: RequestContext, request: Request) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from tests.unit.server.support import HandClock, run
+from tests.unit.server.support import Bench, HandClock, at_once, run, serial, settle
 from warp.handlers.context import Later
 from warp.server.dispatch import Call
 from warp.server.metering import metered, tell_throttle
@@ -118,6 +118,30 @@ def test_building_an_answer_later_counts(is_coroutine: bool) -> None:
         assert result is later
         assert result.build("answer") == "answer"
         assert call.spent_s == 7
+
+    run(test)
+
+
+@pytest.mark.parametrize("is_authenticated", [True, False])
+def test_nobody_is_held_back_for_what_was_asked_before_authentication(is_authenticated: bool) -> None:
+    async def test() -> None:
+        bench = Bench()
+        bench.quotas.load({'{"user":null}': '{"request_percentage":1e-9}'})
+        peer = bench.connect()
+        peer.connection.client.is_authenticated = is_authenticated
+        peer.send((1, serial()))
+        await settle()
+        bench.clock.now_s += 1
+        bench.end("serial")
+        await settle()
+        assert peer.answered() == [1]
+        assert peer.is_paused() is False
+        # Waiting costs nothing; this handler takes its time on the loop.
+        bench.at_once_takes_s = 1.0
+        peer.send((2, at_once()))
+        await settle()
+        assert peer.answered() == [1, 2]
+        assert peer.is_paused() is is_authenticated
 
     run(test)
 
