@@ -264,6 +264,17 @@ def test_partitions_are_added_and_known_at_once(cluster: Cluster) -> None:
         assert refused.value.code == code
 
 
+def test_changes_of_a_topic_that_lives_do_not_wait_for_its_records(cluster: Cluster) -> None:
+    info = cluster.create("t", 2)
+    cluster.statements.clear()
+    cluster.run(cluster.here.create_partitions(PartitionsRequest("t", 5)))
+    cluster.run(cluster.here.set_topic_configs("t", lambda configs: {"retention.ms": "5"}))
+    cluster.create("u", 3)
+    assert "lock_logs_of_topics" not in cluster.statements
+    cluster.run(cluster.here.delete([info.topic_id]))
+    assert "lock_logs_of_topics" in cluster.statements
+
+
 def test_somebody_elses_change_in_between_is_noticed(cluster: Cluster) -> None:
     info = cluster.create("t", 2)
     cluster.run(cluster.there.refresh())
