@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import itertools
 import logging
 import socket
 import ssl
@@ -87,6 +88,13 @@ def test_requests_of_every_size_go_both_ways(
             written.append(value)
         data = joined((await client.fetch("sizes", partition_max_bytes=8 * MIB)).records)
         assert all(value in data for value in written)
+        # Answers of every size, and after each of them something small: nothing is sent twice or left out.
+        for offset, size in itertools.product(range(len(written)), (1, 70_000, 150_000, 2 * MIB)):
+            limits = {"partition_max_bytes": size, "max_bytes": size}
+            numbers = [client.send(fetch_request({"sizes": {0: offset}}, **limits), 12) for _ in range(3)]
+            numbers.append(client.send(ApiVersionsRequest(), 0))
+            for number in numbers:
+                assert int.from_bytes((await client.frame())[:4], "big") == number
         assert only_principal(broker) == ANONYMOUS
 
     with_broker(test, **settings(server))

@@ -255,24 +255,33 @@ class TlsEndpoint(asyncio.Transport, asyncio.BufferedProtocol):
             return
         self._unsent.append(memoryview(data))
         self._unsent_bytes += len(data)
-        self._pump()
+        self._encrypt()
+        if not self._is_above_paused and self.get_write_buffer_size() > self._high:
+            self._is_above_paused = True
+            self._above.pause_writing()
+        if self._unsent or self._is_above_paused:
+            self._pump_soon()
 
     def _pump(self) -> None:
         """Encrypt and send as much as the socket takes; see that the rest follows."""
         self._encrypt()
-        if self._unsent and not self._is_below_full and not self._is_pump_due:
-            # Some transports send at the end of the loop's round, and say only then that they are full.
-            self._is_pump_due = True
-            asyncio.get_running_loop().call_soon(self._pump_again)
         if not self._unsent and self._is_closing:
             self._say_goodbye()
             return
-        if not self._is_above_paused and self.get_write_buffer_size() > self._high:
-            self._is_above_paused = True
-            self._above.pause_writing()
-        elif self._is_above_paused and not self._is_below_full and self._unsent_bytes <= self._low:
+        if self._is_above_paused and not self._is_below_full and self._unsent_bytes <= self._low:
             self._is_above_paused = False
             self._above.resume_writing()
+        if self._unsent:
+            self._pump_soon()
+
+    def _pump_soon(self) -> None:
+        """Go on in the loop's next round: some transports send at the end of one, and say only then that they are full.
+
+        Never within `write`: the connection above must not be told to write on while it writes.
+        """
+        if not self._is_below_full and not self._is_pump_due:
+            self._is_pump_due = True
+            asyncio.get_running_loop().call_soon(self._pump_again)
 
     def _pump_again(self) -> None:
         self._is_pump_due = False

@@ -50,8 +50,9 @@ class Outgoing:
     def flush(self) -> None:
         """Write the small parts together, each too small for a write of its own."""
         if self._small:
-            self._write(self._small[0] if len(self._small) == 1 else b"".join(self._small))
-            self._small.clear()
+            # Taken first: a transport may have the connection go on in the middle of a write.
+            parts, self._small = self._small, []
+            self._write(parts[0] if len(parts) == 1 else b"".join(parts))
 
     def release_sent(self) -> None:
         """Give back the memory of what has left."""
