@@ -201,7 +201,7 @@ def test_kafka_python_gets_in(place: Place, topic: str, mechanism: str) -> None:
 @pytest.mark.parametrize("mechanism", PASSWORDS)
 def test_kafka_python_is_told_that_it_is_refused(place: Place, mechanism: str) -> None:
     with pytest.raises(KafkaError):
-        KafkaAdminClient(**python(place, mechanism, "wrong"))
+        KafkaAdminClient(bootstrap_timeout_ms=2_000, **python(place, mechanism, "wrong"))
 
 
 def test_kafka_pythons_admin_makes_describes_and_deletes_users(place: Place) -> None:
