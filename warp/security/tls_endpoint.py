@@ -222,7 +222,8 @@ class TlsEndpoint(asyncio.Transport, asyncio.BufferedProtocol):
     def pause_reading(self) -> None:
         """Give no more to the connection above."""
         self._is_paused = True
-        self._below.pause_reading()
+        if self._is_below_there():
+            self._below.pause_reading()
 
     def resume_reading(self) -> None:
         """Go on reading: first what is here already."""
@@ -231,7 +232,7 @@ class TlsEndpoint(asyncio.Transport, asyncio.BufferedProtocol):
         self._is_paused = False
         if self._held or self._from_peer.pending or self._tls.pending():
             asyncio.get_running_loop().call_soon(self._catch_up)
-        else:
+        elif self._is_below_there():
             self._below.resume_reading()
 
     def _catch_up(self) -> None:
@@ -239,8 +240,12 @@ class TlsEndpoint(asyncio.Transport, asyncio.BufferedProtocol):
             return
         held, self._held = self._held, b""
         self._take(memoryview(held))
-        if self.is_reading() and not self._is_over():
+        if self.is_reading() and not self._is_over() and self._is_below_there():
             self._below.resume_reading()
+
+    def _is_below_there(self) -> bool:
+        """Whether the transport below can be used: a peer may have closed it, and that it is lost be told later."""
+        return not self._below.is_closing()
 
     def _is_over(self) -> bool:
         return self._phase is Phase.OVER
@@ -302,12 +307,12 @@ class TlsEndpoint(asyncio.Transport, asyncio.BufferedProtocol):
             else:
                 self._unsent[0] = part[size:]
             ready.append(self._to_peer.read())
-        if ready:
+        if ready and self._is_below_there():
             self._below.writelines(ready)
 
     def _flush(self) -> None:
         """Send what TLS has to say."""
-        if self._to_peer.pending:
+        if self._to_peer.pending and self._is_below_there():
             self._below.write(self._to_peer.read())
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
