@@ -16,6 +16,7 @@ from tests.breakages import (
     grouping,
     membership,
     objects,
+    quotas,
     serving,
     storing,
     zone,
@@ -40,4 +41,5 @@ BREAKAGES = (
     *entries.IN_FORCE,
     *acls.DECIDED,
     *configs.CONFIGURED,
+    *quotas.HELD_BACK,
 )
