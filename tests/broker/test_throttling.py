@@ -383,3 +383,18 @@ def test_quotas_set_over_the_wire_hold_at_once(with_broker: RunWithBroker) -> No
         assert answer.throttle_time_ms == 0
 
     with_broker(test)
+
+
+def test_metrics_tell_how_often_and_how_long(with_memory_broker: RunWithBroker) -> None:
+    async def test(broker: Broker) -> None:
+        topic = await broker.topic()
+        client = await broker.connect()
+        define(broker, {"user": None}, producer_byte_rate=1)
+        await client.produce(topic, BATCH)
+        shown = (await broker.agent.render_metrics()).decode().splitlines()
+        assert 'warp_throttled_total{kind="produce"} 1.0' in shown
+        assert f'warp_throttled_seconds_total{{kind="produce"}} {THROTTLE_MS_MAX / 1000}' in shown
+        assert 'warp_throttled_total{kind="fetch"} 0.0' in shown
+        assert "warp_quota_clients 1.0" in shown
+
+    with_memory_broker(test)
