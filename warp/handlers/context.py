@@ -50,14 +50,11 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class HandlerSettings:
-    """The settings that handlers decide by; in brackets Kafka's name for each."""
+    """The settings that handlers decide by; in brackets Kafka's name for each.
 
-    auto_create_topics: bool = True
-    """Metadata creates the unknown topics that it is asked for [auto.create.topics.enable]."""
-    delete_topics: bool = True
-    """DeleteTopics deletes [delete.topic.enable]."""
-    fetch_bytes_max: int = 57_671_680
-    """The most that one Fetch returns, whatever it asks for [fetch.max.bytes]."""
+    Those that can be changed while the agent runs are in `catalogue.defaults`.
+    """
+
     described_partitions_max: int = 2000
     """Partitions in one DescribeTopicPartitions answer [max.request.partition.size.limit]."""
 
