@@ -87,6 +87,7 @@ def test_what_has_changed_lately_costs_no_look_at_all_entries(
             await connection.execute("analyze catalogue_entries")
             rendered = render(statement)
             explained = f"explain (analyze, costs off, timing off) {rendered.text}"
+            plan: list[str] = []
             for _ in range(10):  # by then the server has settled for a plan
                 plan = [row[0] for row in await connection.fetch(explained, *arguments)]
         finally:
