@@ -10,6 +10,7 @@ from __future__ import annotations
 from tests.breakages import (
     access,
     acls,
+    authenticating,
     clustering,
     configs,
     entries,
@@ -40,6 +41,7 @@ BREAKAGES = (
     *access.ASKED,
     *entries.IN_FORCE,
     *acls.DECIDED,
+    *authenticating.PROVED,
     *configs.CONFIGURED,
     *quotas.HELD_BACK,
 )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import hmac
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from tests.unit.security.sasl_support import SECRET, ScramClient, credentials_of, scram, stepped
+from tests.unit.security.sasl_support import SECRET, ScramClient, credentials_of, salted, scram, stepped
 from warp.security import scram as scram_module
 from warp.security.credentials import SCRAM_HASHES, SHA_256, SHA_512, Credentials, ScramHash
 from warp.security.exchange import WRONG_CREDENTIALS, AuthenticationFailed, Outcome, Step
@@ -214,6 +216,23 @@ def test_a_final_message_that_is_none_is_refused(build: Callable[[str, str], str
         server.step(message)
     server, message = after_first(lambda nonce, proof: f"c=biws,{nonce},p={proof}")
     assert stepped(server, message).principal == Principal("User", "alice")
+
+
+def test_a_right_proof_with_the_nonce_of_another_exchange_is_refused() -> None:
+    client = ScramClient("sha256", "alice", "right", nonce="abc")
+    server = exchange()
+    first = stepped(server, client.first()).token
+    key = salted(SHA_256, "right", b"salt", 4096)
+    for nonce in ("abc", "abc" + "x" * 32):
+        server = exchange()
+        stepped(server, client.first())
+        without_proof = f"c=biws,r={nonce}"
+        signed = f"n=alice,r=abc,{first.decode()},{without_proof}".encode()
+        client_key = hmac.digest(key, b"Client Key", "sha256")
+        signature = hmac.digest(hashlib.sha256(client_key).digest(), signed, "sha256")
+        proof = base64.b64encode(bytes(a ^ b for a, b in zip(client_key, signature, strict=True))).decode()
+        with pytest.raises(AuthenticationFailed, match="nonce"):
+            server.step(f"{without_proof},p={proof}".encode())
 
 
 def test_a_proof_of_the_wrong_length_or_with_one_bit_changed_is_wrong() -> None:
