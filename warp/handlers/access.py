@@ -37,8 +37,8 @@ def describable_topics(context: RequestContext, names: Iterable[str]) -> list[st
     every = list(names)
     if not authorizer.is_on or authorizer.only_logs:
         return every
-    denied = frozenset(_not_permitted(context, AclOperation.DESCRIBE, every))
-    return [name for name in every if name not in denied]
+    hidden = frozenset(_not_permitted(context, AclOperation.DESCRIBE, every))
+    return [name for name in every if name not in hidden]
 
 
 def _not_permitted(context: RequestContext, operation: AclOperation, names: Iterable[str]) -> list[str]:

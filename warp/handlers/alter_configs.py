@@ -11,6 +11,8 @@ it is answered it is stored, and other agents follow it within a second.
 The broker with the empty name stands for the whole cluster. A single broker id has no configs that could be set while
 it runs: setting one is refused with the agent's option for it; deleting, and a replacement by nothing, succeed.
 Altering takes ALTER_CONFIGS on the topic, for brokers on the cluster.
+
+Version notes: versions differ in their encoding alone.
 """
 
 from __future__ import annotations

@@ -60,8 +60,8 @@ def metadata(
         return _describe_all(context, request)
     names, topic_ids = _asked_for(context, request)
     denied = denied_topics(context, AclOperation.DESCRIBE, names)
+    hidden = [_Missing(ErrorCode.TOPIC_AUTHORIZATION_FAILED, name) for name in names if name in denied]
     names = [name for name in names if name not in denied]
-    hidden = [_Missing(ErrorCode.TOPIC_AUTHORIZATION_FAILED, name) for name in denied]
     catalogue = context.services.catalogue.at_hand(names=names, topic_ids=topic_ids, fresh_ids=True)
     if catalogue is None:
         return _look_up(context, request, names, topic_ids, hidden)

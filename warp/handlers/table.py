@@ -200,15 +200,15 @@ TABLE: tuple[ApiEntry, ...] = (
         unavailable=ErrorCode.COORDINATOR_NOT_AVAILABLE,
     ),
     ApiEntry(
+        ApiKey.INCREMENTAL_ALTER_CONFIGS,
+        alter_configs.incremental_alter_configs,
+        alter_configs.incremental_alter_configs_failed,
+    ),
+    ApiEntry(
         ApiKey.OFFSET_DELETE,
         group_offsets.offset_delete,
         group_offsets.offset_delete_failed,
         unavailable=ErrorCode.COORDINATOR_NOT_AVAILABLE,
-    ),
-    ApiEntry(
-        ApiKey.INCREMENTAL_ALTER_CONFIGS,
-        alter_configs.incremental_alter_configs,
-        alter_configs.incremental_alter_configs_failed,
     ),
     ApiEntry(
         ApiKey.DESCRIBE_CLIENT_QUOTAS,
