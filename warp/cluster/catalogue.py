@@ -240,6 +240,7 @@ class CatalogueService:
             self._defaults.partitions,
             self._defaults.replication_factor,
             self._broker_ids(),
+            self._defaults.values,
         )
         wanted = [
             NewTopic(

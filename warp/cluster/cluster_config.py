@@ -90,7 +90,12 @@ def entry_changes(current: Mapping[str, str], wanted: Mapping[str, str]) -> list
     changed = {name: value for name, value in wanted.items() if current.get(name) != value}
     for name, value in changed.items():
         check_value(dynamic_definition(name), value)
-    least_ms, most_ms = (wanted.get(name, BY_NAME[name].default) for name in (LEAST_LAG, MOST_LAG))
+    sound = {
+        name: wanted[name]
+        for name in (LEAST_LAG, MOST_LAG)
+        if name in wanted and _is_sound(name, wanted[name])
+    }
+    least_ms, most_ms = (sound.get(name, BY_NAME[name].default) for name in (LEAST_LAG, MOST_LAG))
     check_lags(least_ms, most_ms, (LEAST_LAG, MOST_LAG))
     gone = [EntryChange(name, None) for name in current if name not in wanted]
     return [*(EntryChange(name, value) for name, value in changed.items()), *gone]

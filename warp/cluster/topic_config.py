@@ -7,6 +7,7 @@ the nearest one that it does.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -32,6 +33,8 @@ from warp.cluster.config_definition import (
 )
 from warp.errors import ErrorCode, KafkaError
 from warp.log.model import CREATE_TIME, LOG_APPEND_TIME, TopicRules
+
+logger = logging.getLogger(__name__)
 
 CONFIG_VALUE_CHARACTERS_MAX = 32_767
 """What Kafka's own records can hold."""
@@ -252,21 +255,41 @@ BY_NAME: Mapping[str, ConfigDefinition] = {definition.name: definition for defin
 
 
 def check_topic_configs(
-    configs: Mapping[str, str | None], broker: Mapping[str, str] = MappingProxyType({})
+    configs: Mapping[str, str | None],
+    broker: Mapping[str, str] = MappingProxyType({}),
+    current: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, str]:
     """The configs, once all are known and each value can be taken, also beside the others.
 
-    `broker` holds the values that apply to what the topic leaves open, by the broker's names. Raises KafkaError
+    `broker` holds the values that apply to what the topic leaves open, by the broker's names. What is as the topic has
+    it in `current` may stay, though this release does not know it: a later one has set it. Raises KafkaError
     (INVALID_CONFIG) that names the first wrong one.
     """
     checked: dict[str, str] = {}
     for name, value in configs.items():
+        if value is not None and current.get(name) == value:
+            checked[name] = value
+            continue
         definition = topic_definition(name)
         if value is None:
             raise KafkaError(ErrorCode.INVALID_CONFIG, f"Null value not supported for topic config: {name}")
         checked[name] = check_value(definition, value)
-    check_lags(effective(checked, broker, LEAST_LAG), effective(checked, broker, MOST_LAG))
+    sound = _sound(checked)
+    check_lags(effective(sound, broker, LEAST_LAG), effective(sound, broker, MOST_LAG))
     return checked
+
+
+def _sound(overrides: Mapping[str, str]) -> Mapping[str, str]:
+    """A topic's configs without those that this release does not know or would not take: a later one has set them."""
+    sound = {}
+    for name, value in overrides.items():
+        try:
+            check_value(topic_definition(name), value)
+        except KafkaError as error:
+            logger.warning("a config of a topic is not heeded: %s", error.message)
+        else:
+            sound[name] = value
+    return sound
 
 
 def topic_definition(name: str) -> ConfigDefinition:
@@ -309,7 +332,11 @@ def effective(overrides: Mapping[str, str], broker: Mapping[str, str], name: str
 
 
 def topic_rules(overrides: Mapping[str, str], broker: Mapping[str, str]) -> TopicRules:
-    """What an append has to know of the topic's configs. `broker` holds the values that apply by the broker's names."""
+    """What an append has to know of the topic's configs. `broker` holds the values that apply by the broker's names.
+
+    What this release would not take is not heeded.
+    """
+    overrides = _sound(overrides)
 
     def number(name: str) -> int:
         return int(effective(overrides, broker, name))

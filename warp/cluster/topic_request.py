@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from warp.cluster.topic_config import check_topic_configs
 from warp.errors import ErrorCode, KafkaError
@@ -72,15 +73,20 @@ def check_topic_requests(
     default_partitions: int,
     default_replication_factor: int,
     broker_ids: Collection[BrokerId],
+    defaults: Mapping[str, str] = MappingProxyType({}),
 ) -> list[CheckedTopic | KafkaError]:
-    """Kafka's rules for CreateTopics, per topic in order, as far as they need no look at other topics."""
+    """Kafka's rules for CreateTopics, per topic in order, as far as they need no look at other topics.
+
+    `defaults` is what configs fall back to, by the broker's names.
+    """
     twice = {name for name, count in Counter(request.name for request in requests).items() if count > 1}
     answers: list[CheckedTopic | KafkaError] = []
     for request in requests:
         try:
             if request.name in twice:
                 raise KafkaError(ErrorCode.INVALID_REQUEST, "Duplicate topic name")
-            answers.append(_check(request, default_partitions, default_replication_factor, broker_ids))
+            checked = _check(request, default_partitions, default_replication_factor, broker_ids, defaults)
+            answers.append(checked)
         except KafkaError as error:
             answers.append(error)
     total = sum(answer.partitions for answer in answers if isinstance(answer, CheckedTopic))
@@ -118,13 +124,14 @@ def _check(
     default_partitions: int,
     default_replication_factor: int,
     broker_ids: Collection[BrokerId],
+    defaults: Mapping[str, str],
 ) -> CheckedTopic:
     if request.name == CLUSTER_METADATA_TOPIC:
         raise KafkaError(
             ErrorCode.INVALID_REQUEST, f"Creation of internal topic {request.name} is prohibited"
         )
     check_topic_name(request.name)
-    configs = check_topic_configs(request.configs)
+    configs = check_topic_configs(request.configs, defaults)
     if request.assignments:
         partitions, replication_factor = _check_assignments(request, broker_ids)
         return CheckedTopic(request.name, partitions, replication_factor, configs)

@@ -145,7 +145,7 @@ async def _alter_topic(
     def decide(configs: Mapping[str, str]) -> Mapping[str, str]:
         nonlocal before
         before = configs
-        return check_topic_configs(alteration.of_topic(configs), catalogue.defaults.values)
+        return check_topic_configs(alteration.of_topic(configs), catalogue.defaults.values, configs)
 
     if validate_only:
         info = (await catalogue.lookup(names=[name])).by_name.get(name)

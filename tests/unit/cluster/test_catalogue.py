@@ -14,6 +14,7 @@ from warp.cluster.topic_request import PartitionsRequest, TopicRequest
 from warp.errors import ErrorCode, KafkaError, MetadataUnavailable
 from warp.ids import BrokerId, TopicId
 from warp.log.model import LogTarget, TopicRules
+from warp.metadata.entries import EntryChange, EntryKind
 from warp.metadata.sqlite import IN_MEMORY
 
 
@@ -294,3 +295,18 @@ def test_nothing_wanted_asks_for_nothing(cluster: Cluster) -> None:
     assert cluster.refusals() == []
     assert cluster.refusals(TopicRequest("bad name")) == [ErrorCode.INVALID_TOPIC_EXCEPTION]
     assert cluster.statements == []
+
+
+def test_configs_of_a_later_release_do_not_keep_anybody_from_the_catalogue(cluster: Cluster) -> None:
+    topic = cluster.create("topic")
+    stored = {"max.message.bytes": "much", "later.config": "1"}
+    cluster.store.set_topic_configs(topic.topic_id, stored)
+    found = cluster.run(cluster.there.refresh()).by_name["topic"]
+    assert (found.topic.configs, found.rules.max_message_bytes) == (stored, 5000)
+
+
+def test_a_new_topic_has_to_fit_the_defaults_of_the_cluster(cluster: Cluster) -> None:
+    most = EntryChange("log.cleaner.max.compaction.lag.ms", "4")
+    cluster.run(cluster.here.change_entries(EntryKind.CONFIG, lambda _: [most]))
+    late, soon = (TopicRequest(name, configs={"min.compaction.lag.ms": name}) for name in ("5", "4"))
+    assert cluster.refusals(late, soon) == [ErrorCode.INVALID_CONFIG, None]

@@ -213,3 +213,9 @@ def test_secrets_are_described_without_their_values() -> None:
     assert secret.synonyms
     assert all(synonym.value is None for synonym in secret.synonyms)
     assert "hunter2" not in repr(described)
+
+
+def test_a_lag_that_a_later_release_has_set_is_not_compared() -> None:
+    current = {"log.cleaner.min.compaction.lag.ms": "short"}
+    changes = entry_changes(current, current | {"num.partitions": "3"})
+    assert changes == [EntryChange("num.partitions", "3")]

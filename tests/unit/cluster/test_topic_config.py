@@ -262,3 +262,26 @@ def test_the_cluster_stands_between_the_topic_and_the_agent() -> None:
         ("7", ConfigSource.STATIC_BROKER),
         ("1048588", ConfigSource.DEFAULT),
     ]
+
+
+OF_A_LATER_RELEASE = {
+    "max.message.bytes": "1 MiB",
+    "compression.type": "zstd",
+    "compression.zstd.level": "best",
+    "x": "",
+}
+
+
+def test_what_this_release_can_not_take_is_not_heeded_but_told(caplog: pytest.LogCaptureFixture) -> None:
+    rules = topic_rules(OF_A_LATER_RELEASE, {"message.max.bytes": "5000"})
+    assert (rules.max_message_bytes, rules.compression, rules.compression_level) == (5000, "zstd", None)
+    assert len(caplog.records) == 3
+
+
+def test_what_a_later_release_has_set_may_stay_and_nothing_else() -> None:
+    current = OF_A_LATER_RELEASE | {"min.compaction.lag.ms": "short"}
+    changed = current | {"retention.ms": "5"}
+    assert check_topic_configs(changed, {}, current) == changed
+    for name in ("x", "max.message.bytes", "min.compaction.lag.ms"):
+        with pytest.raises(KafkaError, match=name):
+            check_topic_configs(current | {name: "y"}, {}, current)
