@@ -209,6 +209,8 @@ def parse_acl_key(key: str) -> Acl:
             AclOperation(operation),
             AclPermissionType(permission),
         )
+        if not isinstance(name, str):
+            raise ValueError("the resource's name is no text")
         _check_parts(acl)
     except (TypeError, ValueError, AttributeError, RecursionError, KafkaError) as error:
         raise ValueError(f"{key[:200]!r} is no ACL: {error}") from None

@@ -133,6 +133,8 @@ def test_any_names_are_written_and_read_back(name: str, user: str) -> None:
         '[2,3,"orders","User:alice","*",3,9]',
         '[99,3,"orders","User:alice","*",3,3]',
         '[2,3,5,"User:alice","*",3,3]',
+        '[2,3,["orders"],"User:alice","*",3,3]',
+        '[2,3,{"orders":1},"User:alice","*",3,3]',
         '[2,3,"orders",null,"*",3,3]',
         '[2,3,"orders","User:alice",[],3,3]',
         '[2,3,"orders","alice","*",3,3]',

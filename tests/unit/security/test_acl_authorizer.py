@@ -394,6 +394,16 @@ def test_an_entry_that_cannot_be_read_is_logged_and_left_out(caplog: pytest.LogC
     assert may(asked, "READ TOPIC orders")
 
 
+def test_an_entry_that_cannot_be_read_keeps_no_other_from_being_in_force() -> None:
+    asked = authorizer()
+    come(asked, "allow User:alice READ TOPIC orders")
+    deny = '[2,3,"orders","User:alice","*",3,2]'
+    asked.entries_changed(
+        {}, [EntryChange('[2,3,["orders"],"User:alice","*",3,3]', ""), EntryChange(deny, "")]
+    )
+    assert not may(asked, "READ TOPIC orders")
+
+
 def test_being_told_twice_changes_nothing() -> None:
     rule = "allow User:alice READ TOPIC orders"
     asked = authorizer(rule, rule)
