@@ -156,7 +156,8 @@ def mask_url(text: str) -> str:
     """The URL without its password and without query parameters that look like secrets: fit for logs and screens."""
     try:
         parts = urlsplit(text)
-        if "@" not in parts.netloc and "@" in text:
+        userinfo, at, _ = parts.netloc.rpartition("@")
+        if (not at or ":" in userinfo) and text.count("@") > parts.netloc.count("@"):
             # A password with a slash, a question mark or a # that nobody has escaped has ended the location too soon.
             text = _mask_up_to_at(text)
             parts = urlsplit(text)
