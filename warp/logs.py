@@ -64,7 +64,7 @@ class HumanFormatter(logging.Formatter):
         words = "".join(f" {name}={value}" for name, value in extra_fields(record).items())
         name = record.name.removeprefix("warp.")
         line = f"{clock} {record.levelname:<7} {name}: {record.getMessage()}{words}"
-        line = "".join(c if c >= " " or c == "\t" else f"\\x{ord(c):02x}" for c in line)
+        line = "".join(c if c.isprintable() or c == "\t" else _escaped(c) for c in line)
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return line
@@ -232,6 +232,12 @@ def log_uncaught_exceptions() -> None:
     sys.unraisablehook = lambda event: logger.error(
         "an error could not be raised: %s", event.err_msg or "in a finalizer", exc_info=event.exc_value
     )
+
+
+def _escaped(character: str) -> str:
+    """A character that a terminal would obey or that can't be seen: C1 codes and changes of direction are such, too."""
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def _cut(value: Any) -> Any:

@@ -92,6 +92,8 @@ def test_exceptions_are_part_of_the_line() -> None:
 def test_human_lines_are_short_and_escape_control_characters() -> None:
     line = HumanFormatter().format(record("closed \x1b[2J", level=logging.WARNING, client="a"))
     assert line.split(" ", 1)[1] == "WARNING server: closed \\x1b[2J client=a"
+    line = HumanFormatter().format(record("\x9b2J\x7f\u202e\u2028 é", level=logging.WARNING, client="a"))
+    assert line.split(" ", 1)[1] == "WARNING server: \\x9b2J\\x7f\\u202e\\u2028 é client=a"
 
 
 def test_lines_are_written_in_order_and_whole(pipe: Pipe) -> None:
