@@ -11,15 +11,13 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from warp.security.quotas.entity import QuotaKey
-from warp.security.quotas.rates import WINDOW_S, SlidingRate, TokenBucket
+from warp.security.quotas.rates import OWED_S_MAX, WINDOW_S, SlidingRate, TokenBucket
 from warp.security.quotas.table import NO_QUOTAS, Limit, QuotaTable
 from warp.security.quotas.usage import REMEMBERED_MAX, Usage
 
 THROTTLE_MS_MAX: Final = 20_000
 """The longest that a connection is held back at once. Kafka has no such bound for bytes; clients give up requests that
 wait for 30 s or more. What is left of a longer time is waited for after the next request."""
-OWED_S_MAX: Final = 600.0
-"""The longest that a client can owe for what it has used."""
 REQUEST_THROTTLE_S_MAX: Final = 1.0
 """The longest for time of the loop: one sample, as in Kafka."""
 
@@ -56,25 +54,26 @@ class Quotas:
         # have others forgotten.
         self._of_users: Usage[SlidingRate] = Usage(SlidingRate, remembered_max)
         self._of_clients: Usage[SlidingRate] = Usage(SlidingRate, remembered_max)
-        self._mutations: Usage[TokenBucket] = Usage(TokenBucket, remembered_max)
+        self._mutations_of_users: Usage[TokenBucket] = Usage(TokenBucket, remembered_max)
+        self._mutations_of_clients: Usage[TokenBucket] = Usage(TokenBucket, remembered_max)
         self._connections: Usage[SlidingRate] = Usage(SlidingRate, remembered_max)
 
     def load(self, entries: Mapping[str, str]) -> None:
         """From now on these hold: the entries of the catalogue, by key. What clients have used still counts."""
-        table = self._table = QuotaTable(entries)
+        table = self._table = QuotaTable(entries, self._table)
         self.limits_produce = table.limits(QuotaKey.PRODUCER_BYTE_RATE)
         self.limits_fetch = table.limits(QuotaKey.CONSUMER_BYTE_RATE)
         self.limits_time = table.limits(QuotaKey.REQUEST_PERCENTAGE)
         self.limits_mutations = table.limits(QuotaKey.CONTROLLER_MUTATION_RATE)
         self.limits_connections = table.limits(QuotaKey.CONNECTION_CREATION_RATE)
         if not entries:
-            for usage in (self._of_users, self._of_clients, self._mutations, self._connections):
+            for usage in self._usages():
                 usage.clear()
 
     @property
     def remembered(self) -> int:
         """How many clients' use is kept at present."""
-        return len(self._of_users) + len(self._of_clients) + len(self._mutations) + len(self._connections)
+        return sum(map(len, self._usages()))
 
     def produced(self, user: str, client_id: str | None, size_bytes: int) -> int:
         """A client has sent records: how many milliseconds it is held back."""
@@ -128,7 +127,8 @@ class Quotas:
         limit = self._table.of_client(QuotaKey.CONTROLLER_MUTATION_RATE, user, client_id or "")
         if limit is None:
             return None
-        bucket = self._mutations.of(self._monotonic(), limit.user, limit.client_id)
+        usage = self._mutations_of_clients if limit.client_id else self._mutations_of_users
+        bucket = usage.of(self._monotonic(), limit.user, limit.client_id)
         return MutationQuota(bucket, limit.bound, self._monotonic, self._throttle, is_strict=is_strict)
 
     def connected(self, host: str) -> bool:
@@ -144,6 +144,15 @@ class Quotas:
             return False
         rate.charge(now_s, 1.0, bound, owed_s_max=OWED_S_MAX)
         return True
+
+    def _usages(self) -> tuple[Usage[SlidingRate] | Usage[TokenBucket], ...]:
+        return (
+            self._of_users,
+            self._of_clients,
+            self._mutations_of_users,
+            self._mutations_of_clients,
+            self._connections,
+        )
 
     def _usage(self, limit: Limit, key: QuotaKey) -> SlidingRate:
         usage = self._of_clients if limit.client_id else self._of_users

@@ -18,6 +18,9 @@ WINDOW_S: Final = SAMPLE_S * (SAMPLES - 1)
 """What a rate is measured over at least; what a bound lets through in it may come at once."""
 REMEMBERED_S: Final = SAMPLE_S * SAMPLES
 
+OWED_S_MAX: Final = 600.0
+"""The longest that a client can owe for what it has used."""
+
 _SHORTEST_S: Final = 0.001
 
 
@@ -64,7 +67,7 @@ class SlidingRate:
             return 0.0
         if bound != self._bound:
             # Its bound has changed since: what it owes is an amount, not a time.
-            owed_s *= self._bound / bound
+            owed_s = min(owed_s * (self._bound / bound), OWED_S_MAX)
             self._bound = bound
             self._owed_until_s = now_s + owed_s
         return owed_s

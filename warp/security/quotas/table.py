@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from warp.security.quotas.entity import CLIENT_ID, IP, USER, QuotaKey, parse_entity, parse_values
 
@@ -18,6 +18,7 @@ _DEFAULT: Final = "*"
 _ABSENT: Final = ""
 # Names stand behind a mark, so that none can pass for a default.
 _NAMED: Final = "="
+_KEYS: Final = {key.value: key for key in QuotaKey}
 
 
 class Limit(NamedTuple):
@@ -31,22 +32,29 @@ class Limit(NamedTuple):
     """The client id that it is counted for, "" for a quota of users."""
 
 
-class QuotaTable:
-    """All quotas at one time; never changes. Entries that can't be read are logged and left out."""
+_Quotas: TypeAlias = list[tuple[QuotaKey, Mapping[str, str | None], float]]
+"""Of one entry: what is limited, for whom, and the bound."""
 
-    def __init__(self, entries: Mapping[str, str]) -> None:
+
+class QuotaTable:
+    """All quotas at one time; never changes. Entries that can't be read are logged and left out.
+
+    Of the table `before`, what was read from entries that are still the same need not be read again: with tens of
+    thousands that would hold up the loop at each change.
+    """
+
+    def __init__(self, entries: Mapping[str, str], before: QuotaTable | None = None) -> None:
         self._by_client: dict[QuotaKey, dict[tuple[str, str], float]] = {}
         self._by_address: dict[str | None, float] = {}
+        self._read: dict[str, tuple[str, _Quotas]] = {}
+        read_before = {} if before is None else before._read
         for text, values in sorted(entries.items()):
-            try:
-                entity = dict(parse_entity(text))
-                found = parse_values(values)
-            except ValueError as error:
-                logger.error("a stored quota can't be read and holds for nobody: %s: %s", text[:300], error)
-                continue
-            for key, value in found.items():
-                if key in QuotaKey.__members__.values():
-                    self._put(QuotaKey(key), entity, value)
+            read = read_before.get(text)
+            if read is None or read[0] != values:
+                read = values, _read(text, values)
+            self._read[text] = read
+            for key, entity, value in read[1]:
+                self._put(key, entity, value)
 
     def _put(self, key: QuotaKey, entity: Mapping[str, str | None], value: float) -> None:
         if key is QuotaKey.CONNECTION_CREATION_RATE:
@@ -85,6 +93,17 @@ class QuotaTable:
     def of_address(self, host: str) -> float | None:
         """How many connections per second an address may open; None for any number."""
         return self._by_address.get(host, self._by_address.get(None))
+
+
+def _read(text: str, values: str) -> _Quotas:
+    """What an entry says; nothing if it can't be read. Keys of a later release are left out."""
+    try:
+        entity = dict(parse_entity(text))
+        found = parse_values(values)
+    except ValueError as error:
+        logger.error("a stored quota can't be read and holds for nobody: %s: %s", text[:300], error)
+        return []
+    return [(_KEYS[key], entity, value) for key, value in found.items() if key in _KEYS]
 
 
 def _level(entity: Mapping[str, str | None], kind: str) -> str:

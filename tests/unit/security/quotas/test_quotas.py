@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from warp.security.quotas.quotas import OWED_S_MAX, THROTTLE_MS_MAX, Quotas
-from warp.security.quotas.rates import REMEMBERED_S
+from warp.security.quotas.quotas import THROTTLE_MS_MAX, Quotas
+from warp.security.quotas.rates import OWED_S_MAX, REMEMBERED_S
 
 
 class World:
@@ -195,3 +195,29 @@ def test_debts_end(size_bytes: int) -> None:
     assert world.quotas.fetched("alice", "app", size_bytes) == 0
     world.now_s += OWED_S_MAX
     assert world.quotas.fetch_room("alice", "app")[0] == 0
+
+
+def test_a_bound_that_is_lowered_does_not_lengthen_what_is_owed_beyond_all_measure() -> None:
+    world = World(({"user": "alice"}, {"consumer_byte_rate": 10**6, "producer_byte_rate": 10**6}))
+    assert world.quotas.fetched("alice", "app", 10**8) == 0
+    world.define(({"user": "alice"}, {"consumer_byte_rate": 1}))
+    assert world.quotas.fetch_room("alice", "app")[0] == THROTTLE_MS_MAX
+    world.now_s += OWED_S_MAX
+    assert world.quotas.fetch_room("alice", "app")[0] == 0
+
+
+def test_changes_by_made_up_client_ids_do_not_make_it_forget_those_of_users() -> None:
+    world = World(
+        ({"client-id": None}, {"controller_mutation_rate": 1}),
+        ({"user": "alice"}, {"controller_mutation_rate": 1}),
+    )
+
+    def takes(user: str, client_id: str, partitions: int) -> bool:
+        quota = world.quotas.mutations(user, client_id, is_strict=True)
+        assert quota is not None
+        return quota.takes(partitions)
+
+    assert takes("alice", "app", 50)
+    for number in range(200):
+        assert takes("eve", str(number), 50)
+    assert not takes("alice", "app", 50)

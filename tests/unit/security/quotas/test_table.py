@@ -89,3 +89,13 @@ def test_entries_that_can_t_be_read_hold_for_nobody_and_spoil_no_others(
 def test_a_key_of_a_later_release_is_left_alone() -> None:
     table = QuotaTable({'{"user":"alice"}': '{"producer_byte_rate":4,"share_rate":1}'})
     assert table.of_client(PRODUCE, "alice", "app") == Limit(4.0, "alice", "")
+
+
+def test_only_what_has_changed_is_read_again(caplog: pytest.LogCaptureFixture) -> None:
+    entries = {'{"user":"alice"}': '{"producer_byte_rate":4}', '{"user":"bob"}': "{", '{"user":"eve"}': "{}"}
+    before = QuotaTable(entries)
+    after = QuotaTable(entries | {'{"user":"alice"}': '{"producer_byte_rate":5}'}, before)
+    assert caplog.text.count("can't be read") == 1
+    assert after.of_client(PRODUCE, "alice", "app") == Limit(5.0, "alice", "")
+    assert before.of_client(PRODUCE, "alice", "app") == Limit(4.0, "alice", "")
+    assert QuotaTable({}, after).of_client(PRODUCE, "alice", "app") is None
