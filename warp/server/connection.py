@@ -194,6 +194,9 @@ class Connection(Incoming, asyncio.BufferedProtocol):
         if frames:
             self._frames.extend(frames)
             self._patience.frames_came()
+            if not self.client.is_authenticated and self._asks_too_much(len(frames)):
+                asks_max = self._limits.early_requests_max
+                return self._close(f"it asks more than {asks_max} times before it has authenticated")
         if self.blocked:
             self._wait_for_memory()
         self._start_waiting()

@@ -28,6 +28,7 @@ class Incoming(FrameSplitter):
         self._memory: MemoryBudget | EarlyMemory = pool.memory
         self._gate: ConnectionAuthentication | None = None
         self._open_request = pool.dispatcher.open
+        self._early_requests = 0
         self.client = client
         if not client.is_authenticated:
             self._start_early()
@@ -38,6 +39,11 @@ class Incoming(FrameSplitter):
             self.client.principal = principal
             self.client.is_authenticated = True
             self._open_up()
+
+    def _asks_too_much(self, count: int) -> bool:
+        """Whether so many more frames are too many of a peer that has not authenticated."""
+        self._early_requests += count
+        return self._early_requests > self._pool.limits.early_requests_max
 
     def _start_early(self) -> None:
         pool = self._pool

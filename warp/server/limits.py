@@ -29,6 +29,9 @@ class ServerLimits:
     """A connection that has not authenticated after so long, the TLS handshake included, is closed."""
     authentication_delay_ms: int = 100
     """How late a failed authentication is answered [connection.failed.authentication.delay.ms]."""
+    early_requests_max: int = 100
+    """Requests and tokens of a connection until it has authenticated; one more, and it is closed. Few are needed, and
+    each of them, however small, costs the time of all and memory beside that of its bytes."""
     early_frame_bytes_max: int = 524_288
     """The largest frame before authentication [sasl.server.max.receive.size]."""
     early_allowance_bytes: int = 16_384
