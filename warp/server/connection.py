@@ -196,7 +196,8 @@ class Connection(Incoming, asyncio.BufferedProtocol):
             self._patience.frames_came()
             if not self.client.is_authenticated and self._asks_too_much(len(frames)):
                 asks_max = self._limits.early_requests_max
-                return self._close(f"it asks more than {asks_max} times before it has authenticated")
+                self._close(f"it asks more than {asks_max} times before it has authenticated")
+                return
         if self.blocked:
             self._wait_for_memory()
         self._start_waiting()
