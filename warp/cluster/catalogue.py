@@ -29,6 +29,7 @@ from warp.cluster.cluster_config import BrokerDefaults
 from warp.cluster.topic_config import topic_rules
 from warp.cluster.topic_request import (
     CheckedTopic,
+    NameCollision,
     PartitionsRequest,
     TopicRequest,
     check_partitions_request,
@@ -424,7 +425,4 @@ class CatalogueService:
 def _refusal(error: ErrorCode, name: str, catalogue: Catalogue) -> KafkaError:
     if error == ErrorCode.TOPIC_ALREADY_EXISTS:
         return KafkaError(error, f"Topic {name} already exists")
-    other = catalogue.colliding(name)
-    return KafkaError(
-        error, f"Topic {name} collides with {other or 'another topic'}: '.' and '_' count as the same"
-    )
+    return NameCollision(name, catalogue.colliding(name))

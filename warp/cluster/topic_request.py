@@ -23,6 +23,23 @@ BROKER_CHOOSES = -1
 _NAME = re.compile(r"[a-zA-Z0-9._-]+")
 
 
+class NameCollision(KafkaError):
+    """A topic can't be created: its name differs from that of `other` (None: it is gone) in '.' and '_' alone.
+
+    The message names the other one; `discreet` is for clients that may not know of it.
+    """
+
+    def __init__(self, name: str, other: str | None) -> None:
+        self.other = other
+        self.discreet = _collision(name, "another topic")
+        message = self.discreet if other is None else _collision(name, other)
+        super().__init__(ErrorCode.INVALID_TOPIC_EXCEPTION, message)
+
+
+def _collision(name: str, other: str) -> str:
+    return f"Topic {name} collides with {other}: '.' and '_' count as the same"
+
+
 @dataclass(frozen=True, slots=True)
 class TopicRequest:
     """A topic to create. `assignments` name brokers per partition by hand; nobody has to live by them."""

@@ -4,7 +4,8 @@ Behaviour: names asked for that do not exist are left out; null or no names ask 
 alone. The empty broker name asks for the configs of the whole cluster: those that were set, and no others. Resources
 other than topics and brokers have no configs here, and are INVALID_REQUEST. A secret is named without its value.
 Describing takes DESCRIBE_CONFIGS on the topic, for brokers on the cluster; who may not is not told whether a topic
-exists. An answer may be many times the size of its request, so it takes its memory from that for answers.
+exists. Listing takes DESCRIBE_CONFIGS on the cluster, and leaves out topics that the client may not know of, where
+Kafka names all. An answer may be many times the size of its request, so it takes its memory from that for answers.
 
 Version notes: v1 of DescribeConfigs has sources and synonyms (KIP-226), v3 types and documentation (KIP-569).
 ListConfigResources v0 lists client metrics (KIP-714), of which there are none; v1 any type (KIP-1142).
@@ -175,11 +176,18 @@ async def list_config_resources(
     resources = []
     if ConfigResourceType.TOPIC in wanted:
         topics = (await context.services.catalogue.everything()).by_name
-        resources += [_listed(ConfigResourceType.TOPIC, name) for name in topics]
+        resources += [_listed(ConfigResourceType.TOPIC, name) for name in topics if _may_know(context, name)]
     if ConfigResourceType.BROKER in wanted:
         brokers = sorted(context.services.discovery.broker_ids())
         resources += [_listed(ConfigResourceType.BROKER, str(broker_id)) for broker_id in brokers]
     return ListConfigResourcesResponse(error_code=ErrorCode.NONE, config_resources=resources)
+
+
+def _may_know(context: RequestContext, topic: str) -> bool:
+    return any(
+        allows_topic(context, operation, topic, is_asked_for=False)
+        for operation in (AclOperation.DESCRIBE, AclOperation.DESCRIBE_CONFIGS)
+    )
 
 
 def _listed(kind: ConfigResourceType, name: str) -> ConfigResource:

@@ -5,7 +5,7 @@ SyncGroup that has to wait for other members costs no task. Requests behind it o
 Kafka, so a client's next request meets the group that its JoinGroup has put it into. When the client hangs up, nobody
 waits any more, but the group goes on as if somebody did: a member is lost by its session, not by its connection. As
 members may wait for minutes, the memory of their requests is given back meanwhile: what a group keeps of them has its
-own limits. All four take READ on the group.
+own limits. All four take READ on the group, and an answer that was waited for takes it still when it comes.
 
 Version notes: JoinGroup v0 has no rebalance timeout, so the session timeout counts. Below v4 a new member is let in at
 once, from v4 on it has to come again with the id that it is given (KIP-394). v5 (and SyncGroup v3, Heartbeat v3) knows
@@ -75,6 +75,11 @@ def _parked(future: asyncio.Future[AnswerT], build: Callable[[AnswerT], Any]) ->
     return Later(future, build, ends_with_client=True, needs_request=False)
 
 
+def _may_still_read(context: RequestContext, group_id: str) -> bool:
+    """Whether the client may read the group now that the answer has come; where that is only logged, told once."""
+    return allows_group(context, AclOperation.READ, group_id, is_asked_for=not context.denied_count)
+
+
 # JoinGroup.
 
 
@@ -98,7 +103,8 @@ def join_group(context: RequestContext, request: JoinGroupRequest) -> Any:
         reason=request.reason,
     )
     request.protocols, request.reason = [], None
-    return _parked(groups.request(request.group_id, join), lambda answer: _joined(context, answer))
+    future = groups.request(request.group_id, join)
+    return _parked(future, lambda answer: _joined(context, request, answer))
 
 
 def client_host(address: str) -> str:
@@ -107,7 +113,9 @@ def client_host(address: str) -> str:
     return f"/{host.strip('[]') or address}"
 
 
-def _joined(context: RequestContext, answer: JoinAnswer) -> Any:
+def _joined(context: RequestContext, request: JoinGroupRequest, answer: JoinAnswer) -> Any:
+    if not _may_still_read(context, request.group_id):
+        return join_group_failed(context, request, ErrorCode.GROUP_AUTHORIZATION_FAILED, "")
     response = JoinGroupResponse(
         error_code=context.note(answer.error),
         generation_id=answer.generation,
@@ -163,10 +171,12 @@ def sync_group(context: RequestContext, request: SyncGroupRequest) -> Any:
     )
     future = context.services.groups.request(request.group_id, sync)
     request.assignments = []
-    return _parked(future, lambda answer: _synced(context, answer))
+    return _parked(future, lambda answer: _synced(context, request, answer))
 
 
-def _synced(context: RequestContext, answer: SyncAnswer) -> Any:
+def _synced(context: RequestContext, request: SyncGroupRequest, answer: SyncAnswer) -> Any:
+    if not _may_still_read(context, request.group_id):
+        return sync_group_failed(context, request, ErrorCode.GROUP_AUTHORIZATION_FAILED, "")
     response = SyncGroupResponse(
         error_code=context.note(answer.error),
         protocol_type=answer.protocol_type,

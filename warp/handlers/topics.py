@@ -22,11 +22,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from warp.cluster.catalogue import TopicInfo
 from warp.cluster.topic_config import describe_topic
-from warp.cluster.topic_request import PartitionsRequest, TopicRequest
+from warp.cluster.topic_request import NameCollision, PartitionsRequest, TopicRequest
 from warp.errors import ErrorCode, KafkaError
 from warp.handlers.access import allows_topic, denied_topics, permits_cluster
 from warp.handlers.context import RequestContext
-from warp.handlers.mutations import create_within_quota, exceeded, grow_within_quota, mutation_quota
+from warp.handlers.mutations import (
+    create_within_quota,
+    delete_within_quota,
+    exceeded,
+    grow_within_quota,
+    mutation_quota,
+)
 from warp.handlers.resolve import is_given
 from warp.ids import NO_TOPIC_ID, TopicId
 from warp.protocol.messages.topics import (
@@ -84,10 +90,18 @@ async def create_topics(context: RequestContext, request: CreateTopicsRequest) -
     for topic in request.topics:
         result = refusal if topic.name in denied else next(each)
         if isinstance(result, KafkaError):
-            topics.append(_not_created(context, topic, result.code, result.message))
+            topics.append(_not_created(context, topic, result.code, _told(context, result)))
         else:
             topics.append(_created(context, topic, result))
     return CreateTopicsResponse(topics=topics)
+
+
+def _told(context: RequestContext, problem: KafkaError) -> str:
+    """The message; another topic that it names is named to those who may know of it."""
+    if isinstance(problem, NameCollision) and problem.other is not None:
+        may_know = allows_topic(context, AclOperation.DESCRIBE, problem.other, is_asked_for=False)
+        return problem.message if may_know else problem.discreet
+    return problem.message
 
 
 def _not_creatable(context: RequestContext, request: CreateTopicsRequest) -> frozenset[str]:
@@ -179,7 +193,7 @@ async def delete_topics(context: RequestContext, request: DeleteTopicsRequest) -
         found = [_within(quota, info) for info in found]
         context.throttle(quota.throttle_ms())
     doomed = [info for info in found if isinstance(info, TopicInfo)]
-    deleted = iter(await context.services.catalogue.delete([info.topic_id for info in doomed]))
+    deleted = iter(await delete_within_quota(context, doomed, quota))
     for info in doomed:
         context.services.fetch.logs_gone(info.topic.logs)
     responses = []
