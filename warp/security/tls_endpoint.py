@@ -123,12 +123,15 @@ class TlsEndpoint(asyncio.Transport, asyncio.BufferedProtocol):
         return self._end()
 
     def pause_writing(self) -> None:
-        """The socket takes no more for now."""
+        """The socket takes no more for now. Nor is it read from: TLS itself answers some of what comes."""
         self._is_below_full = True
+        if self._is_below_there():
+            self._below.pause_reading()
 
     def resume_writing(self) -> None:
         """The socket takes more again."""
         self._is_below_full = False
+        self._read_below()
         self._pump()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -232,16 +235,22 @@ class TlsEndpoint(asyncio.Transport, asyncio.BufferedProtocol):
         self._is_paused = False
         if self._held or self._from_peer.pending or self._tls.pending():
             asyncio.get_running_loop().call_soon(self._catch_up)
-        elif self._is_below_there():
-            self._below.resume_reading()
+        else:
+            self._read_below()
 
     def _catch_up(self) -> None:
         if self._is_paused or self._phase is Phase.OVER:
             return
         held, self._held = self._held, b""
         self._take(memoryview(held))
-        if self.is_reading() and not self._is_over() and self._is_below_there():
-            self._below.resume_reading()
+        if not self._is_over():
+            self._read_below()
+
+    def _read_below(self) -> None:
+        """Read from the socket, unless something speaks against it."""
+        if self._is_paused or self._is_below_full or self._held or not self._is_below_there():
+            return
+        self._below.resume_reading()
 
     def _is_below_there(self) -> bool:
         """Whether the transport below can be used: a peer may have closed it, and that it is lost be told later."""
