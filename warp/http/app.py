@@ -1,7 +1,8 @@
 """What the HTTP face answers: one explicit table of paths.
 
 * `GET /v1/status`: the process is alive; its version and ids. Always 200.
-* `GET /v1/ready`: 200 when clients can be sent here, otherwise 503 with the reasons. Load balancers ask this.
+* `GET /v1/ready`: 200 when clients can be sent here, otherwise 503 with the reasons; where not everybody may know all,
+  they are in short. Load balancers ask this.
 * `GET /v1/cluster`: the agents of the cluster, as this one sees them; `warp.cluster.describe` has the fields.
 * `GET /v1/object-store`: what the object store can do and was asked for; what `warp cost` reads.
 * `GET /v1/trace/last`: what recent and slow requests waited for, as docs/operations.md describes it.
@@ -96,6 +97,9 @@ class App:
 
     async def _ready(self, _request: Request) -> Response:
         reasons = await self.face.reasons_not_ready()
+        if self.access is not None:
+            # What failed, and not how: that names hosts, roles and buckets, and anybody may ask. The log has it.
+            reasons = [reason.partition(":")[0] for reason in reasons]
         return json_response(503 if reasons else 200, {"ready": not reasons, "reasons": reasons})
 
     async def _trace(self, _request: Request) -> Response:

@@ -92,8 +92,10 @@ class Bench:
             limits=limits,
         )
 
+        self.reasons: list[str] = []
+
         async def reasons() -> list[str]:
-            return []
+            return self.reasons
 
         async def metrics() -> bytes:
             return b"warp_x 1\n"
@@ -147,6 +149,17 @@ def test_only_health_checks_and_peers_need_no_password() -> None:
         assert (await bench.get("/metrics", method="POST")).status == 401
         assert bench.verified == []
         assert set(bench.outcomes) == {"unauthenticated"}
+
+    run(test)
+
+
+def test_strangers_learn_that_an_agent_is_not_ready_and_no_details() -> None:
+    async def test() -> None:
+        bench = Bench()
+        bench.reasons = ["metadata: the connection to db.internal was lost (role 'warp')", "draining"]
+        answer = await bench.get("/v1/ready")
+        assert answer.status == 503
+        assert json.loads(answer.body) == {"ready": False, "reasons": ["metadata", "draining"]}
 
     run(test)
 
