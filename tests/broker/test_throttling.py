@@ -14,7 +14,8 @@ import pytest
 from tests.broker.client import Client, fetch_request, joined, produce_request
 from tests.broker.support import Broker, RunWithBroker, batch
 from tests.broker.test_client_quotas import alter, alteration
-from warp.errors import ErrorCode
+from warp.cluster.catalogue import CatalogueService
+from warp.errors import ErrorCode, MetadataUnavailable
 from warp.ids import NO_TOPIC_ID
 from warp.protocol import ApiKey
 from warp.protocol.messages.api_versions import ApiVersionsRequest
@@ -288,6 +289,32 @@ def test_deletions_beyond_the_quota_are_refused_or_made_and_waited_for(
         assert codes == ([0, 0, EXCEEDED] if version >= 5 else [0, 0, 0])
         assert answer.throttle_time_ms > 0
         assert (names[2] in broker.agent.catalogue.current.by_name) == (version >= 5)
+
+    with_memory_broker(test)
+
+
+def test_changes_that_the_store_does_not_make_cost_nothing(
+    with_memory_broker: RunWithBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_arguments: Any, **_options: Any) -> None:
+        raise MetadataUnavailable("as told")
+
+    async def test(broker: Broker) -> None:
+        client = await broker.connect()
+        name = await broker.topic(partitions=30)
+        define(broker, {"user": None}, controller_mutation_rate=1)
+        with monkeypatch.context() as patch:
+            for method in ("create", "delete"):
+                patch.setattr(CatalogueService, method, away)
+            for _ in range(3):
+                create = CreateTopicsRequest(topics=[creation("a", 30), creation("b", 1)])
+                codes = [topic.error_code for topic in (await client.ask(create, 7)).topics]
+                delete = DeleteTopicsRequest(topic_names=[name], timeout_ms=1_000)
+                codes.append((await client.ask(delete, 5)).responses[0].error_code)
+                assert EXCEEDED not in codes
+                assert 0 not in codes
+        answer = await client.ask(CreateTopicsRequest(topics=[creation("a", 5)]), 7)
+        assert (answer.topics[0].error_code, answer.throttle_time_ms) == (0, 0)
 
     with_memory_broker(test)
 

@@ -57,8 +57,12 @@ async def create_within_quota(
     passed = [
         topic for topic, cost in zip(wanted, costs, strict=True) if times[topic.name] > 1 or quota.takes(cost)
     ]
-    made = iter(await catalogue.create(passed, validate_only=validate_only))
     allowed = set(map(id, passed))
+    try:
+        made = iter(await catalogue.create(passed, validate_only=validate_only))
+    except BaseException:
+        quota.give_back(sum(cost for topic, cost in zip(wanted, costs, strict=True) if id(topic) in allowed))
+        raise
     results: list[TopicInfo | KafkaError] = []
     for topic, cost in zip(wanted, costs, strict=True):
         result = next(made) if id(topic) in allowed else exceeded()
@@ -67,6 +71,25 @@ async def create_within_quota(
         results.append(result)
     context.throttle(quota.throttle_ms())
     return results
+
+
+async def delete_within_quota(
+    context: RequestContext, doomed: Sequence[TopicInfo], quota: MutationQuota | None
+) -> list[ErrorCode]:
+    """See `CatalogueService.delete`; the quota has let these topics pass."""
+    codes: list[ErrorCode] = []
+    try:
+        codes = await context.services.catalogue.delete([info.topic_id for info in doomed])
+    finally:
+        if quota is not None:
+            # Without an answer none is known to be gone.
+            kept = (
+                doomed
+                if not codes
+                else [info for info, code in zip(doomed, codes, strict=True) if code is not ErrorCode.NONE]
+            )
+            quota.give_back(sum(info.partitions for info in kept))
+    return codes
 
 
 def _cost(topic: TopicRequest, default: int) -> int:
