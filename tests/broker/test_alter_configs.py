@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,10 +13,13 @@ from tests.broker.client import Client, fetch_request, joined
 from tests.broker.support import Broker, RunWithBroker, batch
 from tests.broker.test_configs import by_name, describe
 from warp.errors import ErrorCode
+from warp.protocol.messages.api_versions import ApiVersionsRequest
 from warp.protocol.messages.configs import (
     AlterableConfig,
     AlterConfigsRequest,
     AlterConfigsResource,
+    DescribeConfigsRequest,
+    DescribeConfigsResource,
     IncrementalAlterableConfig,
     IncrementalAlterConfigsRequest,
     IncrementalAlterConfigsResource,
@@ -422,3 +426,37 @@ def test_changes_outlive_the_connection_and_are_in_the_audit_log(
 
     with caplog.at_level(logging.INFO, "warp.audit"):
         with_memory_broker(test)
+
+
+@pytest.mark.parametrize(
+    "request_of",
+    [
+        lambda resources: DescribeConfigsRequest(
+            resources=[
+                DescribeConfigsResource(
+                    resource_type=each.resource_type,
+                    resource_name=each.resource_name,
+                    configuration_keys=None,
+                )
+                for each in resources
+            ]
+        ),
+        lambda resources: IncrementalAlterConfigsRequest(resources=resources, validate_only=False),
+    ],
+    ids=["describe", "alter"],
+)
+def test_others_are_served_between_the_resources_of_a_request(
+    with_memory_broker: RunWithBroker, request_of: Callable[[list[IncrementalAlterConfigsResource]], Any]
+) -> None:
+    async def test(broker: Broker) -> None:
+        client, other = await broker.connect(), await broker.connect()
+        topics = [await broker.topic() for _ in range(50)]
+        resources = [incremental(TOPIC, topic, ("retention.ms", SET, "5")) for topic in topics]
+        long = asyncio.ensure_future(client.ask(request_of(resources), 1))
+        answered = 0
+        while not long.done():
+            await other.ask(ApiVersionsRequest(), 0)
+            answered += 1
+        assert answered > 3
+
+    with_memory_broker(test)

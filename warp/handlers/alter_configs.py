@@ -17,6 +17,7 @@ Version notes: versions differ in their encoding alone.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
@@ -115,6 +116,8 @@ async def _alter(
     times = Counter((resource.resource_type, resource.resource_name) for resource in resources)
     problems: list[KafkaError | None] = []
     for resource in resources:
+        # Nothing else here need ever wait, and there may be thousands: others get their turn after each.
+        await asyncio.sleep(0)
         kind, name = resource.resource_type, resource.resource_name
         try:
             if times[kind, name] > 1:
