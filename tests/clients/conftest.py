@@ -1,15 +1,14 @@
-"""One agent process for all client tests, and what is needed to call clients that live outside Python."""
+"""Agent processes for all client tests, and the virtual machine of Kafka's own tools."""
 
 from __future__ import annotations
 
-import os
-import shutil
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
+from tests.clients.java_tools import JavaTools
+from tests.clients.secured import Secured
 from tests.support.process import AgentProcess
 
 
@@ -25,27 +24,20 @@ def bootstrap(agent: AgentProcess) -> str:
     return agent.bootstrap
 
 
+@pytest.fixture(scope="session")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    """An agent that asks who is there, for all tests of clients that authenticate and may do some things alone."""
+    with Secured(tmp_path_factory.mktemp("secured")) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def java_tools() -> Iterator[JavaTools]:
+    with JavaTools() as tools:
+        yield tools
+
+
 @pytest.fixture
 def topic() -> str:
     """A topic name that no other test uses; it comes into being by auto creation."""
     return f"t-{uuid.uuid4().hex[:12]}"
-
-
-def require_tool(name: str) -> str:
-    """The path of a program; the test is skipped without it, or fails where everything has to run."""
-    path = shutil.which(name)
-    if path is None:
-        missing(f"{name} is not installed")
-    return str(path)
-
-
-def require_folder(path: Path, remedy: str) -> Path:
-    if not path.is_dir():
-        missing(f"{path.name} is missing: {remedy}")
-    return path
-
-
-def missing(reason: str) -> None:
-    if os.environ.get("WARP_TEST_REQUIRE_ALL"):
-        pytest.fail(reason)
-    pytest.skip(reason)

@@ -1,8 +1,9 @@
 """Members of consumer groups as programs of their own, whatever their language; and what became of their records.
 
 A program is called as `PROGRAM consume BOOTSTRAP TOPIC GROUP [NAME=VALUE ...]`; some also produce. Settings are
-`session_ms`, `heartbeat_ms`, `assignor` (range, cooperative) and `instance` (of a static member). It processes records,
-commits after each batch, and on SIGTERM leaves the group. It prints events, one JSON object a line:
+`session_ms`, `heartbeat_ms`, `assignor` (range, cooperative), `instance` (of a static member) and `security` (see
+tests/clients/secured.py). It processes records, commits after each batch, and on SIGTERM leaves the group. With
+`pause_ms` records are produced one by one, again when they are refused. It prints events, one JSON object a line:
 
     assigned   `partitions`: all that the member has from now on
     record     `partition`, `offset`, `value`: processed; not yet committed
@@ -25,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.clients.conftest import missing, require_folder, require_tool
+from tests.clients.toolchain import missing, require_folder, require_tool
 
 FOLDER = Path(__file__).parent
 WAIT_S = 60.0
@@ -61,10 +62,11 @@ def java() -> list[str]:
     ]  # fmt: skip
 
 
-def _kafkajs() -> list[str]:
+def kafkajs(program: str) -> list[str]:
+    """The command line of a program for kafkajs: consume or produce."""
     node = require_tool("node")
     require_folder(FOLDER / "kafkajs" / "node_modules", "run `make clients`, which installs it with npm")
-    return [node, str(FOLDER / "kafkajs" / "consume.mjs")]
+    return [node, str(FOLDER / "kafkajs" / f"{program}.mjs")]
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ KINDS = (
     Kind("confluent", _python("confluent_member"), is_cooperative=True, is_static=True),
     Kind("aiokafka", _python("aiokafka_member"), is_static=True),
     Kind("kafka-python", _python("kafka_python_member"), is_static=True),
-    Kind("kafkajs", _kafkajs),
+    Kind("kafkajs", lambda: kafkajs("consume")),
     Kind("franz-go", _go("franz"), is_cooperative=True, is_static=True),
     Kind("kafka-go", _go("kafkago"), tells_assignment=False),
     Kind("java", _java, is_cooperative=True, is_static=True),
@@ -208,9 +210,14 @@ def produce(
         capture_output=True, timeout=WAIT_S, check=False, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    events = [json.loads(line) for line in done.stdout.splitlines()]
-    assert events[-1]["event"] == "closed", done.stderr
-    assert not [event for event in events if event["event"] == "problem"], events
+    return produced_records(done.stdout)
+
+
+def produced_records(output: str) -> list[tuple[int, int, str]]:
+    """What a program says that it has produced, which has come to its end without a problem."""
+    events = [json.loads(line) for line in output.splitlines()]
+    assert events[-1]["event"] == "closed", output
+    assert not [event for event in events if event["event"] == "problem"], output
     return [
         (event["partition"], event["offset"], event["value"])
         for event in events

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.conftest import require_folder, require_tool
 from tests.clients.test_confluent import read_partition
+from tests.clients.toolchain import require_folder, require_tool
 
 pytestmark = pytest.mark.toolchain
 FOLDER = Path(__file__).parent / "kafkajs"

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from tests.clients.conftest import require_tool
+from tests.clients.toolchain import require_tool
 
 pytestmark = pytest.mark.toolchain
 CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]

@@ -1,11 +1,12 @@
 // A group member on kafkajs: consume BOOTSTRAP TOPIC GROUP [NAME=VALUE ...]; see tests/clients/members.py.
 import { Kafka, PartitionAssigners, logLevel } from "kafkajs";
+import { security, settingsOf } from "./security.mjs";
 
 const [command, bootstrap, topic, groupId, ...pairs] = process.argv.slice(2);
 if (command !== "consume") {
   throw new Error(`unknown command ${command}`);
 }
-const settings = Object.fromEntries(pairs.map((pair) => pair.split("=", 2)));
+const settings = settingsOf(pairs);
 const emit = (event, fields = {}) => process.stdout.write(`${JSON.stringify({ event, ...fields })}\n`);
 
 const logCreator = () => ({ log }) => emit("problem", { message: `${log.message} ${log.error ?? ""}` });
@@ -14,6 +15,7 @@ const kafka = new Kafka({
   logLevel: logLevel.ERROR,
   logCreator,
   retry: { retries: 100, initialRetryTime: 100, maxRetryTime: 1000 },
+  ...security(settings),
 });
 // kafkajs calls its one way of sharing by a name of its own. Under a name that others know too it can be in their groups:
 // metadata and assignments are those of all consumers, and which partitions a leader gives to whom is its own business.
@@ -59,6 +61,16 @@ for (const signal of ["SIGTERM", "SIGINT"]) {
     process.exit(0);
   });
 }
-await consumer.connect();
-await consumer.subscribe({ topics: [topic], fromBeginning: true });
-await consumer.run({ autoCommit: false, eachBatchAutoResolve: false, eachBatch: processBatch });
+const start = async () => {
+  await consumer.connect();
+  await consumer.subscribe({ topics: [topic], fromBeginning: true });
+  await consumer.run({ autoCommit: false, eachBatchAutoResolve: false, eachBatch: processBatch });
+};
+// The library gives up when it is refused something.
+const startAgain = () =>
+  start().catch((error) => {
+    emit("problem", { message: `${error.name}: ${error.message}` });
+    setTimeout(startAgain, 500);
+  });
+consumer.on(consumer.events.CRASH, ({ payload }) => payload.restart || setTimeout(startAgain, 500));
+await startAgain();

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.range import (  # type: ignore[import-untyped]
     RangePartitionAssignor,
 )
 from aiokafka.errors import KafkaError
+from aiokafka.helpers import create_ssl_context
 
 from tests.clients.programs.events import (
+    Job,
     Stop,
     assigned as tell_assigned,
     committed,
@@ -32,6 +35,18 @@ class Owned(ConsumerRebalanceListener):
         tell_assigned(partition.partition for partition in assigned)
 
 
+def security(job: Job) -> dict[str, Any]:
+    if (found := job.security) is None:
+        return {}
+    return {
+        "security_protocol": found.protocol,
+        "ssl_context": create_ssl_context(cafile=found.ca),
+        "sasl_mechanism": found.mechanism,
+        "sasl_plain_username": found.user,
+        "sasl_plain_password": found.password,
+    }
+
+
 async def main() -> None:
     job = read_job()
     stop = Stop()
@@ -45,11 +60,17 @@ async def main() -> None:
         heartbeat_interval_ms=job.heartbeat_ms,
         partition_assignment_strategy=(RangePartitionAssignor,),
         max_poll_records=100,
+        **security(job),
     )
     consumer.subscribe([job.topic], listener=Owned())
     await consumer.start()
     while not stop:
-        batches = await consumer.getmany(timeout_ms=200)
+        try:
+            batches = await consumer.getmany(timeout_ms=200)
+        except KafkaError as error:
+            problem(error)
+            await asyncio.sleep(0.2)
+            continue
         after = {}
         for partition, messages in batches.items():
             for message in messages:

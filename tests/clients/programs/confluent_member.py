@@ -19,6 +19,14 @@ def configuration(job: Job) -> dict[str, str | int | bool]:
     }
     if job.instance is not None:
         configured["group.instance.id"] = job.instance
+    if (security := job.security) is not None:
+        configured |= {
+            "security.protocol": security.protocol,
+            "ssl.ca.location": security.ca,
+            "sasl.mechanism": security.mechanism,
+            "sasl.username": security.user,
+            "sasl.password": security.password,
+        }
     return configured
 
 

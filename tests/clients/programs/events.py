@@ -7,7 +7,22 @@ import signal
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
+
+
+@dataclass(frozen=True)
+class Security:
+    """How to come in where an agent asks who is there; empty is what the protocol or the mechanism goes without."""
+
+    protocol: str
+    ca: str
+    mechanism: str = ""
+    user: str = ""
+    password: str = ""
+    token: str = ""
+    certificate: str = ""
+    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -30,6 +45,13 @@ class Job:
     @property
     def assignor(self) -> str:
         return self.settings.get("assignor", "range")
+
+    @property
+    def security(self) -> Security | None:
+        """The content of the file PATH.json, when the setting `security` is PATH."""
+        if (path := self.settings.get("security")) is None:
+            return None
+        return Security(**json.loads(Path(f"{path}.json").read_text()))
 
     @property
     def instance(self) -> str | None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
 from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka.errors import KafkaError
 
 from tests.clients.programs.events import (
+    Job,
     Stop,
     assigned as tell_assigned,
     committed,
@@ -27,6 +31,18 @@ class Owned(ConsumerRebalanceListener):
         tell_assigned(partition.partition for partition in assigned)
 
 
+def security(job: Job) -> dict[str, Any]:
+    if (found := job.security) is None:
+        return {}
+    return {
+        "security_protocol": found.protocol,
+        "ssl_cafile": found.ca,
+        "sasl_mechanism": found.mechanism,
+        "sasl_plain_username": found.user,
+        "sasl_plain_password": found.password,
+    }
+
+
 def main() -> None:
     job = read_job()
     stop = Stop()
@@ -39,11 +55,18 @@ def main() -> None:
         session_timeout_ms=job.session_ms,
         heartbeat_interval_ms=job.heartbeat_ms,
         max_poll_records=100,
+        **security(job),
     )
     consumer.subscribe([job.topic], listener=Owned())
     while not stop:
         after = {}
-        for partition, messages in consumer.poll(timeout_ms=200).items():
+        try:
+            batches = consumer.poll(timeout_ms=200)
+        except KafkaError as error:
+            problem(error)
+            time.sleep(0.2)
+            continue
+        for partition, messages in batches.items():
             for message in messages:
                 record(message.partition, message.offset, message.value or b"")
             after[partition] = OffsetAndMetadata(messages[-1].offset + 1, "", -1)

@@ -10,6 +10,9 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sasl/oauth"
+	"github.com/twmb/franz-go/pkg/sasl/plain"
+	"github.com/twmb/franz-go/pkg/sasl/scram"
 
 	"warp.test/clients/member"
 )
@@ -25,14 +28,36 @@ func codec(name string) kgo.CompressionCodec {
 	}[name]
 }
 
+// reach says where the agents are, and how to come in.
+func reach(job member.Job) []kgo.Opt {
+	options := []kgo.Opt{kgo.SeedBrokers(job.Servers()...)}
+	security := job.Security()
+	if config := security.TLS(); config != nil {
+		options = append(options, kgo.DialTLSConfig(config))
+	}
+	switch security.Mechanism {
+	case "PLAIN":
+		auth := plain.Auth{User: security.User, Pass: security.Password}
+		options = append(options, kgo.SASL(auth.AsMechanism()))
+	case "SCRAM-SHA-256":
+		auth := scram.Auth{User: security.User, Pass: security.Password}
+		options = append(options, kgo.SASL(auth.AsSha256Mechanism()))
+	case "SCRAM-SHA-512":
+		auth := scram.Auth{User: security.User, Pass: security.Password}
+		options = append(options, kgo.SASL(auth.AsSha512Mechanism()))
+	case "OAUTHBEARER":
+		options = append(options, kgo.SASL(oauth.Auth{Token: security.Token}.AsMechanism()))
+	}
+	return options
+}
+
 func produce(ctx context.Context, job member.Job) error {
-	client, err := kgo.NewClient(
-		kgo.SeedBrokers(job.Servers()...),
+	client, err := kgo.NewClient(append(reach(job),
 		kgo.DefaultProduceTopic(job.Topic),
 		kgo.AllowAutoTopicCreation(),
 		kgo.ProducerBatchCompression(codec(job.Setting("codec", "none"))),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
-	)
+	)...)
 	if err != nil {
 		return err
 	}
@@ -40,14 +65,21 @@ func produce(ctx context.Context, job member.Job) error {
 	from := job.Number("from", 0)
 	for number := from; number < from+job.Count; number++ {
 		record := kgo.Record{Value: []byte(strconv.Itoa(number)), Partition: int32(job.PartitionOf(number))}
+		if job.IsPatient() {
+			if err := job.Insist(ctx, func() error {
+				return client.ProduceSync(ctx, &record).FirstErr()
+			}); err != nil {
+				return err
+			}
+			member.Produced(record.Partition, record.Offset, record.Value)
+			continue
+		}
 		client.Produce(ctx, &record, func(record *kgo.Record, err error) {
 			if err != nil {
 				member.Problem(err)
 				return
 			}
-			member.Emit("produced", map[string]any{
-				"partition": record.Partition, "offset": record.Offset, "value": string(record.Value),
-			})
+			member.Produced(record.Partition, record.Offset, record.Value)
 		})
 	}
 	return client.Flush(ctx)
@@ -75,15 +107,14 @@ func (owned *owned) change(topic string, gained, lost map[string][]int32) {
 
 func consume(ctx context.Context, job member.Job) error {
 	var has owned
-	options := []kgo.Opt{
-		kgo.SeedBrokers(job.Servers()...),
+	options := append(reach(job),
 		kgo.ConsumerGroup(job.Group),
 		kgo.ConsumeTopics(job.Topic),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.DisableAutoCommit(),
 		kgo.BlockRebalanceOnPoll(),
-		kgo.SessionTimeout(time.Duration(job.Number("session_ms", 10_000)) * time.Millisecond),
-		kgo.HeartbeatInterval(time.Duration(job.Number("heartbeat_ms", 1_000)) * time.Millisecond),
+		kgo.SessionTimeout(time.Duration(job.Number("session_ms", 10_000))*time.Millisecond),
+		kgo.HeartbeatInterval(time.Duration(job.Number("heartbeat_ms", 1_000))*time.Millisecond),
 		kgo.OnPartitionsAssigned(func(_ context.Context, _ *kgo.Client, gained map[string][]int32) {
 			has.change(job.Topic, gained, nil)
 		}),
@@ -93,7 +124,7 @@ func consume(ctx context.Context, job member.Job) error {
 		kgo.OnPartitionsLost(func(_ context.Context, _ *kgo.Client, lost map[string][]int32) {
 			has.change(job.Topic, nil, lost)
 		}),
-	}
+	)
 	if job.Setting("assignor", "range") == "cooperative" {
 		options = append(options, kgo.Balancers(kgo.CooperativeStickyBalancer()))
 	} else {

@@ -10,6 +10,9 @@ import (
 
 	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/compress"
+	"github.com/segmentio/kafka-go/sasl"
+	"github.com/segmentio/kafka-go/sasl/plain"
+	"github.com/segmentio/kafka-go/sasl/scram"
 
 	"warp.test/clients/member"
 )
@@ -29,12 +32,40 @@ func (balancer balancer) Balance(message kafka.Message, partitions ...int) int {
 	return balancer.job.PartitionOf(number)
 }
 
+// mechanism is that of the job; the library brings none for OAUTHBEARER.
+func mechanism(security member.Security) (sasl.Mechanism, error) {
+	switch security.Mechanism {
+	case "":
+		return nil, nil
+	case "PLAIN":
+		return plain.Mechanism{Username: security.User, Password: security.Password}, nil
+	case "SCRAM-SHA-256":
+		return scram.Mechanism(scram.SHA256, security.User, security.Password)
+	case "SCRAM-SHA-512":
+		return scram.Mechanism(scram.SHA512, security.User, security.Password)
+	}
+	return nil, fmt.Errorf("no mechanism %s", security.Mechanism)
+}
+
+func dialer(job member.Job) (*kafka.Dialer, error) {
+	security := job.Security()
+	mechanism, err := mechanism(security)
+	return &kafka.Dialer{TLS: security.TLS(), SASLMechanism: mechanism, Timeout: 10 * time.Second}, err
+}
+
 func produce(ctx context.Context, job member.Job) error {
-	if err := inspect(ctx, job); err != nil {
+	dialer, err := dialer(job)
+	if err != nil {
 		return err
+	}
+	if !job.IsPatient() {
+		if err := inspect(ctx, dialer, job); err != nil {
+			return err
+		}
 	}
 	writer := &kafka.Writer{
 		Addr:         kafka.TCP(job.Servers()...),
+		Transport:    &kafka.Transport{TLS: dialer.TLS, SASL: dialer.SASLMechanism},
 		Topic:        job.Topic,
 		Balancer:     balancer{job},
 		RequiredAcks: kafka.RequireAll,
@@ -42,9 +73,7 @@ func produce(ctx context.Context, job member.Job) error {
 		Completion: func(messages []kafka.Message, err error) {
 			for _, message := range messages {
 				if err == nil {
-					member.Emit("produced", map[string]any{
-						"partition": message.Partition, "offset": message.Offset, "value": string(message.Value),
-					})
+					member.Produced(int32(message.Partition), message.Offset, message.Value)
 				}
 			}
 		},
@@ -60,15 +89,21 @@ func produce(ctx context.Context, job member.Job) error {
 	for number := from; number < from+job.Count; number++ {
 		messages = append(messages, kafka.Message{Value: []byte(strconv.Itoa(number))})
 	}
-	if err := writer.WriteMessages(ctx, messages...); err != nil {
+	if job.IsPatient() {
+		for _, message := range messages {
+			if err := job.Insist(ctx, func() error { return writer.WriteMessages(ctx, message) }); err != nil {
+				return err
+			}
+		}
+	} else if err := writer.WriteMessages(ctx, messages...); err != nil {
 		return err
 	}
 	return writer.Close()
 }
 
 // inspect makes the topic if it has to, and looks at it, over a bare Conn.
-func inspect(ctx context.Context, job member.Job) error {
-	conn, err := kafka.DialContext(ctx, "tcp", job.Servers()[0])
+func inspect(ctx context.Context, dialer *kafka.Dialer, job member.Job) error {
+	conn, err := dialer.DialContext(ctx, "tcp", job.Servers()[0])
 	if err != nil {
 		return err
 	}
@@ -86,7 +121,7 @@ func inspect(ctx context.Context, job member.Job) error {
 	if len(partitions) != topic.NumPartitions {
 		return fmt.Errorf("%d partitions, not %d", len(partitions), topic.NumPartitions)
 	}
-	leader, err := kafka.DialLeader(ctx, "tcp", job.Servers()[0], job.Topic, 0)
+	leader, err := dialer.DialLeader(ctx, "tcp", job.Servers()[0], job.Topic, 0)
 	if err != nil {
 		return fmt.Errorf("leader: %w", err)
 	}
@@ -100,8 +135,13 @@ func inspect(ctx context.Context, job member.Job) error {
 }
 
 func consume(ctx context.Context, job member.Job) error {
+	dialer, err := dialer(job)
+	if err != nil {
+		return err
+	}
 	reader := kafka.NewReader(kafka.ReaderConfig{
 		Brokers:           job.Servers(),
+		Dialer:            dialer,
 		GroupID:           job.Group,
 		Topic:             job.Topic,
 		StartOffset:       kafka.FirstOffset,
@@ -109,6 +149,7 @@ func consume(ctx context.Context, job member.Job) error {
 		SessionTimeout:    time.Duration(job.Number("session_ms", 10_000)) * time.Millisecond,
 		HeartbeatInterval: time.Duration(job.Number("heartbeat_ms", 1_000)) * time.Millisecond,
 		RebalanceTimeout:  10 * time.Second,
+		JoinGroupBackoff:  500 * time.Millisecond,
 		ErrorLogger: kafka.LoggerFunc(func(format string, values ...any) {
 			member.Problem(fmt.Errorf(format, values...))
 		}),

@@ -5,7 +5,8 @@
 //
 // `produce` writes records whose values are the numbers from `from` (0) on, and ends. `consume` is one member of a
 // group: it processes records and commits after each batch until SIGTERM, then leaves the group. Each prints events,
-// one JSON object a line; tests/clients/members.py reads them and says what each means.
+// one JSON object a line; tests/clients/members.py reads them and says what each means. With `pause_ms` records are
+// produced one by one with that pause between them, and one that is refused is tried again.
 package member
 
 import (
@@ -18,6 +19,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // Job is one run's command line.
@@ -56,6 +58,24 @@ func (job Job) PartitionOf(number int) int {
 	return number % job.Number("partitions", 1)
 }
 
+// IsPatient is whether records are produced one by one.
+func (job Job) IsPatient() bool {
+	return job.Setting("pause_ms", "") != ""
+}
+
+// Insist does something until it succeeds, telling of each failure, and pauses after each attempt.
+func (job Job) Insist(ctx context.Context, try func() error) error {
+	for ctx.Err() == nil {
+		err := try()
+		time.Sleep(time.Duration(job.Number("pause_ms", 0)) * time.Millisecond)
+		if err == nil {
+			return nil
+		}
+		Problem(err)
+	}
+	return ctx.Err()
+}
+
 // Client is what each program brings.
 type Client struct {
 	Produce func(context.Context, Job) error
@@ -81,12 +101,16 @@ func Emit(event string, fields map[string]any) {
 	}
 }
 
-// Assigned, Record and Committed print the events of a member. Partitions of an assignment are all that it now has.
+// Assigned, Produced, Record and Committed print the events of a member. Partitions of an assignment are all that it now has.
 func Assigned(partitions []int32) {
 	if partitions == nil {
 		partitions = []int32{}
 	}
 	Emit("assigned", map[string]any{"partitions": partitions})
+}
+
+func Produced(partition int32, offset int64, value []byte) {
+	Emit("produced", map[string]any{"partition": partition, "offset": offset, "value": string(value)})
 }
 
 func Record(partition int32, offset int64, value []byte) {

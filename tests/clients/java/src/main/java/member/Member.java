@@ -1,5 +1,9 @@
 package member;
 
+import java.io.IOException;
+import java.io.Reader;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Collection;
@@ -9,14 +13,17 @@ import java.util.Map;
 import java.util.Properties;
 import java.util.TreeSet;
 import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.ExecutionException;
 import org.apache.kafka.clients.consumer.ConsumerRebalanceListener;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
 import org.apache.kafka.clients.consumer.OffsetAndMetadata;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
+import org.apache.kafka.clients.producer.RecordMetadata;
 import org.apache.kafka.common.KafkaException;
 import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.errors.AuthorizationException;
 import org.apache.kafka.common.errors.WakeupException;
 import org.apache.kafka.common.serialization.StringDeserializer;
 import org.apache.kafka.common.serialization.StringSerializer;
@@ -69,9 +76,24 @@ public final class Member {
         return settings.getOrDefault(name, otherwise);
     }
 
-    private void produce(int count) {
+    /** Where the agents are, and how to come in: the file PATH.properties, when the setting `security` is PATH. */
+    private Properties reach() throws IOException {
         Properties properties = new Properties();
         properties.put("bootstrap.servers", bootstrap);
+        if (settings.containsKey("security")) {
+            try (Reader file = Files.newBufferedReader(Path.of(settings.get("security") + ".properties"))) {
+                properties.load(file);
+            }
+            String token = properties.getProperty("sasl.oauthbearer.token.endpoint.url");
+            if (token != null) {
+                System.setProperty("org.apache.kafka.sasl.oauthbearer.allowed.urls", token);
+            }
+        }
+        return properties;
+    }
+
+    private void produce(int count) throws IOException, InterruptedException {
+        Properties properties = reach();
         properties.put("key.serializer", StringSerializer.class.getName());
         properties.put("value.serializer", StringSerializer.class.getName());
         properties.put("compression.type", setting("codec", "none"));
@@ -80,21 +102,45 @@ public final class Member {
         try (KafkaProducer<String, String> producer = new KafkaProducer<>(properties)) {
             for (int number = from; number < from + count; number++) {
                 String value = Integer.toString(number);
+                if (settings.containsKey("pause_ms")) {
+                    insist(producer, new ProducerRecord<>(topic, number % partitions, null, value));
+                    continue;
+                }
                 producer.send(new ProducerRecord<>(topic, number % partitions, null, value), (done, error) -> {
                     if (error != null) {
                         problem(error);
                     } else {
-                        emit("{\"event\":\"produced\",\"partition\":" + done.partition() + ",\"offset\":"
-                                + done.offset() + ",\"value\":\"" + value + "\"}");
+                        produced(done, value);
                     }
                 });
             }
         }
     }
 
-    private Properties consumerProperties(String group) {
-        Properties properties = new Properties();
-        properties.put("bootstrap.servers", bootstrap);
+    /** Produces one record, again until it succeeds, with a pause after each attempt. */
+    private void insist(KafkaProducer<String, String> producer, ProducerRecord<String, String> record)
+            throws InterruptedException {
+        boolean isDone = false;
+        while (!isDone) {
+            try {
+                produced(producer.send(record).get(), record.value());
+                isDone = true;
+            } catch (ExecutionException error) {
+                problem((Exception) error.getCause());
+            } catch (KafkaException error) {
+                problem(error);
+            }
+            Thread.sleep(Long.parseLong(settings.get("pause_ms")));
+        }
+    }
+
+    private static void produced(RecordMetadata done, String value) {
+        emit("{\"event\":\"produced\",\"partition\":" + done.partition() + ",\"offset\":" + done.offset()
+                + ",\"value\":\"" + value + "\"}");
+    }
+
+    private Properties consumerProperties(String group) throws IOException {
+        Properties properties = reach();
         properties.put("group.id", group);
         properties.put("key.deserializer", StringDeserializer.class.getName());
         properties.put("value.deserializer", StringDeserializer.class.getName());
@@ -112,7 +158,7 @@ public final class Member {
         return properties;
     }
 
-    private void consume(String group) throws InterruptedException {
+    private void consume(String group) throws IOException, InterruptedException {
         KafkaConsumer<String, String> consumer = new KafkaConsumer<>(consumerProperties(group));
         CountDownLatch closed = new CountDownLatch(1);
         Runtime.getRuntime().addShutdownHook(new Thread(() -> {
@@ -126,7 +172,12 @@ public final class Member {
         try {
             consumer.subscribe(List.of(topic), new Owned());
             while (true) {
-                process(consumer);
+                try {
+                    process(consumer);
+                } catch (AuthorizationException error) {
+                    problem(error);
+                    Thread.sleep(200);
+                }
             }
         } catch (WakeupException stop) {
             consumer.close(CLOSE);
