@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -58,6 +59,7 @@ class WireClient:
         self._options = dict(client.options)
         self._timeout_s = client.timeout_s
         self._correlation_id = 0
+        self._ends_s = 0.0  # of the request at hand, by monotonic seconds
         self._versions: dict[int, tuple[int, int]] = {}
         protocol = self._options.get("security.protocol", "PLAINTEXT").upper()
         if protocol not in _PROTOCOLS:
@@ -142,7 +144,9 @@ class WireClient:
     def _ask(self, request: Request, version: int) -> Any:
         self._correlation_id += 1
         frame = b"".join(encode_request_frame(self._correlation_id, CLIENT_ID, request, version))
+        self._ends_s = time.monotonic() + self._timeout_s
         try:
+            self._socket.settimeout(self._timeout_s)
             self._socket.sendall(frame)
             answer = self._frame()
         except TimeoutError:
@@ -169,6 +173,11 @@ class WireClient:
     def _read(self, count: int) -> bytes:
         parts = []
         while count:
+            # Each part has only what is left of the time: a broker must not stretch it by sending byte by byte.
+            left_s = self._ends_s - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError
+            self._socket.settimeout(left_s)
             part = self._socket.recv(min(count, 2**20))
             if not part:
                 raise ConnectionError("closed by the broker")
@@ -205,7 +214,7 @@ def _check_settings(options: Mapping[str, str], *, uses_tls: bool) -> None:
 
 def _tls(plain: socket.socket, options: Mapping[str, str], address: Address) -> ssl.SSLSocket:
     """The connection over TLS. Raises ClientError."""
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         _load_files(context, options)
@@ -225,6 +234,9 @@ def _tls(plain: socket.socket, options: Mapping[str, str], address: Address) -> 
 
 
 def _load_files(context: ssl.SSLContext, options: Mapping[str, str]) -> None:
+    # Whoever names authorities trusts these and no others, as with the library.
+    if not {"ssl.ca.location", "ssl.ca.pem"} & options.keys():
+        context.load_default_certs()
     if (authorities := options.get("ssl.ca.location")) is not None:
         is_directory = Path(authorities).is_dir()
         context.load_verify_locations(

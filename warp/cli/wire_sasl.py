@@ -10,6 +10,8 @@ from collections.abc import Callable, Generator
 from typing import Final
 
 MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+ITERATIONS_MIN: Final = 4_096
+"""What Kafka's servers ask for at least (RFC 5802). From a proof with fewer a false one could guess the password."""
 ITERATIONS_MAX: Final = 10_000_000
 """A server may ask for so many; more would keep the client busy for minutes."""
 
@@ -47,7 +49,7 @@ def _scram(name: str, user: str, password: str, random_bytes: Callable[[int], by
     whole_nonce, iterations = fields.get("r", ""), fields.get("i", "")
     if not whole_nonce.startswith(nonce) or len(whole_nonce) == len(nonce):
         raise ValueError("the server's nonce is not made of the client's")
-    if not iterations.isdigit() or not 1 <= int(iterations) <= ITERATIONS_MAX:
+    if not iterations.isdigit() or not ITERATIONS_MIN <= int(iterations) <= ITERATIONS_MAX:
         raise ValueError(f"the server asks for {iterations[:20]} iterations")
     salted = hashlib.pbkdf2_hmac(name, password.encode(), _base64(fields.get("s", "")), int(iterations))
     binding = base64.b64encode(_NO_CHANNEL_BINDING.encode()).decode()

@@ -58,6 +58,7 @@ NONCE = base64.b64encode(b"r" * 24).decode()
         ("r=other,s=c2FsdA==,i=4096", "nonce"),
         (f"r={NONCE},s=c2FsdA==,i=4096", "nonce"),
         (f"r={NONCE}x,s=c2FsdA==,i=0", "0 iterations"),
+        (f"r={NONCE}x,s=c2FsdA==,i=4095", "4095 iterations"),
         (f"r={NONCE}x,s=c2FsdA==,i=99999999999", "99999999999 iterations"),
         (f"r={NONCE}x,s=c2FsdA==,i=-1", "-1 iterations"),
         (f"r={NONCE}x,s=c2FsdA==", " iterations"),
