@@ -137,10 +137,9 @@ async def create_acls(context: RequestContext, request: CreateAclsRequest) -> Cr
     wanted = [acl for acl in checked if not isinstance(acl, KafkaError)]
     if wanted:
         try:
-            made = await _create(context, wanted)
+            await _create(context, wanted)
         except KafkaError as error:
             return create_acls_failed(context, request, error.code, error.message)
-        context.changed_each("created ACLs", made)
     return CreateAclsResponse(
         results=[
             _not_created(context, acl.code, acl.message)
@@ -151,19 +150,21 @@ async def create_acls(context: RequestContext, request: CreateAclsRequest) -> Cr
     )
 
 
-async def _create(context: RequestContext, wanted: Sequence[Acl]) -> list[str]:
-    """Make these ACLs be there; which of them were not yet, as texts. Raises KafkaError."""
+async def _create(context: RequestContext, wanted: Sequence[Acl]) -> None:
+    """Make these ACLs be there. Raises KafkaError."""
     acls = {acl_key(acl): acl for acl in wanted}
+    made: list[str] = []
 
     def decide(entries: Mapping[str, str]) -> Sequence[EntryChange]:
         missing = [EntryChange(key, "") for key in acls if key not in entries]
         if missing and len(entries) + len(missing) > ACLS_MAX:
             problem = f"there are {len(entries)} ACLs, and no more than {ACLS_MAX} may be"
             raise KafkaError(ErrorCode.POLICY_VIOLATION, problem)
+        made[:] = [str(acls[change.key]) for change in missing]
         return missing
 
-    changes = await context.services.catalogue.change_entries(EntryKind.ACL, decide)
-    return [str(acls[change.key]) for change in changes]
+    with context.telling_each("created ACLs", made):
+        await context.services.catalogue.change_entries(EntryKind.ACL, decide)
 
 
 def _creation(creation: AclCreation) -> Acl | KafkaError:
@@ -231,13 +232,16 @@ async def _delete(context: RequestContext, wanted: Sequence[AclFilter]) -> list[
     await catalogue.refresh()
     found = await _matching(context, wanted)
     acls = {acl_key(acl): acl for matching in found for acl in matching}
+    gone: list[str] = []
 
     def decide(entries: Mapping[str, str]) -> Sequence[EntryChange]:
-        return [EntryChange(key, None) for key in acls if key in entries]
+        changes = [EntryChange(key, None) for key in acls if key in entries]
+        gone[:] = [str(acls[change.key]) for change in changes]
+        return changes
 
-    changes = await catalogue.change_entries(EntryKind.ACL, decide)
+    with context.telling_each("deleted ACLs", gone):
+        changes = await catalogue.change_entries(EntryKind.ACL, decide)
     deleted = {acls[change.key] for change in changes}
-    context.changed_each("deleted ACLs", [str(acls[change.key]) for change in changes])
     return [[acl for acl in matching if acl in deleted] for matching in found]
 
 

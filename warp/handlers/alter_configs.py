@@ -143,12 +143,12 @@ async def _alter_topic(
 ) -> None:
     check_topic_name(name)
     catalogue = context.services.catalogue
-    before: Mapping[str, str] = {}
+    told: list[str] = []
 
     def decide(configs: Mapping[str, str]) -> Mapping[str, str]:
-        nonlocal before
-        before = configs
-        return check_topic_configs(alteration.of_topic(configs), catalogue.defaults.values, configs)
+        after = check_topic_configs(alteration.of_topic(configs), catalogue.defaults.values, configs)
+        told[:] = _told(configs, after)
+        return after
 
     if validate_only:
         info = (await catalogue.lookup(names=[name])).by_name.get(name)
@@ -156,37 +156,33 @@ async def _alter_topic(
             raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"Topic {name} does not exist")
         decide(info.topic.configs)
         return
-    after = (await catalogue.set_topic_configs(name, decide)).topic.configs
-    _tell(context, "altered configs of a topic", before, after, topic=name)
+    with context.telling_each("altered configs of a topic", told, topic=name):
+        await catalogue.set_topic_configs(name, decide)
 
 
 async def _alter_cluster(context: RequestContext, alteration: _Alteration, *, validate_only: bool) -> None:
     catalogue = context.services.catalogue
-    before: Mapping[str, str] = {}
-    after: Mapping[str, str] = {}
+    told: list[str] = []
 
     def decide(configs: Mapping[str, str]) -> Sequence[EntryChange]:
-        nonlocal before, after
-        before, after = configs, alteration.of_cluster(configs)
-        return entry_changes(before, after)
+        after = alteration.of_cluster(configs)
+        told[:] = _told(configs, after)
+        return entry_changes(configs, after)
 
     if validate_only:
         decide(catalogue.entries(EntryKind.CONFIG))
         return
-    await catalogue.change_entries(EntryKind.CONFIG, decide)
-    _tell(context, "altered configs of the cluster", before, after)
+    with context.telling_each("altered configs of the cluster", told):
+        await catalogue.change_entries(EntryKind.CONFIG, decide)
 
 
-def _tell(
-    context: RequestContext, action: str, before: Mapping[str, str], after: Mapping[str, str], **facts: str
-) -> None:
-    """Tell the audit log, unless all is as it was. No config that can be altered is a secret."""
-    changes = [
+def _told(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """What changes, for the audit log. No config that can be altered is a secret."""
+    return [
         f"{name}: {before.get(name, NOT_SET)} -> {after.get(name, NOT_SET)}"
         for name in sorted({*before, *after})
         if before.get(name) != after.get(name)
     ]
-    context.changed_each(action, changes, **facts)
 
 
 def _replaced(

@@ -123,8 +123,8 @@ async def _alter(context: RequestContext, wanted: Sequence[Alteration]) -> None:
         told[:] = told_changes(changes, entries)
         return changes
 
-    await context.services.catalogue.change_entries(EntryKind.QUOTA, decide)
-    context.changed_each("altered client quotas", told)
+    with context.telling_each("altered client quotas", told):
+        await context.services.catalogue.change_entries(EntryKind.QUOTA, decide)
 
 
 def _checked(entry: AlterQuotaEntry) -> Alteration | KafkaError:

@@ -7,11 +7,12 @@ place and a test can put a fake in any of them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from warp.errors import ErrorCode
+from warp.errors import ErrorCode, KafkaError
 from warp.protocol.types import AclOperation, AclResourceType
 from warp.security.acl import NO_ACLS, Acl
 from warp.security.audit import REFUSALS_NAMED_MAX, Audit
@@ -227,6 +228,21 @@ class RequestContext:
         """Tell the audit log to what the client has done the same, see `Audit.changed_each`. Without any, nothing."""
         client = self.client
         self.services.audit.changed_each(client.principal, client.address, action, list(items), **facts)
+
+    @contextmanager
+    def telling_each(self, action: str, items: Sequence[str], **facts: object) -> Iterator[None]:
+        """Tell the audit log of a change that is made within; `items` is filled meanwhile.
+
+        Where that fails midway it may have been made nevertheless, and the line says "perhaps".
+        """
+        try:
+            yield
+        except KafkaError:  # refused
+            raise
+        except BaseException:
+            self.changed_each(f"perhaps {action}", items, **facts)
+            raise
+        self.changed_each(action, items, **facts)
 
     def throttle(self, milliseconds: int) -> None:
         """Hold the client back for so long from now on: the answer says so, and its connection is not read from."""

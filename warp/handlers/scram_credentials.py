@@ -108,18 +108,16 @@ async def alter_user_scram_credentials(
         problem = f"more than {ALTERATIONS_MAX} credentials in one request"
         return alter_user_scram_credentials_failed(context, request, ErrorCode.INVALID_REQUEST, problem)
     plans: list[Plan] = []
+    done: list[str] = []
 
     def decide(entries: Mapping[str, str]) -> Sequence[EntryChange]:
         plans[:] = [plan_changes(entries, alterations)]
+        done[:] = plans[0].done
         return plans[0].changes
 
-    await context.services.catalogue.change_entries(EntryKind.CREDENTIAL, decide)
+    with context.telling_each("altered credentials", done):
+        await context.services.catalogue.change_entries(EntryKind.CREDENTIAL, decide)
     (plan,) = plans
-    if plan.done:
-        client = context.client
-        context.services.audit.changed_each(
-            client.principal, client.address, "altered credentials", plan.done
-        )
     return AlterUserScramCredentialsResponse(
         results=[
             _result(context, user, ErrorCode.NONE, None)
