@@ -88,15 +88,19 @@ class Passwords:
             spellings = _spellings(password)
         except ValueError as error:
             raise malformed(NAME, str(error)) from None
-        found = self._credentials.find(SHA_256, name) or self._credentials.find(SHA_512, name)
+        found = self._find(name)
         credential = found or self._make_up(name)
         is_right = False
         for spelling in spellings:
             is_right |= await self._is_password(credential, spelling)
-        if found is None or not is_right:
+        # It may have been deleted while keys were derived.
+        if found is None or not is_right or self._find(name) != found:
             problem = "no such user" if found is None else "wrong password"
             raise AuthenticationFailed(WRONG_CREDENTIALS, reason=f"{problem}: {name!r}")
         return Principal(USER, name)
+
+    def _find(self, name: str) -> Credential | None:
+        return self._credentials.find(SHA_256, name) or self._credentials.find(SHA_512, name)
 
     def _make_up(self, name: str) -> Credential:
         has_256 = self._credentials.shape(SHA_256) is not None or self._credentials.shape(SHA_512) is None

@@ -155,11 +155,19 @@ class ScramExchange:
         assert credential is not None, "the first step has found one"
         signed = f"{first.bare},{self._server_first},{final.without_proof}".encode()
         is_right = is_proof(credential, signed, final.proof)
-        if not (is_right and self._is_known):
-            problem = "wrong password" if self._is_known else "no such user"
+        # Looked up anew: an exchange may be begun before a change of the password and ended long after it.
+        is_current = self._credentials.find(self._hash, self._user) == credential
+        if not (is_right and self._is_known and is_current):
+            problem = _problem(is_known=self._is_known, is_current=is_current)
             raise AuthenticationFailed(WRONG_CREDENTIALS, reason=f"{problem}: {self._user!r}")
         signature = base64.b64encode(hmac.digest(credential.server_key, signed, self._hash.algorithm))
         return Step(b"v=" + signature, Principal(USER, self._user), self._lifetime_ms)
+
+
+def _problem(*, is_known: bool, is_current: bool) -> str:
+    if not is_known:
+        return "no such user"
+    return "wrong password" if is_current else "the credential has changed meanwhile"
 
 
 def _text(token: bytes) -> str:

@@ -10,7 +10,8 @@ A connection whose session has an end may authenticate again before it, by the s
 meanwhile it may not ask for anything else either. Where the first request comes after the end, the connection closes.
 
 A failure is answered late, so that passwords can't be tried fast, and ends the connection. What the client is told does
-not say what was wrong; the log does, without secrets.
+not say what was wrong; the log does, without secrets. Where the agent could not find out who the client is, the
+connection ends without an answer: clients take a failure as final, and come again after an end, as they should here.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from warp._frames import FRAME_BYTES_MIN
 from warp.errors import ErrorCode, ProtocolError
 from warp.handlers.context import SaslOutcome
 from warp.protocol import ApiKey
-from warp.security.mechanisms import AuthenticationFailed
+from warp.security.mechanisms import AuthenticationFailed, Outcome
 
 if TYPE_CHECKING:
     from warp.clock import Clock
@@ -41,6 +42,7 @@ _API_VERSIONS: Final = int(ApiKey.API_VERSIONS)
 _SASL_HANDSHAKE: Final = int(ApiKey.SASL_HANDSHAKE)
 _PASSING: Final = frozenset((_API_VERSIONS, _SASL_HANDSHAKE, int(ApiKey.SASL_AUTHENTICATE)))
 """What may be asked before it has succeeded."""
+_NOT_FOUND_OUT: Final = (Outcome.BUSY, Outcome.UNAVAILABLE)
 
 
 class State(enum.Enum):
@@ -146,6 +148,8 @@ class ConnectionAuthentication:
         except AuthenticationFailed as failure:
             self._fail(failure.reason)
             await asyncio.sleep(self._limits.authentication_delay_ms / 1000)
+            if failure.outcome in _NOT_FOUND_OUT:
+                raise ProtocolError(f"who it is can't be found out now: {failure.reason}") from None
             return _refused(ErrorCode.SASL_AUTHENTICATION_FAILED, failure.message, failure.token)
         except BaseException:
             # Nobody may go on in an exchange whose outcome is not known.

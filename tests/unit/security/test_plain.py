@@ -106,6 +106,19 @@ def test_unknown_user_and_wrong_password_are_the_same_message_and_the_same_work(
         assert work[0] == work[1]
 
 
+def test_a_user_that_is_deleted_while_keys_are_derived_does_not_get_in() -> None:
+    credentials = credentials_of(USERS)
+
+    class Deleting(Derived):
+        async def __call__(self, algorithm: str, password: bytes, salt: bytes, iterations: int) -> bytes:
+            derived = await super().__call__(algorithm, password, salt, iterations)
+            credentials.entries_changed({}, ())
+            return derived
+
+    with pytest.raises(AuthenticationFailed, match=WRONG_CREDENTIALS):
+        authenticate(b"\0alice\0right", credentials, Deleting())
+
+
 def test_a_user_with_one_kind_of_credential_can_use_it() -> None:
     for scram in (SHA_256, SHA_512):
         credentials = credentials_of({"u": "p"}, hashes=(scram,))

@@ -11,7 +11,15 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from tests.unit.security.sasl_support import SECRET, ScramClient, credentials_of, salted, scram, stepped
+from tests.unit.security.sasl_support import (
+    SECRET,
+    ScramClient,
+    credentials_of,
+    entries_of,
+    salted,
+    scram,
+    stepped,
+)
 from warp.security import scram as scram_module
 from warp.security.credentials import SCRAM_HASHES, SHA_256, SHA_512, Credentials, ScramHash
 from warp.security.exchange import WRONG_CREDENTIALS, AuthenticationFailed, Outcome, Step
@@ -104,6 +112,19 @@ def test_unknown_user_and_wrong_password_look_the_same_to_the_client(scram_hash:
         seen.append((str(error), len(first.token), [field[:2] for field in fields], fields[2]))
         assert repr(name) in error.reason
     assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("left", [{}, {"alice": "another"}])
+def test_a_credential_that_changes_in_the_middle_of_an_exchange_lets_nobody_in(left: dict[str, str]) -> None:
+    credentials = credentials_of(USERS)
+    ongoing = exchange(SHA_256, credentials)
+    client = ScramClient("sha256", "alice", "right")
+    answer = stepped(ongoing, client.first())
+    credentials.entries_changed(entries_of(left), ())
+    with pytest.raises(AuthenticationFailed) as raised:
+        ongoing.step(client.final(answer.token))
+    assert raised.value.message == WRONG_CREDENTIALS
+    assert raised.value.reason == "the credential has changed meanwhile: 'alice'"
 
 
 def test_an_unknown_user_has_the_same_salt_always_and_another_than_others() -> None:

@@ -16,7 +16,7 @@ from warp.log.memory import MemoryBudget
 from warp.protocol import ApiKey, Request, Response, encode_request_frame
 from warp.protocol.messages.metadata import MetadataRequest, MetadataResponse
 from warp.protocol.messages.sasl import SaslAuthenticateRequest, SaslHandshakeRequest
-from warp.security.exchange import AuthenticationFailed, Step
+from warp.security.exchange import AuthenticationFailed, Outcome, Step
 from warp.security.mechanisms import Mechanisms
 from warp.security.principal import USER, Principal
 from warp.security.quotas.quotas import UNLIMITED
@@ -28,7 +28,8 @@ SECRET = b"open sesame"
 
 
 class Scripted:
-    """An exchange: `NAME` makes that user of it, `more` asks for another token, `wait` waits, anything else fails."""
+    """An exchange: `NAME` makes that user of it, `more` asks for another token, `wait` waits,
+    `busy` can't be found out, `bug` is one, anything else fails."""
 
     def __init__(self, mechanisms: ScriptedMechanisms) -> None:
         self._mechanisms = mechanisms
@@ -38,6 +39,8 @@ class Scripted:
             return Step(b"go on")
         if token == b"wait":
             return self._later()
+        if token == b"busy":
+            raise AuthenticationFailed("Try again", reason="130 wait", outcome=Outcome.BUSY)
         if token == b"bug":
             raise RuntimeError("a bug in a mechanism")
         if token.startswith(b"user:"):

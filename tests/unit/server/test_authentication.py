@@ -178,6 +178,32 @@ def test_a_failure_is_answered_late_counted_logged_without_secrets_and_ends(
         run(test)
 
 
+@pytest.mark.parametrize("version", [0, 1])
+def test_where_it_can_not_be_found_out_the_connection_ends_without_an_answer(
+    version: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test() -> None:
+        bench = SaslBench()
+        peer = bench.connect()
+        peer.handshake(version=version)
+        peer.transport.written.clear()
+        if version == 0:
+            peer.feed(struct.pack(">i", 4) + b"busy")
+        else:
+            peer.token(b"busy")
+            peer.metadata()
+        await settle()
+        # A failure would be final to clients; after an end they come again.
+        assert (bytes(peer.transport.written), peer.ended()) == (b"", "close")
+        assert bench.asked == []
+        assert bench.pool.authentication_failures == 1
+        assert "130 wait" in caplog.text
+        assert bench.memory.used_bytes == bench.pool.early_memory.used_bytes == 0
+
+    with caplog.at_level(logging.WARNING, LOGGER):
+        run(test)
+
+
 def test_a_bug_in_a_mechanism_lets_nobody_in() -> None:
     async def test() -> None:
         bench = SaslBench()
