@@ -9,15 +9,42 @@ JWKS = "tests/unit/security/test_jwks.py"
 OAUTH = "tests/unit/security/test_oauth.py"
 PLAIN = "tests/unit/security/test_plain.py"
 SCRAM = "tests/unit/security/test_scram.py"
+STRANGERS = "tests/unit/server/test_strangers.py"
+TLS_FLOODS = "tests/unit/server/test_tls_floods.py"
 
 PROVED = (
     Breakage(
         "let-who-would-know-made-up-keys-in",
         "P10",
         "warp/security/scram.py",
-        "        if not (is_right and self._is_known):\n",
+        "        if not (is_right and self._is_known and is_current):\n",
         "        if not is_right:\n",
         (f"{SCRAM}::test_no_proof_fits_a_user_that_does_not_exist",),
+    ),
+    Breakage(
+        "let-an-exchange-outlive-its-password",
+        "P10",
+        "warp/security/scram.py",
+        "        if not (is_right and self._is_known and is_current):\n",
+        "        if not (is_right and self._is_known):\n",
+        (f"{SCRAM}::test_a_credential_that_changes_in_the_middle_of_an_exchange_lets_nobody_in",),
+    ),
+    Breakage(
+        "answer-strangers-as-often-as-they-ask",
+        "P8",
+        "warp/server/incoming.py",
+        "        return self._early_requests > self._pool.limits.early_requests_max\n",
+        "        return False\n",
+        (f"{STRANGERS}::test_requests_that_come_all_at_once_before_authentication_are_not_even_begun",),
+    ),
+    Breakage(
+        "read-on-while-answers-of-tls-are-not-taken",
+        "P8",
+        "warp/security/tls_endpoint.py",
+        "        self._is_below_full = True\n        if self._is_below_there():\n"
+        "            self._below.pause_reading()\n",
+        "        self._is_below_full = True\n",
+        (f"{TLS_FLOODS}::test_a_peer_that_wants_new_handshakes_and_takes_no_answer_is_not_read_from",),
     ),
     Breakage(
         "take-the-nonce-of-another-exchange",
