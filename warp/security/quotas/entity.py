@@ -131,9 +131,16 @@ def entity_text(entity: Entity) -> str:
     return json.dumps(dict(entity), sort_keys=True, separators=(",", ":"))
 
 
+def _read(text: str) -> object:
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def parse_entity(text: str) -> Entity:
     """An entity from its key in the catalogue. Raises ValueError."""
-    parts = json.loads(text)
+    parts = _read(text)
     if not isinstance(parts, dict) or not all(isinstance(name, str | None) for name in parts.values()):
         raise ValueError("not an object from types to names")
     try:
@@ -149,7 +156,7 @@ def values_text(values: Mapping[str, float]) -> str:
 
 def parse_values(text: str) -> dict[str, float]:
     """The quotas of an entity from their value in the catalogue, by key. Raises ValueError."""
-    values = json.loads(text)
+    values = _read(text)
     if not isinstance(values, dict):
         raise ValueError("not an object from quota keys to numbers")
     found: dict[str, float] = {}

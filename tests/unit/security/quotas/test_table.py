@@ -75,7 +75,8 @@ def test_addresses_have_the_rate_of_connections_with_a_default() -> None:
     ("key", "value"),
     [("no json", "{}"), ("[]", "{}"), ("{}", "{}"), ('{"user":1}', "{}"), ('{"user":"bob"}', "[]"),
      ('{"user":"bob"}', '{"producer_byte_rate":"fast"}'), ('{"user":"bob"}', '{"producer_byte_rate":-1}'),
-     ('{"user":"bob"}', '{"producer_byte_rate":NaN}'), ('{"user":"bob"}', '{"producer_byte_rate":true}')],
+     ('{"user":"bob"}', '{"producer_byte_rate":NaN}'), ('{"user":"bob"}', '{"producer_byte_rate":true}'),
+     ("[" * 9_999, "{}"), ('{"user":"bob"}', "[" * 9_999)],
 )  # fmt: skip
 def test_entries_that_can_t_be_read_hold_for_nobody_and_spoil_no_others(
     key: str, value: str, caplog: pytest.LogCaptureFixture
