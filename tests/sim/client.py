@@ -36,7 +36,9 @@ class Connection(asyncio.Protocol):
     """One connection of a client."""
 
     def __init__(self, client_id: str) -> None:
-        self._client_id = client_id
+        self.client_id = client_id
+        self.mechanism = ""
+        """By which it has authenticated."""
         self._transport: asyncio.Transport | None = None
         self._received = bytearray()
         self._waiting: deque[tuple[int, Request, int, asyncio.Future[Any]]] = deque()
@@ -47,7 +49,19 @@ class Connection(asyncio.Protocol):
 
     @classmethod
     async def open(cls, network: Network, address: str, client_id: str) -> Connection:
-        """Connect. Raises Lost."""
+        """Connect, and do what clients do first in this world. Raises Lost."""
+        connection = await cls.dial(network, address, client_id)
+        if network.greet is not None:
+            try:
+                await network.greet(connection)
+            except Lost:
+                connection.close()
+                raise
+        return connection
+
+    @classmethod
+    async def dial(cls, network: Network, address: str, client_id: str) -> Connection:
+        """Connect, and say nothing. Raises Lost."""
         connection = cls(client_id)
         try:
             connection.life = await network.connect(address, connection)
@@ -64,7 +78,7 @@ class Connection(asyncio.Protocol):
             return answer
         self._correlation_id += 1
         self._waiting.append((self._correlation_id, request, version, answer))
-        self._transport.write(frame_of(request, version, self._correlation_id, self._client_id))
+        self._transport.write(frame_of(request, version, self._correlation_id, self.client_id))
         return answer
 
     async def ask(self, request: Request, version: int, timeout_s: float = 10.0) -> Any:

@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from tests.sim.loop import OUTSIDE, Process, SimLoop
@@ -29,6 +29,8 @@ class Network:
         self.loop = loop
         self.chance = chance
         self.latency_s = 0.0005
+        self.greet: Callable[[Any], Awaitable[None]] | None = None
+        """What a client does first on a connection that it has opened, where agents ask for it."""
         self.chunk_bytes_max = chance.choice((1_000, 30_000))
         self._listeners: dict[str, tuple[Process, Accept]] = {}
         self._links: dict[int, Link] = {}

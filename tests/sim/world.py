@@ -21,6 +21,8 @@ from tests.sim.database import WriteTurn
 from tests.sim.facts import Batch, Facts, Partition
 from tests.sim.faults import SimObjectStore, Sky, Weather
 from tests.sim.groups import Group, groups_of
+from tests.sim.guard import Guard, is_guarded
+from tests.sim.guests import PLACE, Guests
 from tests.sim.history import History
 from tests.sim.hosts import HEDGES, Host, Life
 from tests.sim.loop import OUTSIDE, Process, SimClock, SimLoop
@@ -84,11 +86,18 @@ class World:
         self.objects = SimObjectStore(self.sky, self.clock, requests_are_free=self.chance.random() < 0.5)
         self.ids = IdSource(self.clock, random.Random(self.chance.random()).randbytes)
         self.cluster = Cluster(self) if has_cluster(seed) else None
+        self.guard = Guard(self) if is_guarded(seed) else None
         self.config = self._config()
         self.groups: list[Group] = groups_of(self, [*SHARED, *PAIR])
         agents = self.chance.choice((1, 1, 2))
+        if self.guard is not None:
+            # Agents that don't know of each other tell each other nothing.
+            agents = 1
         agents = agents if self.cluster is None else self.cluster.size
         self.hosts = [Host(self, number) for number in range(agents)]
+        self.guests = None if self.guard is None else Guests(self, self.guard)
+        self.places = [*SHARED, *PAIR] if self.guard is None else [*SHARED, *PAIR, PLACE]
+        """All partitions that there are."""
         self.producer_ids: dict[int, str] = {}
         self.crashes = 0
         self.hedges = 0
@@ -100,8 +109,10 @@ class World:
 
     def _config(self) -> AgentConfig:
         """Small bounds, below what users may set, so that they are reached."""
+        guarded = {} if self.guard is None else self.guard.options()
         return dataclasses.replace(
-            config_of(listen="127.0.0.1:9092", http="off"),
+            config_of(**{"listen": "127.0.0.1:9092", "http": "off", **guarded}),
+            sasl_session_max_ms=0 if self.guard is None else self.guard.session_ms,
             flush_interval_ms=self.chance.choice((1, 50, 250)),
             flush_bytes_max=self.chance.choice((300, 2_000, 8_000_000)),
             flush_uploads_max=self.chance.choice((1, 2, 4)),
@@ -154,10 +165,14 @@ class World:
         beside = [task for group in self.groups for task in group.start()]
         if self.cluster is not None:
             beside += [self.spawn(self.cluster.probe()), self.spawn(self.cluster.administrator.run())]
+        if self.guests is not None:
+            beside += self.guests.start()
         await self._storm()
         self.history.add("world", "all is well again")
         for group in self.groups:
             group.calm()
+        if self.guests is not None:
+            self.guests.calm()
         for client in clients:
             client.is_stopping = True
         _, late = await asyncio.wait(tasks, timeout=self._settle_s)
@@ -182,11 +197,13 @@ class World:
             await host.booting
         if self.cluster is not None:
             await self.cluster.settle(self._settle_s)
-        logs = {partition: await read_log(self, partition) for partition in (*SHARED, *PAIR)}
+        if self.guests is not None:
+            await self.guests.settle()
+        logs = {partition: await read_log(self, partition) for partition in self.places}
         await self._compare(logs)
         self.facts.check(logs)
         for group in self.groups:
-            group.facts.check(logs)
+            group.facts.check({partition: logs[partition] for partition in group.partitions})
         for host in self.hosts:
             life, agent = host.current, host.agent
             assert life is not None
@@ -247,11 +264,14 @@ class World:
 
     async def create_topics(self) -> None:
         """By some agent."""
+        if self.guard is not None:
+            await self.guard.prepare()
+        topics = TOPICS if self.guard is None else {**TOPICS, PLACE.topic: 1}
         for _ in range(100):
             try:
                 connection = await Connection.open(self.network, self.any_address(), "admin")
                 response = await connection.ask(
-                    requests.create_topics(TOPICS), requests.CREATE_TOPICS_VERSION
+                    requests.create_topics(topics), requests.CREATE_TOPICS_VERSION
                 )
                 connection.close()
             except Lost:
