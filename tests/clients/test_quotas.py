@@ -1,6 +1,9 @@
 """Clients that are held back by quotas: what their libraries make of it, and that others don't notice.
 
 The agent is shared with other tests, so every quota here is of a client id that no other test uses.
+
+Readers beyond their quota wait until what they have read is ten seconds old. Those of all libraries do so at the same
+time, beside the other tests.
 """
 
 from __future__ import annotations
@@ -9,6 +12,8 @@ import asyncio
 import contextlib
 import time
 import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import aiokafka
 import kafka
@@ -29,9 +34,13 @@ RECORDS = 112
 PATIENCE_S = 90.0
 
 
+def new_client_id() -> str:
+    return f"client-{uuid.uuid4().hex[:12]}"
+
+
 @pytest.fixture
 def client_id() -> str:
-    return f"client-{uuid.uuid4().hex[:12]}"
+    return new_client_id()
 
 
 def limit(bootstrap: str, client_id: str, *quotas: str) -> None:
@@ -58,34 +67,9 @@ def read(consumer: Consumer, topic: str, count: int) -> int:
     return found
 
 
-def test_librdkafka_tells_its_producer_of_the_throttle_and_delivers_everything(
-    bootstrap: str, topic: str, client_id: str
-) -> None:
-    limit(bootstrap, client_id, "producer_byte_rate=10KiB")
-    events: list[ThrottleEvent] = []
-    producer = Producer(
-        {
-            "bootstrap.servers": bootstrap,
-            "client.id": client_id,
-            "linger.ms": 5,
-            "batch.size": 20_000,
-            "throttle_cb": events.append,
-        }
-    )
-    for _ in range(150):
-        producer.produce(topic, VALUE)
-    assert producer.flush(PATIENCE_S) == 0
-    producer.poll(0)
-    assert events
-    assert all(0 <= event.throttle_time <= 20 for event in events)
-    assert max(event.throttle_time for event in events) > 0
-
-
-def test_librdkafka_tells_its_consumer_of_the_throttle_and_reads_everything(
-    bootstrap: str, topic: str, client_id: str
-) -> None:
+def read_by_librdkafka(bootstrap: str, topic: str, client_id: str) -> int:
+    """How many records come of those that are written here; some only after a throttle that the client is told of."""
     fill(bootstrap, topic, RECORDS)
-    limit(bootstrap, client_id, "consumer_byte_rate=10KiB")
     events: list[ThrottleEvent] = []
     consumer = Consumer(
         {
@@ -97,32 +81,15 @@ def test_librdkafka_tells_its_consumer_of_the_throttle_and_reads_everything(
         }
     )
     try:
-        assert read(consumer, topic, RECORDS) == RECORDS
+        found = read(consumer, topic, RECORDS)
     finally:
         consumer.close()
     assert max(event.throttle_time for event in events) > 0
+    return found
 
 
-def test_a_batch_larger_than_the_quota_of_its_reader_is_read(
-    bootstrap: str, topic: str, client_id: str
-) -> None:
-    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 100})
-    producer.produce(topic, bytes(500_000), partition=0)
-    assert producer.flush(PATIENCE_S) == 0
-    limit(bootstrap, client_id, "consumer_byte_rate=1KiB")
-    consumer = Consumer({"bootstrap.servers": bootstrap, "client.id": client_id, "group.id": "unused"})
-    try:
-        assert read(consumer, topic, 1) == 1
-    finally:
-        consumer.close()
-
-
-def test_aiokafka_writes_and_reads_within_its_quotas(bootstrap: str, topic: str, client_id: str) -> None:
-    limit(
-        bootstrap, client_id, "producer_byte_rate=10KiB", "consumer_byte_rate=10KiB", "request_percentage=50"
-    )
-
-    async def test() -> int:
+def write_and_read_by_aiokafka(bootstrap: str, topic: str, client_id: str) -> int:
+    async def work() -> int:
         producer = aiokafka.AIOKafkaProducer(bootstrap_servers=bootstrap, client_id=client_id)
         await producer.start()
         try:
@@ -139,11 +106,10 @@ def test_aiokafka_writes_and_reads_within_its_quotas(bootstrap: str, topic: str,
         finally:
             await consumer.stop()
 
-    assert asyncio.run(asyncio.wait_for(test(), PATIENCE_S)) == RECORDS
+    return asyncio.run(asyncio.wait_for(work(), PATIENCE_S))
 
 
-def test_kafka_python_writes_and_reads_within_its_quotas(bootstrap: str, topic: str, client_id: str) -> None:
-    limit(bootstrap, client_id, "producer_byte_rate=10KiB", "consumer_byte_rate=10KiB")
+def write_and_read_by_kafka_python(bootstrap: str, topic: str, client_id: str) -> int:
     producer = kafka.KafkaProducer(bootstrap_servers=bootstrap, client_id=client_id)
     for sent in [producer.send(topic, VALUE, partition=0) for _ in range(RECORDS)]:
         sent.get(PATIENCE_S)
@@ -156,7 +122,70 @@ def test_kafka_python_writes_and_reads_within_its_quotas(bootstrap: str, topic: 
     while found < RECORDS and time.monotonic() < end:
         found += sum(map(len, consumer.poll(200).values()))
     consumer.close()
-    assert found == RECORDS
+    return found
+
+
+READERS: dict[str, tuple[Callable[[str, str, str], int], tuple[str, ...]]] = {
+    "librdkafka": (read_by_librdkafka, ("consumer_byte_rate=10KiB",)),
+    "aiokafka": (
+        write_and_read_by_aiokafka,
+        ("producer_byte_rate=10KiB", "consumer_byte_rate=10KiB", "request_percentage=50"),
+    ),
+    "kafka-python": (
+        write_and_read_by_kafka_python,
+        ("producer_byte_rate=10KiB", "consumer_byte_rate=10KiB"),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def readers(bootstrap: str) -> Iterator[dict[str, Future[int]]]:
+    """Each library's, on its way to reading all its records."""
+    with ThreadPoolExecutor() as threads:
+        found = {}
+        for library, (work, quotas) in READERS.items():
+            client_id = new_client_id()
+            limit(bootstrap, client_id, *quotas)
+            found[library] = threads.submit(work, bootstrap, f"topic-of-{client_id}", client_id)
+        yield found
+
+
+@pytest.mark.usefixtures("readers")  # which begin with the first test of all
+def test_librdkafka_tells_its_producer_of_the_throttle_and_delivers_everything(
+    bootstrap: str, topic: str, client_id: str
+) -> None:
+    limit(bootstrap, client_id, "producer_byte_rate=10KiB")
+    events: list[ThrottleEvent] = []
+    producer = Producer(
+        {
+            "bootstrap.servers": bootstrap,
+            "client.id": client_id,
+            "linger.ms": 5,
+            "batch.size": 20_000,
+            "throttle_cb": events.append,
+        }
+    )
+    for _ in range(125):
+        producer.produce(topic, VALUE)
+    assert producer.flush(PATIENCE_S) == 0
+    producer.poll(0)
+    assert events
+    assert all(0 <= event.throttle_time <= 20 for event in events)
+    assert max(event.throttle_time for event in events) > 0
+
+
+def test_a_batch_larger_than_the_quota_of_its_reader_is_read(
+    bootstrap: str, topic: str, client_id: str
+) -> None:
+    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 100})
+    producer.produce(topic, bytes(500_000), partition=0)
+    assert producer.flush(PATIENCE_S) == 0
+    limit(bootstrap, client_id, "consumer_byte_rate=1KiB")
+    consumer = Consumer({"bootstrap.servers": bootstrap, "client.id": client_id, "group.id": "unused"})
+    try:
+        assert read(consumer, topic, 1) == 1
+    finally:
+        consumer.close()
 
 
 def test_a_throttled_flood_does_not_disturb_another_client(
@@ -219,3 +248,10 @@ def test_an_admin_client_that_knows_the_error_is_refused_and_may_try_again(
     finally:
         admin.close()
     assert f"{topic}-b" in watcher.list_topics(timeout=PATIENCE_S).topics
+
+
+@pytest.mark.parametrize("library", READERS)
+def test_a_reader_beyond_its_quota_waits_and_reads_everything(
+    readers: dict[str, Future[int]], library: str
+) -> None:
+    assert readers[library].result(PATIENCE_S) == RECORDS
