@@ -68,7 +68,12 @@ def test_every_documented_metric_is_shown_once_there_is_something_to_show(spawn:
     of_paid_stores = {
         f"warp_{kind}_hedges{of}_total" for kind in ("put", "get") for of in ("", "_won", "_denied")
     }
-    of_security = {"warp_authentications_total", "warp_denied_requests_total", "warp_http_refused_total"}
+    of_security = {
+        "warp_authentications_total",
+        "warp_denied_requests_total",
+        "warp_http_refused_total",
+        "warp_token_keys_age_seconds",
+    }
     expected = all_names - errors - of_groups - of_clusters - of_paid_stores - of_security
     assert expected <= shown, sorted(expected - shown)
     numbers = {

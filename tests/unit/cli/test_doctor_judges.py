@@ -277,6 +277,16 @@ def test_the_sum_of_memory_follows_the_settings() -> None:
     assert saved == requests + consumers + 9_900 * 4096
 
 
+def test_connections_with_tls_count_with_what_they_may_hold() -> None:
+    secured = config_of(
+        listen=["SSL://127.0.0.1:9092"], tls_certificate="agent.pem", http_tls="true", connections_max="100"
+    )
+    more = sum(memory_bounds(secured).values()) - sum(
+        memory_bounds(config_of(connections_max="100")).values()
+    )
+    assert more == 100 * (300 * 1024 - 4096) + parse_size("100MiB")
+
+
 def test_the_sum_of_memory_has_a_term_for_each_row_of_the_documented_one() -> None:
     text = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
     table = text.partition("| what | at most |")[2].partition("\n\n")[0]

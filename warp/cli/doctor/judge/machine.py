@@ -17,6 +17,10 @@ from warp.units import approximate_size
 
 MIB: Final = 2**20
 CONNECTION_BYTES: Final = 4096
+TLS_CONNECTION_BYTES: Final = 300 * 1024
+"""While it sends, or its peer takes nothing."""
+HTTP_TLS_BYTES_MAX: Final = 100 * MIB
+"""Half a MiB for each of 200."""
 LISTEN_QUEUE: Final = 1024
 """What the agent asks the kernel for."""
 CONNECTIONS_MIN: Final = 64
@@ -48,9 +52,14 @@ def memory_bounds(config: AgentConfig) -> dict[str, int]:
         "buffers of the local store's writers": 8 * MIB,
         "checking large compressed batches, only where clients compress": 3 * 64 * MIB,
         "batches that change their codec": 64 * MIB,
-        "open connections": config.connections_max * CONNECTION_BYTES,
+        "open connections": config.connections_max * _connection_bytes(config),
+        "connections to `--http`, with TLS": HTTP_TLS_BYTES_MAX if config.http_tls else 0,
         "the process itself": 100 * MIB,
     }
+
+
+def _connection_bytes(config: AgentConfig) -> int:
+    return TLS_CONNECTION_BYTES if any(listener.has_tls for listener in config.listen) else CONNECTION_BYTES
 
 
 def _judge_open_files(facts: MachineFacts, connections_max: int) -> Finding:
