@@ -28,6 +28,8 @@ def read_partition(
         }
     )
     try:
+        # A topic that the library has not heard of takes it half a second or a whole one.
+        consumer.list_topics(topic, timeout_s)
         consumer.assign([TopicPartition(topic, partition, 0)])
         messages: list[Message] = []
         end = time.monotonic() + timeout_s

@@ -12,7 +12,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition as AioPartition
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.helpers import create_ssl_context
-from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition as ConfluentPartition
+from confluent_kafka import Consumer, Producer, TopicPartition as ConfluentPartition
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.net.sasl.oauth import AbstractTokenProvider as KafkaPythonTokenProvider
 
@@ -46,13 +46,16 @@ Reader = Callable[[str], list[bytes | None]]
 @pytest.fixture(scope="module")
 def read_as_admin(secured: Secured) -> Iterator[Reader]:
     """Reads the first records of a topic's one partition."""
-    consumer = Consumer(secured.librdkafka(ADMIN, **{"group.id": "unused"}))
+    # A request for what the test before has read may be out when the next one asks.
+    consumer = Consumer(secured.librdkafka(ADMIN, **{"group.id": "unused", "fetch.wait.max.ms": 20}))
     yield lambda topic: read(consumer, topic)
     consumer.close()
 
 
 def read(consumer: Consumer, topic: str) -> list[bytes | None]:
-    consumer.assign([ConfluentPartition(topic, 0, OFFSET_BEGINNING)])
+    # A topic that the library has not heard of takes it half a second or a whole one.
+    consumer.list_topics(topic, WAIT_S)
+    consumer.assign([ConfluentPartition(topic, 0, 0)])
     return [message.value() for message in consumer.consume(len(VALUES), WAIT_S)]
 
 

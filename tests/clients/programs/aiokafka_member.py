@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.range import (  # type: ignore[import-untyped]
     RangePartitionAssignor,
 )
-from aiokafka.errors import KafkaError
+from aiokafka.errors import GroupAuthorizationFailedError, KafkaError
 from aiokafka.helpers import create_ssl_context
 
 from tests.clients.programs.events import (
@@ -47,9 +47,7 @@ def security(job: Job) -> dict[str, Any]:
     }
 
 
-async def main() -> None:
-    job = read_job()
-    stop = Stop()
+async def start(job: Job) -> AIOKafkaConsumer:
     consumer = AIOKafkaConsumer(
         bootstrap_servers=job.bootstrap,
         group_id=job.group,
@@ -63,14 +61,17 @@ async def main() -> None:
         **security(job),
     )
     consumer.subscribe([job.topic], listener=Owned())
-    await consumer.start()
+    try:
+        await consumer.start()
+    except KafkaError:
+        await consumer.stop()
+        raise
+    return consumer
+
+
+async def process(consumer: AIOKafkaConsumer, stop: Stop) -> None:
     while not stop:
-        try:
-            batches = await consumer.getmany(timeout_ms=200)
-        except KafkaError as error:
-            problem(error)
-            await asyncio.sleep(0.2)
-            continue
+        batches = await consumer.getmany(timeout_ms=200)
         after = {}
         for partition, messages in batches.items():
             for message in messages:
@@ -84,7 +85,23 @@ async def main() -> None:
                 continue
             for partition, offset in after.items():
                 committed(partition.partition, offset)
-    await consumer.stop()
+
+
+async def main() -> None:
+    job = read_job()
+    stop = Stop()
+    while not stop:
+        # A consumer that is refused its group never asks for it again.
+        try:
+            consumer = await start(job)
+        except GroupAuthorizationFailedError as error:
+            problem(error)
+            await asyncio.sleep(0.2)
+            continue
+        try:
+            await process(consumer, stop)
+        finally:
+            await consumer.stop()
     emit("closed")
 
 
