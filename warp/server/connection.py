@@ -158,7 +158,7 @@ class Connection(Incoming, asyncio.BufferedProtocol):
         needed_bytes = sum(map(len, self._frames)) + self.reserved_bytes if self._pool.memory.waiting else 0
         if patience.is_hoard(needed_bytes, now_s):
             self._close("it holds memory behind a request that waits for others, who need it")
-        if self._mute.is_on and (needed_bytes > self._limits.parked_bytes_max or has_left(self._transport)):
+        if self._mute.is_on and (needed_bytes or has_left(self._transport)):
             self._mute.lift()
         if self._is_closed or self._hold & HOLD_ANSWERS:
             unsent_bytes = self._transport.get_write_buffer_size()
