@@ -269,6 +269,8 @@ def parse_principals(text: str) -> tuple[str, ...]:
         kind, colon, name = principal.partition(":")
         if not colon or not kind or not name:
             raise ValueError(f"{principal!r} is not a principal like User:alice")
+        if kind != "User":
+            raise ValueError(f"{principal!r}: no client is ever a {kind}; use User:{name}")
     return found
 
 

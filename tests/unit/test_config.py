@@ -373,3 +373,10 @@ def test_listeners_that_lack_what_their_protocol_needs_are_refused(
 ) -> None:
     with pytest.raises(UsageError, match=re.escape(problem)):
         config_of(**settings)
+
+
+def test_super_users_that_nobody_can_be_are_refused() -> None:
+    assert config_of(super_users="User:a; User:b:c;").super_users == ("User:a", "User:b:c")
+    for wrong, problem in (("admin", "'admin' is not a principal"), ("user:admin", "use User:admin")):
+        with pytest.raises(UsageError, match=re.escape(problem)):
+            config_of(super_users=wrong)

@@ -225,6 +225,7 @@ def test_words_create(run: Run, broker: FakeBroker, words: str, keys: list[str])
         ("create --allow User:a", "no resource is named"),
         ("create --allow User:a --topic t", "no operation is named"),
         ("create --allow alice --topic t --operation read", "perhaps User:alice"),
+        ("create --deny user:mallory --topic t --operation read", "use User:mallory"),
         ("create --allow User:a --topic t --operation raed", "there is no operation raed; did you mean read"),
         (
             "create --allow User:a --group g --operation write",

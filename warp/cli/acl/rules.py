@@ -13,7 +13,7 @@ from warp.errors import UsageError
 from warp.protocol.types import AclOperation, AclPatternType, AclPermissionType, AclResourceType
 from warp.security.acl import ANYTHING, LEGAL_OPERATIONS, Acl, AclFilter
 from warp.security.authorizer import CLUSTER_NAME
-from warp.security.principal import parse_principal
+from warp.security.principal import USER, parse_principal
 
 NAMED: Final = {
     "topic": AclResourceType.TOPIC,
@@ -63,6 +63,12 @@ def rules_of(found: argparse.Namespace) -> list[Acl]:
     who += [(one, AclPermissionType.DENY) for one in found.deny]
     if not who:
         raise UsageError("nobody is named: use --allow or --deny with a principal like User:alice")
+    for principal, _ in who:
+        kind, name = parse_principal(principal)
+        if kind != USER:
+            raise UsageError(
+                f"{principal}: no client is ever a {kind}, so this would do nothing; use {USER}:{name}"
+            )
     wanted = list(_wanted(found, _resources(found)))
     hosts = found.host or [ANYTHING]
     return list(
