@@ -41,6 +41,9 @@ CANDIDATES_MAX: Final = 4
 RSA_BITS_MIN: Final = 2_048
 RSA_BITS_MAX: Final = 16_384
 READ_TIMEOUT_S: Final = 10.0
+READ_WAIT_S: Final = 2 * READ_TIMEOUT_S
+READS_MAX: Final = 3
+"""Threads that read: a server that sends a header byte by byte can keep one for days."""
 REFRESH_URL_S: Final = 600.0
 REFRESH_FILE_S: Final = 30.0
 REFRESH_FAILED_S: Final = 30.0
@@ -128,6 +131,7 @@ class KeySource:
         self._read_s = float("-inf")
         self._open_at_s = float("-inf")
         self._reading: asyncio.Task[None] | None = None
+        self._reads_under_way = 0  # threads, also those that nobody waits for any more
         self._refreshing: asyncio.Task[None] | None = None
         self.failures = 0
         """How often the keys could not be read, one after another."""
@@ -183,7 +187,10 @@ class KeySource:
     async def _read_once(self) -> None:
         began_s = self._clock.boottime()
         try:
-            self._keys = await asyncio.wait_for(_in_thread(self._read), 2 * READ_TIMEOUT_S)
+            if self._reads_under_way >= READS_MAX:
+                raise NoKeySet(f"{READS_MAX} earlier tries are not over")
+            self._reads_under_way += 1
+            self._keys = await asyncio.wait_for(_in_thread(self._read, self._read_ended), READ_WAIT_S)
         except (NoKeySet, TimeoutError) as error:
             self.failures += 1
             serve = "those that are known serve on" if self.is_known else "no token can be checked"
@@ -198,6 +205,9 @@ class KeySource:
             self._read_s = began_s
         finally:
             self._reading = None
+
+    def _read_ended(self) -> None:
+        self._reads_under_way -= 1
 
 
 def key_source(where: str, clock: Clock) -> KeySource:
@@ -288,12 +298,16 @@ def _load_key(public: Mapping[str, Any]) -> Any:
     return key
 
 
-async def _in_thread(read: Callable[[], T]) -> T:
-    """What `read` returns. The thread does not keep the process from ending, nor does it hinder other work."""
+async def _in_thread(read: Callable[[], T], ended: Callable[[], None]) -> T:
+    """What `read` returns. The thread does not keep the process from ending, nor does it hinder other work.
+
+    `ended` is called on the loop when the thread is done, whether anybody still waits for it or not.
+    """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
 
     def tell(result: T | None, error: BaseException | None) -> None:
+        ended()
         if done.done():
             return
         if error is not None:

@@ -217,6 +217,32 @@ def test_those_who_wait_for_keys_share_one_read_and_the_loop_goes_on_meanwhile()
     asyncio.run(test())
 
 
+def test_reads_that_never_end_are_few(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("warp.security.jwks.READ_WAIT_S", 0.01)
+
+    async def test() -> None:
+        reader, clock = Reader(), StoppedClock()
+        hanging = reader.held = threading.Event()
+        source = source_of(reader, clock)
+        for _ in range(6):
+            clock.seconds += LOOK_AGAIN_S + 1
+            await source.look_again()
+        assert (reader.reads, source.failures) == (3, 6)
+        assert "3 earlier tries are not over" in caplog.text
+        # Once they are over, it is read again.
+        reader.held = None
+        hanging.set()
+        while not source.is_known:
+            clock.seconds += LOOK_AGAIN_S + 1
+            await source.look_again()
+            await asyncio.sleep(0.005)
+        assert source.failures == 0
+
+    asyncio.run(test())
+
+
 def test_keys_are_read_at_the_start_and_reading_can_be_ended() -> None:
     async def test() -> None:
         reader, clock = Reader(), StoppedClock()
