@@ -249,3 +249,21 @@ def test_changes_are_in_the_audit_log(
     assert "alice" in told[1]["items"]
     assert "1.0" in told[1]["items"]
     assert "2.0" in told[1]["items"]
+
+
+def test_answers_take_their_memory_from_the_budget_for_answers(with_memory_broker: RunWithBroker) -> None:
+    async def test(broker: Broker) -> None:
+        client = await broker.connect()
+        entries = [
+            alteration({"user": f"user {number}"}, {"producer_byte_rate": 1.0}) for number in range(2_000)
+        ]
+        assert set(await alter(client, *entries)) == {(0, None)}
+        assert len(await describe(client)) == 2_000
+        budget = broker.agent.log.fetch_memory
+        taken_bytes = budget.bytes_max - budget.used_bytes - 1_500_000
+        budget.charge(taken_bytes)
+        answer = await ask(client)
+        assert (answer.error_code, answer.entries) == (ErrorCode.REQUEST_TIMED_OUT, None)
+        budget.release(taken_bytes)
+
+    with_memory_broker(test)

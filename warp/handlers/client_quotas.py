@@ -16,7 +16,8 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from warp.errors import ErrorCode, KafkaError
-from warp.handlers.context import RequestContext
+from warp.handlers.answer_memory import AnswerMemory
+from warp.handlers.context import Held, RequestContext
 from warp.metadata.entries import EntryChange, EntryKind
 from warp.protocol.messages.quotas import (
     AlterClientQuotasRequest,
@@ -41,17 +42,20 @@ from warp.security.quotas.changes import (
     refuse_twice,
     told_changes,
 )
+from warp.security.quotas.entity import Entity
 
 ALTERATIONS_MAX = 10_000
 """Entities in one request."""
 _ENTITIES_AT_ONCE = 1_000
 """Described before others get their turn."""
+_ENTITY_BYTES = 1_000
+"""What one with a few quotas takes in an answer, beside its names."""
 _REFUSED = "Cluster authorization failed."
 
 
 async def describe_client_quotas(
     context: RequestContext, request: DescribeClientQuotasRequest
-) -> DescribeClientQuotasResponse:
+) -> DescribeClientQuotasResponse | Held:
     """Describe the quotas of the entities that a filter lets through."""
     if not context.allows(AclOperation.DESCRIBE_CONFIGS, AclResourceType.CLUSTER, CLUSTER_NAME):
         code = ErrorCode.CLUSTER_AUTHORIZATION_FAILED
@@ -62,23 +66,33 @@ async def describe_client_quotas(
     await context.services.catalogue.everything()
     entries = context.services.catalogue.entries(EntryKind.QUOTA)
     keys = sorted(entries)
-    found = []
-    for start in range(0, len(keys), _ENTITIES_AT_ONCE):
-        if start:
-            await asyncio.sleep(0)
-        part = {key: entries[key] for key in keys[start : start + _ENTITIES_AT_ONCE]}
-        found += described(part, components, is_strict=request.strict)
-    return DescribeClientQuotasResponse(
-        error_code=ErrorCode.NONE,
-        error_message=None,
-        entries=[
-            QuotaEntry(
-                entity=[QuotaEntity(entity_type=kind, entity_name=name) for kind, name in entity],
-                values=[QuotaValue(key=key, value=value) for key, value in sorted(values.items())],
-            )
-            for entity, values in found
-        ],
+    found: list[QuotaEntry] = []
+    with AnswerMemory(context.services.answer_memory) as memory:
+        for start in range(0, len(keys), _ENTITIES_AT_ONCE):
+            if start:
+                await asyncio.sleep(0)
+            part = {key: entries[key] for key in keys[start : start + _ENTITIES_AT_ONCE]}
+            matching = described(part, components, is_strict=request.strict)
+            if not await memory.take(sum(_size_bytes(entity) for entity, _ in matching)):
+                raise KafkaError(
+                    ErrorCode.REQUEST_TIMED_OUT, "No memory for so large an answer: ask for less"
+                )
+            found += [_entry(entity, values) for entity, values in matching]
+    return memory.held(
+        DescribeClientQuotasResponse(error_code=ErrorCode.NONE, error_message=None, entries=found)
     )
+
+
+def _entry(entity: Entity, values: Mapping[str, float]) -> QuotaEntry:
+    return QuotaEntry(
+        entity=[QuotaEntity(entity_type=kind, entity_name=name) for kind, name in entity],
+        values=[QuotaValue(key=key, value=value) for key, value in sorted(values.items())],
+    )
+
+
+def _size_bytes(entity: Entity) -> int:
+    """About how much memory an entity takes in an answer and while that is built."""
+    return _ENTITY_BYTES + sum(len(name or "") for _, name in entity)
 
 
 def describe_client_quotas_failed(

@@ -310,3 +310,25 @@ def test_a_new_topic_has_to_fit_the_defaults_of_the_cluster(cluster: Cluster) ->
     cluster.run(cluster.here.change_entries(EntryKind.CONFIG, lambda _: [most]))
     late, soon = (TopicRequest(name, configs={"min.compaction.lag.ms": name}) for name in ("5", "4"))
     assert cluster.refusals(late, soon) == [ErrorCode.INVALID_CONFIG, None]
+
+
+def test_an_agent_that_starts_later_follows_the_configs_of_the_cluster(cluster: Cluster) -> None:
+    cluster.create("own", configs={"max.message.bytes": "7000"})
+    cluster.create("other")
+    wanted = {"message.max.bytes": "6000", "num.partitions": "3"}
+    changes = [EntryChange(name, value) for name, value in wanted.items()]
+    cluster.run(cluster.here.change_entries(EntryKind.CONFIG, lambda _: changes))
+    topics = cluster.run(cluster.there.refresh()).by_name
+    assert {name: info.rules.max_message_bytes for name, info in topics.items()} == {
+        "other": 6000,
+        "own": 7000,
+    }
+    assert cluster.there.defaults.partitions == 3
+    gone = [EntryChange(name, None) for name in wanted]
+    cluster.run(cluster.here.change_entries(EntryKind.CONFIG, lambda _: gone))
+    topics = cluster.run(cluster.there.refresh()).by_name
+    assert {name: info.rules.max_message_bytes for name, info in topics.items()} == {
+        "other": 5000,
+        "own": 7000,
+    }
+    assert cluster.there.defaults.partitions == 2
