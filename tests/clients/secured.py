@@ -11,8 +11,10 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 from tests.support.certificates import Authority, Issued
@@ -22,6 +24,7 @@ from warp.cli.main import main
 
 PASSWORD = 'right, ="password'
 TOKEN_LIFETIME_S = 600
+EMPTY: Mapping[str, Any] = MappingProxyType({})
 _PROTOCOLS = ("SSL", "SASL_PLAINTEXT", "SASL_SSL")
 _JAVA_MODULES = "org.apache.kafka.common.security."
 
@@ -109,8 +112,10 @@ class Secured:
         """What the client shows."""
         return self._certificates[way.principal] if way.has_certificate else None
 
-    def librdkafka(self, way: Way, user: str | None = None, **more: Any) -> dict[str, Any]:
-        """Settings of librdkafka; by the passwords of `user`, if it is another than the way's."""
+    def librdkafka(
+        self, way: Way, user: str | None = None, more: Mapping[str, Any] = EMPTY
+    ) -> dict[str, Any]:
+        """Settings of librdkafka, and `more`; by the name of `user`, if it is another than the way's."""
         settings: dict[str, Any] = {
             "bootstrap.servers": self.addresses[way.protocol],
             "security.protocol": way.protocol,

@@ -7,17 +7,20 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import kafka
 import pytest
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import TopicAuthorizationFailedError as AioRefused
+from aiokafka.errors import (  # type: ignore[attr-defined]  # made while it is imported
+    TopicAuthorizationFailedError as AioRefused,
+)
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from kafka.errors import TopicAuthorizationFailedError  # type: ignore[attr-defined]  # made while imported
 
-from tests.clients.members import KINDS, Member, kafkajs, kinds_named
+from tests.clients.members import KINDS, Member, Seen, kafkajs, kinds_named
 from tests.clients.secured import ADMIN, PASSWORD, SCRAM_256, Secured, topic_of
 
 WAIT_S = 60.0
@@ -45,7 +48,7 @@ def topic(bob: Secured) -> str:
 def test_librdkafkas_producer(bob: Secured, topic: str) -> None:
     # It remembers that it may not, until it refreshes what it knows of topics.
     settings = {"enable.idempotence": True, "topic.metadata.refresh.interval.ms": 100}
-    producer = Producer(bob.librdkafka(SCRAM_256, USER, **settings))
+    producer = Producer(bob.librdkafka(SCRAM_256, USER, settings))
     errors: list[KafkaError | None] = []
 
     def send() -> KafkaError | None:
@@ -173,6 +176,14 @@ def is_refusal_of(resource: str, message: str) -> bool:
     return resource in words and ("authoriz" in words or "access denied" in words)
 
 
+def is_refused_its_group(seen: Seen) -> bool:
+    return any(is_refusal_of("group", words) for words in seen.problems)
+
+
+def has_committed_everything(seen: Seen) -> bool:
+    return (0, COUNT) in seen.commits
+
+
 @pytest.mark.toolchain
 def test_consumers_need_their_group_and_then_their_topic(bob: Secured, topic: str) -> None:
     producer = Producer(bob.librdkafka(ADMIN))
@@ -189,14 +200,14 @@ def test_consumers_need_their_group_and_then_their_topic(bob: Secured, topic: st
         ]
         for member in members:
             member.wait_for(
-                lambda seen=member.seen: any(is_refusal_of("group", words) for words in seen.problems),
+                partial(is_refused_its_group, member.seen),
                 "it is refused its group",
             )
         assert not [member.kind.name for member in members if member.seen.records]
         bob.allow(USER, "--consumer", "--topic", topic, "--prefixed", "--group", topic)
         for member in members:
             member.wait_for(
-                lambda seen=member.seen: (0, COUNT) in seen.commits, "it has read and committed everything"
+                partial(has_committed_everything, member.seen), "it has read and committed everything"
             )
             assert [int(value) for _, _, value in member.seen.records] == list(range(COUNT))
         for member in members:

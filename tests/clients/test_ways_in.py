@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,10 +12,11 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition as AioPartition
 from aiokafka.abc import AbstractTokenProvider
-from aiokafka.helpers import create_ssl_context
 from confluent_kafka import Consumer, Producer, TopicPartition as ConfluentPartition
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.net.sasl.oauth import AbstractTokenProvider as KafkaPythonTokenProvider
+from kafka.net.sasl.oauth import (  # type: ignore[import-untyped]
+    AbstractTokenProvider as KafkaPythonTokenProvider,
+)
 
 from tests.clients.java_tools import JavaTools
 from tests.clients.members import kafkajs, kinds_named, produce, produced_records
@@ -47,7 +49,7 @@ Reader = Callable[[str], list[bytes | None]]
 def read_as_admin(secured: Secured) -> Iterator[Reader]:
     """Reads the first records of a topic's one partition."""
     # A request for what the test before has read may be out when the next one asks.
-    consumer = Consumer(secured.librdkafka(ADMIN, **{"group.id": "unused", "fetch.wait.max.ms": 20}))
+    consumer = Consumer(secured.librdkafka(ADMIN, more={"group.id": "unused", "fetch.wait.max.ms": 20}))
     yield lambda topic: read(consumer, topic)
     consumer.close()
 
@@ -66,7 +68,7 @@ def test_librdkafka(secured: Secured, way: Way) -> None:
     for value in VALUES:
         producer.produce(topic, value, partition=0)
     assert producer.flush(WAIT_S) == 0
-    consumer = Consumer(secured.librdkafka(way, **{"group.id": topic}))
+    consumer = Consumer(secured.librdkafka(way, more={"group.id": topic}))
     assert read(consumer, topic) == VALUES
     consumer.close()
 
@@ -80,7 +82,7 @@ class AioProvider(AbstractTokenProvider):
 
 
 def aio(secured: Secured, way: Way) -> dict[str, Any]:
-    context = create_ssl_context(cafile=str(secured.authority.ca))
+    context = ssl.create_default_context(cafile=str(secured.authority.ca))
     if (shown := secured.certificate(way)) is not None:
         context.load_cert_chain(shown.certificate, shown.key)
     settings = {
@@ -109,7 +111,7 @@ def test_aiokafka(secured: Secured, way: Way) -> None:
     assert asyncio.run(asyncio.wait_for(test(), WAIT_S)) == VALUES
 
 
-class KafkaPythonProvider(KafkaPythonTokenProvider):
+class KafkaPythonProvider(KafkaPythonTokenProvider):  # type: ignore[misc]
     def __init__(self, token: str) -> None:
         self._token = token
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.range import (  # type: ignore[import-untyped]
     RangePartitionAssignor,
 )
-from aiokafka.errors import GroupAuthorizationFailedError, KafkaError
-from aiokafka.helpers import create_ssl_context
+from aiokafka.errors import (  # type: ignore[attr-defined]  # one class is made while it is imported
+    GroupAuthorizationFailedError,
+    KafkaError,
+)
 
 from tests.clients.programs.events import (
     Job,
@@ -40,7 +43,7 @@ def security(job: Job) -> dict[str, Any]:
         return {}
     return {
         "security_protocol": found.protocol,
-        "ssl_context": create_ssl_context(cafile=found.ca),
+        "ssl_context": ssl.create_default_context(cafile=found.ca),
         "sasl_mechanism": found.mechanism,
         "sasl_plain_username": found.user,
         "sasl_plain_password": found.password,
