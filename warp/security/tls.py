@@ -175,6 +175,9 @@ def _context(settings: TlsSettings, client_auth: str) -> ssl.SSLContext:
             context.load_verify_locations(settings.client_ca)
         except (ssl.SSLError, OSError) as error:
             raise StartError(f"--tls-client-ca {settings.client_ca} holds no certificates: {error}") from None
+        # A session that is resumed shows no certificate, and could be again and again after that has expired.
+        context.num_tickets = 0
+        context.options |= ssl.OP_NO_TICKET
     context.verify_mode = _VERIFY[client_auth]
     return context
 

@@ -155,3 +155,35 @@ def test_the_authority_of_clients_may_be_replaced_and_missing_files_change_nothi
 def test_an_expired_certificate_is_not_trusted_by_clients(authority: Authority) -> None:
     expired = authority.issue("expired", age=dt.timedelta(days=3))
     assert not is_trusted(Tls(TlsSettings(expired.certificate, expired.key)), authority)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_client_shows_its_certificate_every_time(
+    authority: Authority, server: Issued, version: ssl.TLSVersion
+) -> None:
+    """A session that is resumed would carry on a certificate that has expired meanwhile."""
+    settings = TlsSettings(server.certificate, server.key, client_ca=authority.ca, client_auth="required")
+    tls = Tls(settings)
+    client_context = authority.client_context(authority.issue("alice"))
+    client_context.maximum_version = version
+
+    def connect(context: ssl.SSLContext, session: ssl.SSLSession | None) -> ssl.SSLObject:
+        to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = client_context.wrap_bio(to_client, to_server, server_hostname="localhost", session=session)
+        accepted = context.wrap_bio(to_server, to_client, server_side=True)
+        for end in (client, accepted) * 3:
+            try:
+                end.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+        accepted.write(b"x")
+        assert client.read(1) == b"x"  # and with it what was sent to resume by
+        return client
+
+    for context in (tls.context(), tls.http_context()):
+        first = connect(context, None)
+        assert first.version() == {"TLSv1_2": "TLSv1.2", "TLSv1_3": "TLSv1.3"}[version.name]
+        assert not connect(context, first.session).session_reused
+    # Where nobody is asked for a certificate, it saves work.
+    context = Tls(TlsSettings(server.certificate, server.key)).context()
+    assert connect(context, connect(context, None).session).session_reused
