@@ -86,12 +86,16 @@ class Quotas:
 
     def fetch_room(self, user: str, client_id: str | None) -> tuple[int, int | None]:
         """A client wants records: (milliseconds, bytes), for how long it is held back instead, or what one answer may
-        hold: what its quota lets through in a window, None for anything."""
+        hold: what is left of its quota's window, None for anything.
+
+        One that always asked for a whole window would get nothing beside another that takes a little again and again.
+        """
         limit = self._table.of_client(QuotaKey.CONSUMER_BYTE_RATE, user, client_id or "")
         if limit is None:
             return 0, None
-        owed_s = self._usage(limit, QuotaKey.CONSUMER_BYTE_RATE).owed_s(self._monotonic(), limit.bound)
-        return self._throttle("fetch", owed_s), max(1, int(limit.bound * WINDOW_S))
+        rate, now_s = self._usage(limit, QuotaKey.CONSUMER_BYTE_RATE), self._monotonic()
+        owed_s = rate.owed_s(now_s, limit.bound)
+        return self._throttle("fetch", owed_s), max(1, int(rate.room(now_s, limit.bound)))
 
     def fetched(self, user: str, client_id: str | None, size_bytes: int) -> int:
         """There are records for a client: 0 if it may have them, else how many milliseconds it is held back without.

@@ -72,6 +72,10 @@ class SlidingRate:
             self._owed_until_s = now_s + owed_s
         return owed_s
 
+    def room(self, now_s: float, bound: float) -> float:
+        """How much may be counted before the client has to be quiet."""
+        return 0.0 if self.owed_s(now_s, bound) > 0 else max(-self._excess_s(now_s, 0.0, bound) * bound, 0.0)
+
     def is_idle(self, now_s: float) -> bool:
         """Whether nothing is lost by forgetting it."""
         self._forget(now_s)

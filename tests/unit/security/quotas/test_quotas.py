@@ -221,3 +221,24 @@ def test_changes_by_made_up_client_ids_do_not_make_it_forget_those_of_users() ->
     for number in range(200):
         assert takes("eve", str(number), 50)
     assert not takes("alice", "app", 50)
+
+
+def test_a_reader_of_much_goes_on_beside_one_of_little() -> None:
+    world = World(({"user": "alice"}, {"consumer_byte_rate": 1_000}))
+    read = {"little": 0, "much": 0}
+    wakes_s = dict.fromkeys(read, world.now_s)
+    for _ in range(600):
+        for who in read:
+            throttle_ms, room_bytes = (
+                world.quotas.fetch_room("alice", who) if wakes_s[who] <= world.now_s else (1, 0)
+            )
+            size_bytes = 80 if who == "little" else max(500, (room_bytes or 0) // 500 * 500)
+            throttle_ms = throttle_ms or world.quotas.fetched("alice", who, size_bytes)
+            if not throttle_ms:
+                read[who] += size_bytes
+            elif wakes_s[who] <= world.now_s:
+                wakes_s[who] = world.now_s + throttle_ms / 1000
+        world.now_s += 0.1
+    # A minute: after the first window's worth there are 200 bytes per second left beside the other's 800.
+    assert read["much"] > 10_000 + 5_000
+    assert sum(read.values()) < 75_000
