@@ -18,6 +18,7 @@ class Relay:
     `cut_after(text)` lets the server have it, waits for the answer, and cuts instead of passing it on.
     `hold()` passes nothing on, in neither direction, and hangs up on nobody, until `release()` passes on what has come.
     `refuse()` hangs up on everybody, old and new, until `release()`.
+    `forbid(text)` cuts, from now on, every connection on which the client sends that text.
     """
 
     def __init__(self, target_port: int) -> None:
@@ -26,6 +27,7 @@ class Relay:
         self._target_port = target_port
         self._before: bytes | None = None
         self._after: bytes | None = None
+        self._forbidden: bytes | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
         self._flowing = asyncio.Event()
@@ -52,6 +54,10 @@ class Relay:
     def cut_after(self, text: bytes) -> None:
         """Once."""
         self._after = text
+
+    def forbid(self, text: bytes) -> None:
+        """Always."""
+        self._forbidden = text
 
     def hold(self) -> None:
         """From now on, also on new connections."""
@@ -89,6 +95,9 @@ class Relay:
         try:
             while data := await reader.read(65536):
                 await self._flowing.wait()
+                if self._forbidden is not None and self._forbidden in data:
+                    self.cuts += 1
+                    break
                 if self._before is not None and self._before in data:
                     self._before = None
                     self.cuts += 1
@@ -160,6 +169,10 @@ class RelayThread:
     def cut_after(self, text: bytes) -> None:
         """Once."""
         self._loop.call_soon_threadsafe(self._relay.cut_after, text)
+
+    def forbid(self, text: bytes) -> None:
+        """Cut every connection on which it is sent, from now on."""
+        self._loop.call_soon_threadsafe(self._relay.forbid, text)
 
     def cut_all(self) -> None:
         """Cut every connection now."""
