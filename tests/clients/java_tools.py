@@ -10,6 +10,8 @@ from tests.clients.members import java
 
 ACLS = "org.apache.kafka.tools.AclCommand"
 CONFIGS = "kafka.admin.ConfigCommand"
+GROUPS = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"
+TOPICS = "org.apache.kafka.tools.TopicCommand"
 
 
 class JavaTools:
@@ -27,7 +29,9 @@ class JavaTools:
         assert not any(mark in argument for argument in arguments for mark in "\t\n")
         self._process.stdin.write("\t".join((tool, *arguments)) + "\n")
         self._process.stdin.flush()
-        code, printed = self._process.stdout.readline().removesuffix("\n").split(" ")
+        answer = self._process.stdout.readline().removesuffix("\n")
+        assert answer, "the virtual machine has ended"
+        code, printed = answer.split(" ")
         return int(code), base64.b64decode(printed).decode()
 
     def succeed(self, tool: str, *arguments: str) -> str:

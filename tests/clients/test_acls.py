@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,7 +18,7 @@ from confluent_kafka.admin import (
 )
 from kafka import admin as kafka_python
 
-from tests.clients.members import java
+from tests.clients.java_tools import ACLS, JavaTools
 from tests.support.process import AgentProcess
 
 
@@ -142,13 +141,9 @@ def test_kafka_pythons_client_creates_lists_and_deletes(guarded: AgentProcess) -
 
 
 @pytest.mark.toolchain
-def test_kafkas_own_tool_adds_lists_and_removes(guarded: AgentProcess) -> None:
+def test_kafkas_own_tool_adds_lists_and_removes(guarded: AgentProcess, java_tools: JavaTools) -> None:
     def kafka_acls(*options: str) -> str:
-        tool = "org.apache.kafka.tools.AclCommand"
-        command = [*java(), tool, "--bootstrap-server", guarded.bootstrap, *options]
-        done = subprocess.run(command, capture_output=True, timeout=60, check=False, text=True)
-        assert done.returncode == 0, done.stderr + done.stdout
-        return done.stdout
+        return java_tools.succeed(ACLS, "--bootstrap-server", guarded.bootstrap, *options)
 
     who = ("--allow-principal", "User:java")
     kafka_acls(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-
 import pytest
 
-from tests.clients.members import Kind, java, kinds_named, produce
+from tests.clients.java_tools import TOPICS, JavaTools
+from tests.clients.members import Kind, kinds_named, produce
 from tests.clients.test_confluent import read_partition
 
 pytestmark = pytest.mark.toolchain
@@ -27,12 +26,11 @@ def test_records_are_acknowledged_with_the_offsets_that_others_read_them_at(
     )
 
 
-def test_kafkas_own_tools_make_and_describe_a_topic(bootstrap: str, topic: str) -> None:
+def test_kafkas_own_tools_make_and_describe_a_topic(
+    bootstrap: str, topic: str, java_tools: JavaTools
+) -> None:
     def kafka_topics(*options: str) -> str:
-        command = [*java(), "org.apache.kafka.tools.TopicCommand", "--bootstrap-server", bootstrap, *options]
-        done = subprocess.run(command, capture_output=True, timeout=60, check=False, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        return java_tools.succeed(TOPICS, "--bootstrap-server", bootstrap, *options)
 
     kafka_topics("--create", "--topic", topic, "--partitions", "3", "--config", "retention.ms=1000")
     described = kafka_topics("--describe", "--topic", topic)

@@ -19,6 +19,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from tests.clients.java_tools import GROUPS, JavaTools
 from tests.clients.members import KINDS, Kind, Member, Seen, java, kinds_named
 from tests.support.process import AgentProcess
 
@@ -185,30 +186,34 @@ def tool(name: str, *arguments: str, timeout_s: float = 60.0) -> str:
     return done.stdout
 
 
-def test_kafkas_own_tools_show_the_group_and_its_lag(bootstrap: str, topic: str) -> None:
+def test_kafkas_own_tools_show_the_group_and_its_lag(
+    bootstrap: str, topic: str, java_tools: JavaTools
+) -> None:
     make_topic(bootstrap, topic)
     group = f"g-{topic}"
-    groups = ("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", "--bootstrap-server", bootstrap)
+    groups = (GROUPS, "--bootstrap-server", bootstrap)
     (kind,) = kinds_named("java")
     send(bootstrap, topic, 0, 40)
     with Member(kind, bootstrap, topic, group) as member:
         member.wait_for(lambda: committed(member.seen) == 40, "all is committed")
-        assert group in tool(*groups, "--list").split()
-        assert "Stable" in tool(*groups, "--describe", "--group", group, "--state")
-        assert "consumer-" in tool(*groups, "--describe", "--group", group, "--members")
+        assert group in java_tools.succeed(*groups, "--list").split()
+        assert "Stable" in java_tools.succeed(*groups, "--describe", "--group", group, "--state")
+        assert "consumer-" in java_tools.succeed(*groups, "--describe", "--group", group, "--members")
         member.stop()
     send(bootstrap, topic, 40, 8)
-    rows = [line.split() for line in tool(*groups, "--describe", "--group", group).splitlines()]
+    rows = [line.split() for line in java_tools.succeed(*groups, "--describe", "--group", group).splitlines()]
     lags = {row[2]: row[3:6] for row in rows if len(row) > 5 and row[0] == group}
     assert lags == {str(partition): ["10", "12", "2"] for partition in range(PARTITIONS)}
-    tool(*groups, "--reset-offsets", "--to-earliest", "--topic", topic, "--group", group, "--execute")
-    rows = [line.split() for line in tool(*groups, "--describe", "--group", group).splitlines()]
+    java_tools.succeed(
+        *groups, "--reset-offsets", "--to-earliest", "--topic", topic, "--group", group, "--execute"
+    )
+    rows = [line.split() for line in java_tools.succeed(*groups, "--describe", "--group", group).splitlines()]
     assert {row[3] for row in rows if len(row) > 5 and row[0] == group} == {"0"}
-    tool(*groups, "--delete-offsets", "--topic", f"{topic}:0,1", "--group", group)
-    rows = [line.split() for line in tool(*groups, "--describe", "--group", group).splitlines()]
+    java_tools.succeed(*groups, "--delete-offsets", "--topic", f"{topic}:0,1", "--group", group)
+    rows = [line.split() for line in java_tools.succeed(*groups, "--describe", "--group", group).splitlines()]
     assert {row[2] for row in rows if len(row) > 5 and row[0] == group} == {"2", "3"}
-    tool(*groups, "--delete", "--group", group)
-    assert group not in tool(*groups, "--list").split()
+    java_tools.succeed(*groups, "--delete", "--group", group)
+    assert group not in java_tools.succeed(*groups, "--list").split()
 
 
 def test_librdkafkas_administrator_sees_and_changes_groups(bootstrap: str, topic: str) -> None:

@@ -4,7 +4,6 @@ import java.io.BufferedReader;
 import java.io.ByteArrayOutputStream;
 import java.io.InputStreamReader;
 import java.io.PrintStream;
-import java.lang.reflect.InvocationTargetException;
 import java.nio.charset.StandardCharsets;
 import java.util.Arrays;
 import java.util.Base64;
@@ -16,14 +15,17 @@ import org.apache.kafka.common.utils.Exit;
  * exit code and, in base64, all that the tool has printed.
  */
 public final class Tools {
+    /** Thrown where a tool would end the process. Some tools catch it and want to end with another code. */
     private static final class Ended extends RuntimeException {
-        private final int code;
-
-        private Ended(int code) {
+        private Ended() {
             super(null, null, false, false);
-            this.code = code;
         }
     }
+
+    private static ByteArrayOutputStream printed;
+    /** What the tool ended with at first, and what it had printed by then; null while it has not ended. */
+    private static Integer code;
+    private static byte[] output;
 
     private Tools() {
     }
@@ -33,40 +35,47 @@ public final class Tools {
             if (message != null) {
                 System.err.println(message);
             }
-            throw new Ended(code);
+            end(code);
+            throw new Ended();
         });
         PrintStream answers = System.out;
         BufferedReader lines = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
         for (String line = lines.readLine(); line != null; line = lines.readLine()) {
             String[] words = line.split("\t", -1);
-            ByteArrayOutputStream printed = new ByteArrayOutputStream();
+            code = null;
+            printed = new ByteArrayOutputStream();
             PrintStream printer = new PrintStream(printed, true, StandardCharsets.UTF_8);
             System.setOut(printer);
             System.setErr(printer);
-            int code = run(words[0], Arrays.copyOfRange(words, 1, words.length));
-            answers.println(code + " " + Base64.getEncoder().encodeToString(printed.toByteArray()));
+            run(words[0], Arrays.copyOfRange(words, 1, words.length));
+            answers.println(code + " " + Base64.getEncoder().encodeToString(output));
             answers.flush();
         }
     }
 
-    private static int run(String tool, String[] arguments) throws ReflectiveOperationException {
+    private static void end(int ending) {
+        if (code == null) {
+            code = ending;
+            output = printed.toByteArray();
+        }
+    }
+
+    private static void run(String tool, String[] arguments) {
         try {
             // Scala's tools print to a stream of their own, which they take from System.out at first.
             scala.Console.withOut(System.out, () -> {
                 try {
                     return Class.forName(tool).getMethod("main", String[].class).invoke(null, (Object) arguments);
-                } catch (InvocationTargetException error) {
-                    throw error.getCause() instanceof Ended ended ? ended : new IllegalStateException(error.getCause());
                 } catch (ReflectiveOperationException error) {
                     throw new IllegalArgumentException(error);
                 }
             });
-            return 0;
-        } catch (Ended ended) {
-            return ended.code;
-        } catch (IllegalStateException error) {
-            error.printStackTrace();
-            return 1;
+            end(0);
+        } catch (IllegalArgumentException error) {
+            if (code == null) {
+                error.printStackTrace();
+            }
+            end(1);
         }
     }
 }
