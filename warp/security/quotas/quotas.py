@@ -166,7 +166,7 @@ class Quotas:
         """The time in milliseconds and within bounds, as clients are told it; counted."""
         if seconds <= 0:
             return 0
-        milliseconds = min(math.ceil(seconds * 1000), THROTTLE_MS_MAX)
+        milliseconds = math.ceil(min(seconds * 1000, THROTTLE_MS_MAX))
         self.throttled.count(kind, milliseconds / 1000)
         return milliseconds
 

@@ -242,3 +242,24 @@ def test_a_reader_of_much_goes_on_beside_one_of_little() -> None:
     # A minute: after the first window's worth there are 200 bytes per second left beside the other's 800.
     assert read["much"] > 10_000 + 5_000
     assert sum(read.values()) < 75_000
+
+
+@pytest.mark.parametrize("bound", [5e-324, 1e-300, 2.0**62])
+def test_no_bound_is_too_small_or_too_large_to_reckon_with(bound: float) -> None:
+    kinds = ("producer_byte_rate", "consumer_byte_rate", "request_percentage", "controller_mutation_rate")
+    world = World(({"user": "alice"}, dict.fromkeys(kinds, bound)))
+    for _ in range(3):
+        throttles_ms = [
+            world.quotas.produced("alice", "app", 2**31 - 1),
+            world.quotas.fetch_room("alice", "app")[0],
+            world.quotas.fetched("alice", "app", 2**31 - 1),
+            world.quotas.spent("alice", "app", 5.0),
+        ]
+        for is_strict in (True, False):
+            quota = world.quotas.mutations("alice", "app", is_strict=is_strict)
+            assert quota is not None
+            quota.takes(10)
+            quota.takes(1)
+            throttles_ms.append(quota.throttle_ms())
+        assert all(0 <= throttle_ms <= THROTTLE_MS_MAX for throttle_ms in throttles_ms)
+        world.now_s += 1.0
