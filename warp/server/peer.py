@@ -44,7 +44,10 @@ def has_left(transport: asyncio.BaseTransport) -> bool:
     if of_transport.family not in (socket.AF_INET, socket.AF_INET6):
         return False
     # What uvloop has there only stands for a socket and can't be asked. This one can, and does not own it.
-    asked = socket.socket(fileno=of_transport.fileno())
+    try:
+        asked = socket.socket(fileno=of_transport.fileno())
+    except OSError:
+        return True  # it is being closed, and its number may be another file's by now
     try:
         return asked.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _ESTABLISHED
     finally:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import struct
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -167,3 +170,14 @@ def test_a_peer_that_has_left_is_noticed_without_reading(how: str) -> None:
         await server.wait_closed()
 
     run(test)
+
+
+def test_a_socket_that_is_none_any_more_has_been_left() -> None:
+    reading, writing = os.pipe()
+    try:
+        of_transport = SimpleNamespace(fileno=lambda: reading, family=socket.AF_INET)
+        transport = SimpleNamespace(get_extra_info=lambda name: of_transport)
+        assert has_left(cast("asyncio.BaseTransport", transport))
+    finally:
+        os.close(reading)
+        os.close(writing)
