@@ -16,6 +16,8 @@ from warp.errors import MetadataUnavailable, OutcomeUnknown
 from warp.metadata.session import Argument, Call, Notices, Row, Rows, Session, Statement
 from warp.metadata.sqlite import SqliteDatabase
 
+HANG_S_MAX = 10.0
+"""Drivers give up some time; and what hangs must not outlast the storm for longer than members are patient with it."""
 _WRITES = re.compile(r"\b(insert|update|delete)\b")
 
 
@@ -228,7 +230,7 @@ class SimDatabase:
     async def _begin(self) -> None:
         await self.sky.pause(self.sky.weather.statement_s)
         if self._way.is_cut:
-            await self.sky.pause(self._way.hang_s)
+            await self.sky.pause(self._way.hang_s, HANG_S_MAX)
             raise MetadataUnavailable("there is no way to the database")
         if self.sky.strikes(self.sky.weather.begin_fails):
             raise MetadataUnavailable("the database is not there")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,10 +79,10 @@ class Sky:
         self.faults += hit
         return hit
 
-    async def pause(self, mean_s: float) -> None:
+    async def pause(self, mean_s: float, max_s: float = math.inf) -> None:
         """Take some time."""
         if mean_s > 0:
-            await asyncio.sleep(self.chance.expovariate(1 / mean_s))
+            await asyncio.sleep(min(max_s, self.chance.expovariate(1 / mean_s)))
 
     def delay_s(self, mean_s: float) -> float:
         """How long a request to the object store takes."""
