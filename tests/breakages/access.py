@@ -23,8 +23,8 @@ ASKED = (
         "list-every-topic-to-everybody",
         "P10",
         "warp/handlers/access.py",
-        "    return [name for name in every if name not in denied]\n",
-        "    return every if denied else list(every)\n",
+        "    return [name for name in every if name not in hidden]\n",
+        "    return every if hidden else list(every)\n",
         (f"{NAMES}::test_a_list_of_all_topics_leaves_out_what_the_client_may_not_describe",),
     ),
     Breakage(

@@ -77,8 +77,8 @@ DECIDED = (
         "tell-two-clients-that-they-deleted-the-same-acl",
         "P10",
         "warp/handlers/acls.py",
-        "        return [EntryChange(key, None) for key in acls if key in entries]\n",
-        "        return [EntryChange(key, None) for key in acls]\n",
+        "        changes = [EntryChange(key, None) for key in acls if key in entries]\n",
+        "        changes = [EntryChange(key, None) for key in acls]\n",
         (f"{BROKER}::test_what_somebody_else_has_deleted_meanwhile_is_not_told_as_deleted",),
     ),
 )
