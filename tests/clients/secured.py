@@ -74,7 +74,7 @@ class Secured:
             "--tls-principal-rules", "RULE:^CN=([^,]+)$/$1/,DEFAULT",
             "--sasl-mechanisms", "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER",
             "--oauth-jwks", str(key_set), "--oauth-issuer", "https://issuer", "--oauth-audience", "warp",
-            "--authorization", "enforce", "--super-users", "User:admin", *options,
+            "--authorization", "enforce", "--super-users", "User:admin", "--group-rebalance-delay", "100ms", *options,
         )  # fmt: skip
 
     def __enter__(self) -> Self:
