@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -35,6 +35,21 @@ class Parser(argparse.ArgumentParser):
                 raise UsageError(f"unexpected argument {unknown[0]!r} (see {self.prog} --help)")
             raise UsageError(f"unknown option {word}{did_you_mean(word, self._option_string_actions)}")
         return found
+
+
+def action_of(command: str, words: Sequence[str], actions: Iterable[str], examples: str) -> str | None:
+    """The action that the words of a command begin with; None when help was asked for, and printed.
+
+    Raises UsageError when there is none.
+    """
+    if not words or words[0] in ("-h", "--help"):
+        Parser(f"{command} ACTION", f"Actions: {', '.join(actions)}.", examples).print_help()
+        if not words:
+            raise UsageError("no action was given")
+        return None
+    if words[0] not in actions:
+        raise UsageError(f"unknown action {words[0]}{did_you_mean(words[0], actions)}")
+    return words[0]
 
 
 def add_agent_options(parser: Parser) -> None:

@@ -8,14 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from warp.cli.agent_http import add_http_option, agent_address, get_json
-from warp.cli.arguments import Parser, add_client_options
+from warp.cli.arguments import Parser, action_of, add_client_options
 from warp.cli.client import Client
 from warp.cli.configs.command import add_config_options, run_config
 from warp.cli.configs.resource import ClusterConfigs
 from warp.cli.tables import table
 from warp.cli.wire_client import WireClient
-from warp.config import did_you_mean
-from warp.errors import UsageError
 
 ACTIONS = ("status", "config")
 PATH = "/v1/cluster"
@@ -43,15 +41,10 @@ _Row = Mapping[str, Any]
 
 def run(words: Sequence[str]) -> int:
     """Run the command; the exit code."""
-    if not words or words[0] in ("-h", "--help"):
-        examples = EXAMPLES + "\n" + CONFIG_EXAMPLES
-        Parser("warp cluster ACTION", f"Actions: {', '.join(ACTIONS)}.", examples).print_help()
-        if not words:
-            raise UsageError("no action was given")
+    action = action_of("warp cluster", words, ACTIONS, EXAMPLES + "\n" + CONFIG_EXAMPLES)
+    if action is None:
         return 0
-    if words[0] not in ACTIONS:
-        raise UsageError(f"unknown action {words[0]}{did_you_mean(words[0], ACTIONS)}")
-    return _config(words[1:]) if words[0] == "config" else _status(words[1:])
+    return _config(words[1:]) if action == "config" else _status(words[1:])
 
 
 def _config(words: Sequence[str]) -> int:

@@ -37,7 +37,9 @@ COMMANDS: Final = (
     Command("acl", "warp.cli.acl.command", "List, create and delete ACLs: who may do what"),
     Command("user", "warp.cli.user", "Create, list and delete users that authenticate by a password"),
     Command("quota", "warp.cli.quota", "Set, list and remove quotas of users, client ids and addresses"),
-    Command("cluster", "warp.cli.cluster", "Show the agents of a cluster and what each of them does; its configs"),
+    Command(
+        "cluster", "warp.cli.cluster", "Show the agents of a cluster and what each of them does; its configs"
+    ),
     Command("produce", "warp.cli.produce", "Send lines from a file or standard input to a topic"),
     Command("consume", "warp.cli.consume", "Print the records of a topic"),
     Command("bench", "warp.cli.bench.command", "Measure a Kafka broker, whichever it is"),

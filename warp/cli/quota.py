@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from warp.cli.arguments import Parser, add_client_options
+from warp.cli.arguments import Parser, action_of, add_client_options
 from warp.cli.client import Client, ClientError
 from warp.cli.tables import table
 from warp.cli.wire_client import WireClient, check
@@ -50,14 +50,9 @@ Entity = dict[str, str | None]
 
 def run(words: Sequence[str]) -> int:
     """Run the command; the exit code."""
-    if not words or words[0] in ("-h", "--help"):
-        Parser("warp quota ACTION", f"Actions: {', '.join(ACTIONS)}.", EXAMPLES).print_help()
-        if not words:
-            raise UsageError("no action was given")
+    action = action_of("warp quota", words, ACTIONS, EXAMPLES)
+    if action is None:
         return 0
-    action = words[0]
-    if action not in ACTIONS:
-        raise UsageError(f"unknown action {action}{did_you_mean(action, ACTIONS)}")
     found = _parser(action).parse_all(words[1:])
     actions = {"list": _list, "set": _set, "remove": _remove}
     actions[action](found)

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, KafkaException
 from confluent_kafka.admin import NewTopic
 
-from warp.cli.arguments import Parser, add_client_options, positive_count
+from warp.cli.arguments import Parser, action_of, add_client_options, positive_count
 from warp.cli.client import Client, ClientError
 from warp.cli.configs.command import add_config_options, run_config
 from warp.cli.configs.resource import TopicConfigs
-from warp.config import did_you_mean
 from warp.errors import UsageError
 
 ACTIONS = ("create", "list", "describe", "config", "delete")
@@ -30,14 +29,9 @@ HELP_EXAMPLES = """\
 
 def run(words: Sequence[str]) -> int:
     """Run the command; the exit code."""
-    if not words or words[0] in ("-h", "--help"):
-        Parser("warp topic ACTION", f"Actions: {', '.join(ACTIONS)}.", HELP_EXAMPLES).print_help()
-        if not words:
-            raise UsageError("no action was given")
+    action = action_of("warp topic", words, ACTIONS, HELP_EXAMPLES)
+    if action is None:
         return 0
-    action = words[0]
-    if action not in ACTIONS:
-        raise UsageError(f"unknown action {action}{did_you_mean(action, ACTIONS)}")
     parser = _parser(action)
     found = parser.parse_all(words[1:])
     client = Client(found)
@@ -128,9 +122,7 @@ def _describe(found: argparse.Namespace, client: Client) -> None:
     try:
         starts = client.offsets(consumer, found.topic, dict.fromkeys(partitions, OFFSET_BEGINNING))
         ends = client.offsets(consumer, found.topic, dict.fromkeys(partitions, OFFSET_END))
-        configs = {
-            config.name: config.value for config in TopicConfigs(client, found.topic).describe_own()
-        }
+        configs = {config.name: config.value for config in TopicConfigs(client, found.topic).describe_own()}
     except KafkaException as error:
         raise client.failure(error) from error
     rows = [

@@ -23,7 +23,7 @@ from confluent_kafka.admin import (
     UserScramCredentialUpsertion,
 )
 
-from warp.cli.arguments import Parser, add_client_options
+from warp.cli.arguments import Parser, action_of, add_client_options
 from warp.cli.client import Client, ClientError
 from warp.cli.client_config import prompt_for_password, read_password
 from warp.config import did_you_mean
@@ -58,14 +58,9 @@ Credentials = Mapping[str, int]
 
 def run(words: Sequence[str]) -> int:
     """Run the command; the exit code."""
-    if not words or words[0] in ("-h", "--help"):
-        Parser("warp user ACTION", f"Actions: {', '.join(ACTIONS)}.", EXAMPLES).print_help()
-        if not words:
-            raise UsageError("no action was given")
+    action = action_of("warp user", words, ACTIONS, EXAMPLES)
+    if action is None:
         return 0
-    action = words[0]
-    if action not in ACTIONS:
-        raise UsageError(f"unknown action {action}{did_you_mean(action, ACTIONS)}")
     found = _parser(action).parse_all(words[1:])
     actions = {"create": _create, "list": _list, "delete": _delete}
     actions[action](found)

@@ -9,11 +9,10 @@ from typing import Any, Final
 
 from warp.cli.acl.admin import AclAdmin
 from warp.cli.acl.rules import NAMED, PATTERNS, filters_of, operation_of, principal_of, rules_of, shown
-from warp.cli.arguments import Parser, add_client_options
+from warp.cli.arguments import Parser, action_of, add_client_options
 from warp.cli.client import Client, ClientError
 from warp.cli.tables import printable, table
 from warp.cli.wire_client import WireClient
-from warp.config import did_you_mean
 from warp.errors import UsageError
 from warp.protocol.types import AclPatternType
 from warp.security.acl import Acl, AclFilter
@@ -38,14 +37,9 @@ EXAMPLES: Final = """\
 
 def run(words: Sequence[str]) -> int:
     """Run the command; the exit code."""
-    if not words or words[0] in ("-h", "--help"):
-        Parser("warp acl ACTION", f"Actions: {', '.join(ACTIONS)}.", EXAMPLES).print_help()
-        if not words:
-            raise UsageError("no action was given")
+    action = action_of("warp acl", words, ACTIONS, EXAMPLES)
+    if action is None:
         return 0
-    action = words[0]
-    if action not in ACTIONS:
-        raise UsageError(f"unknown action {action}{did_you_mean(action, ACTIONS)}")
     found = _parser(action).parse_all(words[1:])
     actions = {"list": _list, "create": _create, "delete": _delete}
     actions[action](found)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
-from warp.cli.arguments import Parser, add_client_options
+from warp.cli.arguments import Parser, action_of, add_client_options
 from warp.cli.client import Client, ClientError
 from warp.cli.group.admin import KINDS, STATES, GroupAdmin
 from warp.cli.group.facts import Description, Place, progress_of
@@ -22,8 +22,6 @@ from warp.cli.group.report import (
     moves_text,
 )
 from warp.cli.group.reset import Target, parse_offset, parse_shift, parse_time_ms, parse_topic, plan
-from warp.config import did_you_mean
-from warp.errors import UsageError
 from warp.units import parse_duration_ms
 
 T = TypeVar("T")
@@ -45,14 +43,9 @@ EXAMPLES: Final = """\
 
 def run(words: Sequence[str]) -> int:
     """Run the command; the exit code."""
-    if not words or words[0] in ("-h", "--help"):
-        Parser("warp group ACTION", f"Actions: {', '.join(ACTIONS)}.", EXAMPLES).print_help()
-        if not words:
-            raise UsageError("no action was given")
+    action = action_of("warp group", words, ACTIONS, EXAMPLES)
+    if action is None:
         return 0
-    action = words[0]
-    if action not in ACTIONS:
-        raise UsageError(f"unknown action {action}{did_you_mean(action, ACTIONS)}")
     found = _parser(action).parse_all(words[1:])
     client = Client(found)
     admin = GroupAdmin(client, client.admin())
