@@ -14,8 +14,12 @@ from tests.support.process import AgentProcess
 
 @pytest.fixture(scope="session")
 def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
-    """A real `warp agent` on free loopback ports, with its data in a temporary directory."""
-    with AgentProcess(tmp_path_factory.mktemp("clients") / "data") as process:
+    """A real `warp agent` on free loopback ports, with its data in a temporary directory.
+
+    New groups don't wait for more members for as long as by default: `own_agent` of the tests of groups does.
+    """
+    directory = tmp_path_factory.mktemp("clients") / "data"
+    with AgentProcess(directory, "--group-rebalance-delay", "300ms") as process:
         yield process
 
 
