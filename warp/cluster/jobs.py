@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -66,7 +66,9 @@ class LeaseStore(Protocol):
 
     async def read_leases(self, names: Iterable[str]) -> dict[str, LeaseState]: ...
 
-    async def take_leases(self, names: Iterable[str], holder: BrokerId) -> list[Lease]: ...
+    async def take_leases_as_seen(
+        self, seen: Mapping[str, LeaseState | None], holder: BrokerId
+    ) -> list[Lease]: ...
 
     async def release_leases(self, held: Sequence[Lease]) -> list[Lease]: ...
 
@@ -155,6 +157,8 @@ class JobRunner:
         if not self._may_run():
             await self._give_up(seat)
             return
+        if seat.lease is not None and self._was_taken(seat.lease):
+            raise LeaseLost([seat.lease])
         if seat.lease is None:
             if not self._is_free(seat.job):
                 return
@@ -178,6 +182,13 @@ class JobRunner:
         ]
         return rendezvous.first(job_lease(job.name), able) == view.own
 
+    def _was_taken(self, lease: Lease) -> bool:
+        """By what was read last, which may have been before this agent took it: then its epoch is an older one."""
+        seen = self._view().leases.get(lease.name)
+        if seen is None or seen.epoch < lease.epoch:
+            return False
+        return seen.epoch > lease.epoch or seen.holder != lease.holder
+
     async def _take(self, seat: _Seat) -> None:
         name = job_lease(seat.job.name)
         view = self._view()
@@ -186,7 +197,10 @@ class JobRunner:
         is_as_seen = now is None or now.epoch == (0 if seen is None else seen.epoch)
         if not is_as_seen and now is not None and now.holder not in (None, view.own):
             return  # Somebody has been faster; the next view will show whom.
-        [seat.lease] = await self._store.take_leases([name], view.own)
+        taken = await self._store.take_leases_as_seen({name: now}, view.own)
+        if not taken:
+            return
+        [seat.lease] = taken
         wait_s = min(self._limits.first_pass_s, seat.job.interval_s)
         seat.due_s = self._clock.monotonic() + wait_s
         _log.debug("job %s is this agent's, epoch %d", seat.job.name, seat.lease.epoch)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 
 from tests.unit.metadata.support import Store, sqlite_store
-from warp.cluster.jobs import Job, JobLimits, JobRunner, job_lease
+from warp.cluster.jobs import Job, JobLimits, JobRunner, LeaseStore, job_lease
 from warp.errors import MetadataUnavailable
 from warp.ids import BrokerId
 from warp.metadata.cluster_model import ROLES, AgentFacts, ClusterView, LiveAgent
@@ -58,17 +59,19 @@ class Cluster:
         *,
         may_run: Callable[[], bool] = lambda: True,
         interval_s: float = 0.0,
+        first_pass_s: float = 0.0,
+        leases: LeaseStore | None = None,
     ) -> JobRunner:
         async def note(lease: Lease) -> None:
             self.passes.append((own, lease))
 
         return JobRunner(
-            self.metadata,
+            leases or self.metadata,
             self.clock,
             [Job("sweep", interval_s, run or note)],
             view=lambda: self.view(own),
             may_run=may_run,
-            limits=LIMITS,
+            limits=replace(LIMITS, first_pass_s=first_pass_s),
         )
 
     async def look(self) -> None:
@@ -144,6 +147,65 @@ def test_one_who_has_lost_the_lease_unawares_stops_when_a_write_says_so(store: S
     assert store.run(run()) == 1
     state = store.run(store.metadata.read_leases([LEASE]))[LEASE]
     assert (state.holder, state.epoch) == (2, 2)
+
+
+def test_one_whose_lease_was_taken_before_its_first_pass_sees_so_and_may_take_it_again(store: Store) -> None:
+    async def run() -> list[Lease]:
+        cluster = Cluster(store, 1)
+        runner = cluster.runner(1, interval_s=3600.0, first_pass_s=3600.0)
+        runner.start()
+        await until(lambda: bool(runner.held))
+        # Another took it at the same time, and has released it since: by then nobody but this one is to run the job.
+        taken = await store.metadata.take_leases([LEASE], BrokerId(2))
+        await store.metadata.release_leases(taken)
+        await cluster.look()
+        await until(lambda: [lease.epoch for lease in runner.held] == [3])
+        await cluster.look()
+        await asyncio.sleep(0.02)
+        held = runner.held
+        await runner.close()
+        return held
+
+    assert [lease.epoch for lease in store.run(run())] == [3]
+
+
+def test_of_two_that_take_a_job_at_once_one_gets_it(store: Store) -> None:
+    class Together:
+        """Lets nobody take before both have read."""
+
+        def __init__(self) -> None:
+            self.readers = 0
+            self.both = asyncio.Event()
+
+        async def read_leases(self, names: Iterable[str]) -> dict[str, LeaseState]:
+            found = await store.metadata.read_leases(names)
+            self.readers += 1
+            if self.readers == 2:
+                self.both.set()
+            await self.both.wait()
+            return found
+
+        async def take_leases_as_seen(
+            self, seen: Mapping[str, LeaseState | None], holder: BrokerId
+        ) -> list[Lease]:
+            return await store.metadata.take_leases_as_seen(seen, holder)
+
+        async def release_leases(self, held: Sequence[Lease]) -> list[Lease]:
+            return await store.metadata.release_leases(held)
+
+    async def run() -> list[Lease]:
+        together = Together()
+        # Each takes the other for gone.
+        runners = [Cluster(store, own).runner(own, interval_s=3600.0, leases=together) for own in (1, 2)]
+        for runner in runners:
+            runner.start()
+        await together.both.wait()
+        await asyncio.sleep(0.02)
+        held = [lease for runner in runners for lease in runner.held]
+        await close_all(runners)
+        return held
+
+    assert len(store.run(run())) == 1
 
 
 def test_an_agent_without_the_role_or_that_leaves_takes_no_job(store: Store) -> None:
