@@ -20,6 +20,7 @@ QUICK: Mapping[str, Any] = {
 """They notice an agent's end sooner than by default, and say nothing of it."""
 PRODUCE_EVERY_S = 0.02
 JOIN_S = 60.0
+COMMIT_EVERY_S = 0.2
 
 
 class ClientWriter:
@@ -76,7 +77,11 @@ class ClientWriter:
 
 
 class GroupReader:
-    """A member of a group that commits automatically. `seen` are the offsets of each partition that came to it."""
+    """A member of a group. `seen` are the offsets of each partition that came to it.
+
+    It waits for each of its commits: one that librdkafka repeats by itself can come after a later one, and what is
+    committed then goes back, rightly.
+    """
 
     def __init__(self, bootstrap: str, zone: str, topic: str, group: str, number: int) -> None:
         self.score = Score(f"consumer {number} of {group}")
@@ -86,8 +91,7 @@ class GroupReader:
         settings = {
             "bootstrap.servers": bootstrap, "group.id": group, "auto.offset.reset": "earliest",
             "client.id": f"reader-{number},warp_az={zone}", "fetch.wait.max.ms": 200, "check.crcs": True,
-            "enable.auto.commit": True, "auto.commit.interval.ms": 200, "session.timeout.ms": 10_000,
-            "heartbeat.interval.ms": 500, **QUICK,
+            "enable.auto.commit": False, "session.timeout.ms": 10_000, "heartbeat.interval.ms": 500, **QUICK,
         }  # fmt: skip
         self._consumer = Consumer(settings)
         self._consumer.subscribe([topic], on_assign=self._assigned)
@@ -105,15 +109,23 @@ class GroupReader:
         self._next.clear()
 
     def _run(self) -> None:
+        committed_s = time.monotonic()
         while not self._stopping.is_set():
             for message in self._consumer.consume(500, 0.1):
                 self._take(message)
+            if time.monotonic() > committed_s + COMMIT_EVERY_S:
+                self._commit()  # what fails is in the next one
+                committed_s = time.monotonic()
+        if (error := self._commit()) is not None:
+            self.score.complain(f"the last commit: {error}")
+        self._consumer.close()
+
+    def _commit(self) -> KafkaException | None:
         try:
             self._consumer.commit(asynchronous=False)
         except KafkaException as error:
-            if error.args[0].code() != KafkaError._NO_OFFSET:
-                self.score.complain(f"the last commit: {error}")
-        self._consumer.close()
+            return None if error.args[0].code() == KafkaError._NO_OFFSET else error
+        return None
 
     def _take(self, message: Message) -> None:
         error, partition, offset = message.error(), message.partition(), message.offset()
