@@ -34,15 +34,14 @@ class SegmentTotals(NamedTuple):
     """All live segments of one level."""
 
     level: int
-    count: int
+    segments: int
     size_bytes: int
 
 
 class IndexRow(NamedTuple):
     """An extent as jobs read it, and as a swap names what it has read.
 
-    `key` and `level` are those of its segment; of one that lives in the index (control batches) `segment_id` is None and
-    key "".
+    `key` and `level` are those of its segment. One that lives in the index (a control batch) has none: None and "".
     """
 
     log_id: LogId
