@@ -31,11 +31,14 @@ def broker_settings(config: AgentConfig, broker_id: BrokerId) -> dict[str, str]:
         "group.max.size": str(config.group_members_max),
         "group.min.session.timeout.ms": str(config.group_session_min_ms),
         "listeners": ",".join(f"{listener.protocol}://{listener}" for listener in config.listen),
+        "log.cleaner.backoff.ms": str(config.compaction_interval_ms),
+        "log.retention.check.interval.ms": str(config.retention_check_interval_ms),
         "max.connections": str(config.connections_max),
         "message.max.bytes": str(config.message_bytes_max),
         "node.id": str(broker_id),
         "num.partitions": str(config.num_partitions),
         "offsets.retention.minutes": str(config.offsets_retention_ms // MINUTE_MS),
+        "producer.id.expiration.ms": str(config.producer_expiry_ms),
         "socket.request.max.bytes": str(config.request_bytes_max),
     }
     if config.zone is not None:

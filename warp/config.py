@@ -91,6 +91,17 @@ class AgentConfig:
     group_members_max: int
     group_lag_series_max: int
     offsets_retention_ms: int
+    jobs_memory_bytes_max: int
+    jobs_bandwidth_bytes_per_s: int | None
+    merge_interval_ms: int
+    merge_backlog_bytes_max: int
+    compaction_interval_ms: int
+    retention_check_interval_ms: int
+    delete_grace_ms: int
+    restore_window_ms: int
+    orphan_age_ms: int
+    orphan_interval_ms: int
+    producer_expiry_ms: int
     free_space_reserve_bytes: int
     log_level: str
     log_format: str

@@ -326,6 +326,65 @@ OPTIONS: Final = (
         minimum=60_000, maximum=3650 * 86_400_000,
     ),
     Option(
+        "jobs-memory", "jobs_memory_bytes_max", kinds.SIZE, "128MiB",
+        "Memory for the background jobs that run at this agent: merging, compaction by key and the like.",
+        minimum=64 * 1024 * 1024, maximum=1024 * GIB,
+    ),
+    Option(
+        "jobs-bandwidth", "jobs_bandwidth_bytes_per_s", kinds.SIZE, None,
+        "Bytes per second that the jobs at this agent read from and write to the object store, together.",
+        minimum=64 * 1024, maximum=1024 * GIB, unset_help="no limit",
+    ),
+    Option(
+        "merge-interval", "merge_interval_ms", kinds.DURATION, "1s",
+        "Time between two looks for segments that are to be merged into larger ones.",
+        minimum=50, maximum=3_600_000,
+    ),
+    Option(
+        "merge-backlog-max", "merge_backlog_bytes_max", kinds.SIZE, "4GiB",
+        "Data that waits to be merged above which producers are held back, more and more, until merging keeps up.",
+        minimum=1024 * 1024, maximum=1024 * GIB,
+    ),
+    Option(
+        "compaction-interval", "compaction_interval_ms", kinds.DURATION, "15s",
+        "Time between two looks for logs that are to be compacted by key.",
+        minimum=50, maximum=86_400_000,
+    ),
+    Option(
+        "retention-check-interval", "retention_check_interval_ms", kinds.DURATION, "5m",
+        "Time between two looks for records that have had their time, or are more than their log may hold, and for "
+        "what is left of deleted topics.",
+        minimum=50, maximum=86_400_000,
+    ),
+    Option(
+        "delete-grace", "delete_grace_ms", kinds.DURATION, "30m",
+        "How long an object is kept after nothing refers to it any more, so that no read that is under way misses it. "
+        "All agents of a cluster should have the same.",
+        minimum=1_000, maximum=365 * 86_400_000,
+    ),
+    Option(
+        "restore-window", "restore_window_ms", kinds.DURATION, "0",
+        "How old a backup of the metadata may be that is still to be restored: for so long, objects are kept after "
+        "nothing refers to them any more, if that is longer than --delete-grace.",
+        maximum=3650 * 86_400_000,
+    ),
+    Option(
+        "orphan-age", "orphan_age_ms", kinds.DURATION, "1h",
+        "How old an object has to be that the metadata do not know, until it is taken for one that never will be "
+        "known and is deleted.",
+        minimum=1_000, maximum=365 * 86_400_000,
+    ),
+    Option(
+        "orphan-interval", "orphan_interval_ms", kinds.DURATION, "1h",
+        "Time between two searches of the object store for such objects.",
+        minimum=1_000, maximum=365 * 86_400_000,
+    ),
+    Option(
+        "producer-expiry", "producer_expiry_ms", kinds.DURATION, "1d",
+        "How long the sequence numbers of an idempotent producer are remembered after its last write to a partition.",
+        minimum=1_000, maximum=24 * 86_400_000,
+    ),
+    Option(
         "free-space-reserve", "free_space_reserve_bytes", kinds.SIZE, "256MiB",
         "Free space of a file:// object store's disk below which records are refused, so that deleting still works.",
         maximum=1024 * GIB,

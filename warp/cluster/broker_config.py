@@ -99,7 +99,17 @@ _OWN: tuple[ConfigDefinition, ...] = (
         "--group-session-min",
     ),
     _static("listeners", ConfigType.LIST, "", "Addresses that this agent listens on.", "--listen"),
+    _static(
+        "log.cleaner.backoff.ms", ConfigType.LONG, "15000",
+        "Time between two looks for logs that are to be compacted by key.",
+        "--compaction-interval",
+    ),
     _static("log.dirs", ConfigType.STRING, "/", "Record data is in the object store; one made-up directory."),
+    _static(
+        "log.retention.check.interval.ms", ConfigType.LONG, "300000",
+        "Time between two looks for records that have had their time, or are more than their log may hold.",
+        "--retention-check-interval",
+    ),
     _static(
         "max.connection.creation.rate", ConfigType.INT, "2147483647",
         "New connections per second over all listeners.",
@@ -140,6 +150,7 @@ _OWN: tuple[ConfigDefinition, ...] = (
     _static(
         "producer.id.expiration.ms", ConfigType.INT, "86400000",
         "How long a producer's sequence numbers are remembered after its last write.",
+        "--producer-expiry",
     ),
     _static(
         "sasl.enabled.mechanisms", ConfigType.LIST, "",

@@ -1,0 +1,97 @@
+"""Jobs move no more bytes than they may, in the order in which they ask, and none of them waits for ever."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.sim.loop import SimClock, SimLoop
+from tests.support.log import run_sim
+from warp.lifecycle.pace import BURST_S, Pace
+
+RATE = 1_000
+
+
+def test_without_a_bound_nobody_waits() -> None:
+    async def main(loop: SimLoop) -> None:
+        pace = Pace(SimClock(loop))
+        for _ in range(100):
+            await pace.spend(2**40)
+        assert loop.time() == 0.0
+        assert (pace.moved_bytes, pace.waited_s) == (100 * 2**40, 0.0)
+
+    run_sim(main)
+
+
+def test_many_moves_take_the_time_that_the_rate_gives_them() -> None:
+    async def main(loop: SimLoop) -> None:
+        pace = Pace(SimClock(loop), RATE)
+        for _ in range(101):
+            await pace.spend(100)
+        assert loop.time() == pytest.approx(10.0)
+        assert pace.waited_s == pytest.approx(10.0)
+
+    run_sim(main)
+
+
+def test_a_move_larger_than_the_rate_is_made_and_the_next_one_waits_for_it() -> None:
+    async def main(loop: SimLoop) -> None:
+        pace = Pace(SimClock(loop), RATE)
+        await pace.spend(5 * RATE)
+        assert loop.time() == 0.0
+        await pace.spend(1)
+        assert loop.time() == pytest.approx(5.0)
+
+    run_sim(main)
+
+
+def test_a_quiet_time_saves_up_for_a_short_burst_alone() -> None:
+    async def main(loop: SimLoop) -> None:
+        pace = Pace(SimClock(loop), RATE)
+        await asyncio.sleep(1_000.0)
+        for _ in range(3):
+            await pace.spend(RATE)
+        assert loop.time() - 1_000.0 == pytest.approx(2.0 - BURST_S)
+
+    run_sim(main)
+
+
+def test_jobs_are_let_through_in_the_order_in_which_they_ask() -> None:
+    async def main(loop: SimLoop) -> None:
+        pace = Pace(SimClock(loop), RATE)
+        done: list[str] = []
+
+        async def move(name: str, size_bytes: int) -> None:
+            await pace.spend(size_bytes)
+            done.append(name)
+
+        jobs = [("first", 10), ("large", 5_000), *((f"small {n}", 1) for n in range(20))]
+        tasks = [asyncio.ensure_future(move(*job)) for job in jobs]
+        await asyncio.gather(*tasks)
+        assert done == [name for name, _ in jobs]
+
+    run_sim(main)
+
+
+def test_bytes_of_somebody_who_is_cancelled_are_waited_for_all_the_same() -> None:
+    async def main(loop: SimLoop) -> None:
+        pace = Pace(SimClock(loop), RATE)
+        await pace.spend(RATE)
+        waiting = asyncio.ensure_future(pace.spend(RATE))
+        await asyncio.sleep(0.1)
+        waiting.cancel()
+        await pace.spend(RATE)
+        assert loop.time() == pytest.approx(2.0)
+
+    run_sim(main)
+
+
+def test_senseless_numbers_are_refused() -> None:
+    async def main(loop: SimLoop) -> None:
+        with pytest.raises(ValueError, match="lets nothing through"):
+            Pace(SimClock(loop), 0)
+        with pytest.raises(ValueError, match="can't be moved"):
+            await Pace(SimClock(loop)).spend(-1)
+
+    run_sim(main)
