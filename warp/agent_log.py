@@ -84,7 +84,7 @@ def build_log(
     set_free_bytes_max(min(FREE_BLOCK_BYTES_MAX, config.request_memory_bytes_max // 8))
     fetch_memory = MemoryBudget(config.fetch_memory_bytes_max)
     cache = _build_cache(config, object_store, clock, hedge_limits, cluster)
-    tail = TailIndex()
+    tail = TailIndex(age_s_max=config.delete_grace_ms / 2000, now=clock.boottime)
     trace = RequestTrace(clock)
     fetch = FetchService(metadata, cache, tail, fetch_memory, trace=trace, hears=cluster.hears)
     hints = cluster.share_hints(fetch, catalogue)

@@ -6,14 +6,18 @@ filled the gap, so nothing is ever skipped. It never says that an offset does no
 
 Hints of other agents move the ends of logs that are known here, and make none known: what they promise beyond the run
 is the store's to show.
+
+Merging and compaction put other segments in the place of those that are remembered here, and delete these after a time
+of grace. So what was learned long ago is not used any more: the store is asked again.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+import time
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from operator import attrgetter
 
@@ -25,19 +29,35 @@ _END_OFFSET = attrgetter("end_offset")
 
 
 class _Tail:
-    """The run of one log: `extents` tile up to `end_offset`, which may lag behind the log's state."""
+    """The run of one log: `extents` tile up to `end_offset`, which may lag behind the log's state.
 
-    __slots__ = ("asked_at", "end_offset", "extents", "state")
+    `learned_at` has the time of each extent; it never falls along the run.
+    """
+
+    __slots__ = ("asked_at", "end_offset", "extents", "learned_at", "state")
 
     def __init__(self, state: LogState, end_offset: int) -> None:
         self.state = state
         self.end_offset = end_offset
         self.extents: list[Extent] = []
+        self.learned_at: list[float] = []
         self.asked_at = -math.inf
 
     @property
     def begin_offset(self) -> int:
         return self.extents[0].base_offset if self.extents else self.end_offset
+
+    def append(self, extent: Extent, learned_at: float) -> None:
+        """Extend the run by the extent that joins it."""
+        self.end_offset = extent.end_offset
+        self.extents.append(extent)
+        self.learned_at.append(learned_at)
+
+    def drop_first(self, count: int) -> int:
+        """Let the run begin so many extents later; how many were dropped."""
+        if count:
+            del self.extents[:count], self.learned_at[:count]
+        return count
 
 
 class TailIndex:
@@ -45,13 +65,25 @@ class TailIndex:
 
     `extents_max` bounds the extents of all logs together (a log without any counts as one), `extents_per_log_max` those
     of one log. Whole logs are forgotten in order of last use, the oldest extents of one log first.
+
+    `age_s_max` is how long it is used what was learned, by `now`, in seconds: a clock that goes on while the machine
+    sleeps.
     """
 
-    def __init__(self, *, extents_max: int = 200_000, extents_per_log_max: int = 4_096) -> None:
+    def __init__(
+        self,
+        *,
+        extents_max: int = 200_000,
+        extents_per_log_max: int = 4_096,
+        age_s_max: float = math.inf,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         if extents_max < 1 or extents_per_log_max < 1:
             raise ValueError("the tail index needs room for one extent")
         self._extents_max = extents_max
         self._extents_per_log_max = extents_per_log_max
+        self._age_s_max = age_s_max
+        self._now = now
         self._tails: OrderedDict[LogId, _Tail] = OrderedDict()
         self.extent_count = 0
         """Extents held, plus one for each log."""
@@ -79,7 +111,10 @@ class TailIndex:
         With `offset` at the end of the log the answer has no extents.
         """
         tail = self._tails.get(log_id)
-        if tail is None or not max(tail.begin_offset, tail.state.start_offset) <= offset <= tail.end_offset:
+        if tail is None:
+            return None
+        self._drop_old(tail)
+        if not max(tail.begin_offset, tail.state.start_offset) <= offset <= tail.end_offset:
             return None
         if offset == tail.end_offset < tail.state.next_offset:
             return None
@@ -92,8 +127,9 @@ class TailIndex:
         for extent in result.extents:
             begins.setdefault(extent.log_id, extent.base_offset)
         tails = {state.log_id: self._meet(state, begins.get(state.log_id)) for state in result.logs}
+        now = self._now()
         for extent in result.extents:
-            if not self._join(tails[extent.log_id], extent):
+            if not self._join(tails[extent.log_id], extent, now):
                 self.gaps += 1
         self._trim()
 
@@ -108,10 +144,11 @@ class TailIndex:
         if not reaches_end and read.state.log_id not in self._tails:
             return read.state
         tail = self._meet(read.state, read.extents[0].base_offset if read.extents else None)
+        now = self._now()
         for extent in read.extents:
-            self._join(tail, extent)
+            self._join(tail, extent, now)
         if reaches_end and read.extents and tail.end_offset < read.extents[-1].end_offset:
-            self._restart(tail, read.extents)
+            self._restart(tail, read.extents, now)
         tail.asked_at = max(tail.asked_at, asked_at)
         self._trim()
         return tail.state
@@ -155,29 +192,28 @@ class TailIndex:
             self._tails.move_to_end(state.log_id)
         return tail
 
-    def _join(self, tail: _Tail, extent: Extent) -> bool:
+    def _join(self, tail: _Tail, extent: Extent, now: float) -> bool:
         """Extend a run by an extent that begins where it ends; False for one that leaves a gap."""
         if extent.base_offset == tail.end_offset:
-            tail.end_offset = extent.end_offset
-            self._append(tail, extent)
+            tail.append(extent, now)
+            self.extent_count += 1
+            if len(tail.extents) > self._extents_per_log_max:
+                # Half at once, so that dropping from the front of a list costs little per extent.
+                self.extent_count -= tail.drop_first(len(tail.extents) - self._extents_per_log_max // 2)
         return extent.end_offset <= tail.end_offset
 
-    def _append(self, tail: _Tail, extent: Extent) -> None:
-        tail.extents.append(extent)
-        self.extent_count += 1
-        if len(tail.extents) > self._extents_per_log_max:
-            # Half at once, so that dropping from the front of a list costs little per extent.
-            dropped = len(tail.extents) - self._extents_per_log_max // 2
-            del tail.extents[:dropped]
-            self.extent_count -= dropped
+    def _drop_old(self, tail: _Tail) -> None:
+        """Let a run begin with what is young enough to be used."""
+        oldest = self._now() - self._age_s_max
+        if tail.learned_at and tail.learned_at[0] < oldest:
+            self.extent_count -= tail.drop_first(bisect_left(tail.learned_at, oldest))
 
-    def _restart(self, tail: _Tail, extents: Sequence[Extent]) -> None:
+    def _restart(self, tail: _Tail, extents: Sequence[Extent], now: float) -> None:
         """Begin a run anew with extents that reach the log's end but don't join what was known."""
-        self.extent_count -= len(tail.extents)
-        tail.extents.clear()
+        self.extent_count -= tail.drop_first(len(tail.extents))
         tail.end_offset = extents[0].base_offset
         for extent in extents:
-            self._join(tail, extent)
+            self._join(tail, extent, now)
 
     def _trim(self) -> None:
         while self.extent_count > self._extents_max and len(self._tails) > 1:

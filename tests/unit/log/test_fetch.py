@@ -336,6 +336,26 @@ def test_a_missing_object_that_the_index_no_longer_names_is_no_error() -> None:
     run(scenario())
 
 
+def test_records_are_looked_up_again_when_where_they_are_was_learned_too_long_ago() -> None:
+    async def scenario() -> None:
+        now = [0.0]
+        bench = Bench()
+        bench.tail = TailIndex(age_s_max=900, now=lambda: now[0])
+        bench.service = FetchService(bench.logs, bench.cache, bench.tail, bench.memory)
+        bench.commit({LOG: [rows(b"a"), rows(b"b")]})
+        [old] = bench.logs.extents[LOG]
+        bench.store.objects["merged"] = bench.store.objects[old.key]
+        bench.logs.extents[LOG] = [
+            type(old)(LOG, 0, 2, "merged", old.position, old.size_bytes, old.max_timestamp_ms)
+        ]
+        for seconds, looks in ((900.0, 0), (901.0, 1)):
+            now[0] = seconds
+            assert found(await bench.fetch((LOG, 0))) == [(0, b"a"), (1, b"b")]
+            assert (len(bench.logs.reads), bench.store.gets) == (looks, looks)
+
+    run(scenario())
+
+
 def test_a_cut_object_is_a_storage_error() -> None:
     async def scenario() -> None:
         bench = Bench()

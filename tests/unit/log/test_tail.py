@@ -168,3 +168,57 @@ def test_whatever_comes_in_what_order_reads_tile_the_log(seed: int) -> None:
             highest = read.state.next_offset
             assert list(read.extents) == [e for e in log if e.end_offset > offset][: len(read.extents)]
             assert read.extents or offset == read.state.next_offset
+
+
+class Now:
+    """A clock that a test moves, in seconds."""
+
+    def __init__(self) -> None:
+        self.seconds = 100.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def test_what_was_learned_too_long_ago_is_for_the_store_to_tell_again() -> None:
+    now = Now()
+    tail = TailIndex(age_s_max=10, now=now)
+    tail.committed(commit(extent(0, 5)))
+    now.seconds = 106.0
+    tail.committed(commit(extent(5, 9)))
+    now.seconds = 110.0
+    assert offsets(tail.read(LOG, 0, 1000)) == [(0, 5), (5, 9)]
+    now.seconds = 110.1
+    assert tail.read(LOG, 0, 1000) is None
+    assert offsets(tail.read(LOG, 5, 1000)) == [(5, 9)]
+    assert tail.extent_count == 2
+    now.seconds = 200.0
+    assert tail.read(LOG, 8, 1000) is None
+    assert offsets(tail.read(LOG, 9, 1000)) == []
+    tail.committed(commit(extent(9, 11)))
+    assert offsets(tail.read(LOG, 9, 1000)) == [(9, 11)]
+    assert tail.extent_count == 2
+
+
+def test_what_the_store_said_anew_is_as_young_as_its_answer() -> None:
+    now = Now()
+    tail = TailIndex(age_s_max=10, now=now)
+    tail.committed(commit(extent(0, 5)))
+    now.seconds = 120.0
+    assert tail.read(LOG, 2, 1000) is None
+    tail.forget(LOG)
+    tail.fill(LogRead(state(5), [extent(0, 5)]))
+    now.seconds = 130.0
+    assert offsets(tail.read(LOG, 2, 1000)) == [(0, 5)]
+
+
+def test_extents_that_grew_too_many_leave_their_ages_behind() -> None:
+    now = Now()
+    tail = TailIndex(extents_per_log_max=4, age_s_max=10, now=now)
+    for base in range(5):
+        now.seconds = 100.0 + base
+        tail.committed(commit(extent(base, base + 1)))
+    assert offsets(tail.read(LOG, 3, 1000)) == [(3, 4), (4, 5)]
+    now.seconds = 113.5
+    assert tail.read(LOG, 3, 1000) is None
+    assert offsets(tail.read(LOG, 4, 1000)) == [(4, 5)]
