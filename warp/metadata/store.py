@@ -23,6 +23,7 @@ from warp.metadata import (
     groups,
     leases,
     records,
+    restore_store,
     topics,
 )
 from warp.metadata.catalogue_version import read_version
@@ -136,6 +137,11 @@ class MetadataStore:
     async def set_setting(self, name: str, value: str) -> None:
         """Set a cluster setting."""
         await self._database.execute(WRITE_SETTING, name, value)
+
+    @retried
+    async def forget_settings(self, prefix: str) -> None:
+        """Delete the settings whose names begin so; the prefix holds neither % nor _."""
+        await restore_store.forget_settings(self._database, prefix)
 
     @retried
     async def cluster_id(self, wanted: str | None) -> str:

@@ -86,6 +86,7 @@ def test_every_file_of_statements_is_used_by_its_name() -> None:
         "group_offsets",
         "groups",
         "leases",
+        "restore",
         "settings",
         "topics",
     ]
