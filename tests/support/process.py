@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import random
 import re
 import signal
 import socket
@@ -17,12 +19,30 @@ START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 60.0
 
 
+PORTS = range(10_000, 30_000)
+"""Below those that Linux gives to outgoing connections: an agent that is down for a while finds its port free again."""
+_WORKERS_MAX = 8
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _WORKERS_MAX
+_ports = itertools.cycle(
+    random.SystemRandom().sample(PORTS[_WORKER::_WORKERS_MAX], len(PORTS) // _WORKERS_MAX)
+)
+
+
 def free_port() -> int:
-    """A TCP port of the loopback address that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port of the loopback address that nobody listens on at this moment, and nobody else of these tests takes.
+
+    Workers that share the tests have ports of their own.
+    """
+    for port in itertools.islice(_ports, len(PORTS)):
+        with socket.socket() as probe:
+            # As servers do: a connection that has just ended does not count.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError(f"no port of {PORTS} is free")
 
 
 class AgentProcess:
