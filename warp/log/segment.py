@@ -42,6 +42,8 @@ _RECEIPT_RUNS = struct.Struct(">I")
 _RUN = struct.Struct(">QIqI")
 _TRAILER = struct.Struct(">II8s")
 
+_BATCH_LENGTH = struct.Struct(">i")
+_BATCH_LENGTH_AT = 8
 _BATCH_CRC = struct.Struct(">I")
 _BATCH_CRC_AT = 17
 _BATCH_CRC_COVERS_FROM = 21
@@ -121,7 +123,8 @@ def build_segment(
     """The whole object, in pieces of whole batches, with its CRC.
 
     Large batches are not copied: the pieces show the callers' memory, which must not change any more. Neither are they
-    read for their CRC: it follows from the one in their headers, which was found right when they came in.
+    read for their CRC: it follows from the one in their headers, which was found right when they came in. What holds
+    several batches is read.
     """
     pieces = _Pieces()
     pieces.add(MAGIC)
@@ -166,14 +169,20 @@ def build_segment(
 
 
 def _batch_crc(batch: Buffer, before: int) -> int:
-    """The CRC of what `before` is the CRC of, followed by a record batch."""
-    if len(batch) < VIEWED_BYTES_MIN:
-        return crc32c(batch, before)
+    """The CRC of what `before` is the CRC of, followed by a record batch or several."""
     view = memoryview(batch)
+    if len(batch) < VIEWED_BYTES_MIN or _batch_bytes(view) != len(batch):
+        return crc32c(batch, before)
     (own,) = _BATCH_CRC.unpack_from(view, _BATCH_CRC_AT)
     return crc32c_joined(
         crc32c(view[:_BATCH_CRC_COVERS_FROM], before), own, len(batch) - _BATCH_CRC_COVERS_FROM
     )
+
+
+def _batch_bytes(view: memoryview) -> int:
+    """The size of the record batch that begins here, by its header."""
+    (length,) = _BATCH_LENGTH.unpack_from(view, _BATCH_LENGTH_AT)
+    return int(length) + _BATCH_LENGTH_AT + _BATCH_LENGTH.size
 
 
 class _Pieces:
