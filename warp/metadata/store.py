@@ -45,6 +45,7 @@ from warp.metadata.group_model import (
     OrphanSweep,
     StoredGroup,
 )
+from warp.metadata.life_store import LifecycleStore
 from warp.metadata.model import (
     CatalogueChanges,
     CatalogueRows,
@@ -73,7 +74,7 @@ FIRST_FORMAT_LEVEL = 1
 """The level of what agents may write. Raised by the cluster once every live agent knows the next one."""
 
 
-class MetadataStore:
+class MetadataStore(LifecycleStore):
     """Operations on the metadata of one cluster, over a database that is SQLite or PostgreSQL.
 
     `beats`, which need not be opened, leads to the same database past everybody who waits for `database`: for signs of
