@@ -11,6 +11,7 @@ from warp.cluster.hints import HintBus
 from warp.groups.observer import GroupObserver
 from warp.groups.rebalance import EVENTS
 from warp.ids import IdSource
+from warp.instruments import Reading
 from warp.log.cache import ChunkCache
 from warp.log.fetch import FetchService
 from warp.log.flush import Flusher
@@ -20,7 +21,7 @@ from warp.log.race import HedgedRequests
 from warp.log.tail import TailIndex
 from warp.metadata.session import Database
 from warp.metadata.store import MetadataStore
-from warp.metrics import Metrics, Reading
+from warp.metrics import Metrics
 from warp.objectstore.base import Abilities, Buffer, ObjectInfo, ObjectStore
 from warp.security.quotas.quotas import Quotas
 from warp.server.listener import Server

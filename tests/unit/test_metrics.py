@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from warp.metrics import SECONDS_BOUNDS, Counter, Distribution, Histogram, Metrics, Reading, Readings
+from warp.instruments import SECONDS_BOUNDS, Counter, Distribution, Histogram, Reading, Readings
+from warp.metrics import Metrics
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
 
