@@ -14,7 +14,7 @@ from typing import Protocol
 
 from warp import rendezvous
 from warp.clock import Clock
-from warp.errors import MetadataError
+from warp.errors import MetadataError, ObjectStoreError
 from warp.ids import BrokerId
 from warp.metadata.cluster_model import JOBS, ClusterView
 from warp.metadata.group_model import Lease, LeaseLost, LeaseState
@@ -31,7 +31,8 @@ def job_lease(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """`run` does one pass under a lease; what it writes, it writes under that lease. It may raise MetadataError.
+    """`run` does one pass under a lease; what it writes, it writes under that lease. It may raise MetadataError and
+    ObjectStoreError where a store keeps it from going on.
 
     `interval_s` lies between the end of a pass and the next.
     """
@@ -46,11 +47,17 @@ class JobLimits:
     """Times of the runner."""
 
     look_s: float = 1.0
-    """How often an agent looks whether a job is to be taken, or due."""
+    """How often an agent looks whether a job is to be taken, or due; more often for jobs with shorter intervals."""
+    look_s_min: float = 0.05
+    """The shortest time between two looks, however short the interval."""
     first_pass_s: float = 60.0
     """From taking a job to its first pass, unless its interval is shorter: agents that come and go begin no passes."""
     failure_pause_s: float = 10.0
     """After a pass that failed."""
+
+    def between_looks_s(self, interval_s: float) -> float:
+        """How long not to look after a job of that interval."""
+        return min(self.look_s, max(self.look_s_min, interval_s))
 
 
 @dataclass(slots=True)
@@ -59,6 +66,12 @@ class JobCounters:
 
     passes: int = 0
     failures: int = 0
+    last_pass_s: float = 0.0
+    """How long the last one took that was not cut short."""
+    began_s: float | None = None
+    """When the pass under way began (monotonic), None while there is none."""
+    last_error: str | None = None
+    """What cut the last pass short, None if nothing did."""
 
 
 class LeaseStore(Protocol):
@@ -113,6 +126,11 @@ class JobRunner:
         return {seat.job.name: seat.counters for seat in self._seats}
 
     @property
+    def intervals_s(self) -> dict[str, float]:
+        """Per job the time between two passes."""
+        return {seat.job.name: seat.job.interval_s for seat in self._seats}
+
+    @property
     def held(self) -> list[Lease]:
         """The leases of the jobs that this agent holds."""
         return [seat.lease for seat in self._seats if seat.lease is not None]
@@ -144,13 +162,13 @@ class JobRunner:
             except LeaseLost:
                 _log.info("job %s is another agent's now", seat.job.name)
                 seat.lease = None
-            except MetadataError as error:
-                self._failed(seat)
+            except (MetadataError, ObjectStoreError) as error:
+                self._failed(seat, error)
                 _log.warning("job %s was cut short: %s: %s", seat.job.name, type(error).__name__, error)
-            except Exception:  # noqa: BLE001 - a bug: logged, and tried again
-                self._failed(seat)
+            except Exception as error:  # noqa: BLE001 - a bug: logged, and tried again
+                self._failed(seat, error)
                 _log.exception("job %s failed", seat.job.name)
-            await asyncio.sleep(self._limits.look_s)
+            await asyncio.sleep(self._limits.between_looks_s(seat.job.interval_s))
 
     async def _look(self, seat: _Seat) -> None:
         """Take the job if it falls to this agent, and do a pass if one is due."""
@@ -165,9 +183,16 @@ class JobRunner:
             await self._take(seat)
         if seat.lease is None or self._clock.monotonic() < seat.due_s:
             return
-        await seat.job.run(seat.lease)
-        seat.counters.passes += 1
-        seat.due_s = self._clock.monotonic() + seat.job.interval_s
+        counters, began_s = seat.counters, self._clock.monotonic()
+        counters.began_s = began_s
+        try:
+            await seat.job.run(seat.lease)
+        finally:
+            counters.began_s = None
+        now_s = self._clock.monotonic()
+        counters.passes += 1
+        counters.last_pass_s, counters.last_error = now_s - began_s, None
+        seat.due_s = now_s + seat.job.interval_s
 
     def _is_free(self, job: Job) -> bool:
         """Nobody who lives holds the job, and it falls to this agent."""
@@ -211,6 +236,7 @@ class JobRunner:
             lease, seat.lease = seat.lease, None
             await self._store.release_leases([lease])
 
-    def _failed(self, seat: _Seat) -> None:
+    def _failed(self, seat: _Seat, error: Exception) -> None:
         seat.counters.failures += 1
+        seat.counters.last_error = f"{type(error).__name__}: {error}"
         seat.due_s = self._clock.monotonic() + self._limits.failure_pause_s

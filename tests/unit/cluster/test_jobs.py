@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.metadata.support import Store, sqlite_store
 from warp.cluster.jobs import Job, JobLimits, JobRunner, LeaseStore, job_lease
-from warp.errors import MetadataUnavailable
+from warp.errors import MetadataUnavailable, ObjectStoreError
 from warp.ids import BrokerId
 from warp.metadata.cluster_model import ROLES, AgentFacts, ClusterView, LiveAgent
 from warp.metadata.group_model import Lease, LeaseLost, LeaseState
@@ -18,7 +18,7 @@ from warp.metadata.sqlite import IN_MEMORY
 from warp.metadata.store import MetadataStore
 
 LEASE = job_lease("sweep")
-LIMITS = JobLimits(look_s=0.001, first_pass_s=0.0, failure_pause_s=0.0)
+LIMITS = JobLimits(look_s=0.001, look_s_min=0.001, first_pass_s=0.0, failure_pause_s=0.0)
 
 
 @pytest.fixture
@@ -239,8 +239,10 @@ def test_what_takes_the_right_to_run_gives_the_lease_up(store: Store) -> None:
     assert store.run(run()).holder is None
 
 
-def test_a_job_that_fails_is_counted_and_goes_on(store: Store) -> None:
-    errors: list[Exception] = [MetadataUnavailable("away"), RuntimeError("a bug")]
+def test_a_job_that_fails_is_counted_and_goes_on(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    errors: list[Exception] = [MetadataUnavailable("away"), ObjectStoreError("down"), RuntimeError("a bug")]
 
     async def run() -> JobRunner:
         cluster = Cluster(store, 1)
@@ -257,8 +259,15 @@ def test_a_job_that_fails_is_counted_and_goes_on(store: Store) -> None:
         return runner
 
     counters = store.run(run()).counters["sweep"]
-    assert counters.failures == 2
+    assert counters.failures == 3
     assert counters.passes >= 1
+    assert counters.last_error is None
+    assert [line.levelname for line in caplog.records] == ["WARNING", "WARNING", "ERROR"]
+
+
+@pytest.mark.parametrize(("interval_s", "between_s"), [(0.0, 0.05), (0.2, 0.2), (1.0, 1.0), (3600.0, 1.0)])
+def test_jobs_with_short_intervals_are_looked_after_more_often(interval_s: float, between_s: float) -> None:
+    assert JobLimits().between_looks_s(interval_s) == between_s
 
 
 def test_close_in_the_middle_of_a_pass_releases_the_lease(store: Store) -> None:
