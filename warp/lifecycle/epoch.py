@@ -34,10 +34,14 @@ _NAME = re.compile(r"epoch/(\d{12})")
 _TOKEN = re.compile(r"[0-9a-f]{32}")
 
 
-class Settings(Protocol):
-    """The part of the metadata store that is needed here. `MetadataStore` says what each does."""
+class ReadSettings(Protocol):
+    """The part of the metadata store that is needed to look. `MetadataStore` says what each does."""
 
     async def setting(self, name: str) -> str | None: ...
+
+
+class Settings(ReadSettings, Protocol):
+    """The part of the metadata store that is needed to take epochs."""
 
     async def set_setting(self, name: str, value: str) -> None: ...
 
@@ -145,17 +149,8 @@ class EpochTaker:
         self._is_conditional = is_conditional
 
     async def known_newest(self) -> int | None:
-        """The number of the bucket's newest epoch, None when neither side has any.
-
-        Raises EpochRefused when the database does not know it, or knows that there were some and there are none.
-        """
-        newest = await newest_epoch(self._objects)
-        if newest is None:
-            if await self._settings.setting(HAS_EPOCHS) is not None:
-                raise EpochRefused("it had epochs (objects under epoch/), and now it has none")
-            return None
-        await self._expect_known(newest)
-        return newest.number
+        """See `known_newest_epoch`."""
+        return await known_newest_epoch(self._objects, self._settings)
 
     async def take(self, after: int) -> int:
         """Take the epoch after that number. Raises EpochRefused when somebody with other metadata was first."""
@@ -172,15 +167,11 @@ class EpochTaker:
         if not is_own:
             # Another agent of this cluster may have been first, which is as good.
             token = await _read_token(self._objects, epoch_key(epoch.number))
-            await self._expect_known(Epoch(epoch.number, token))
+            await _expect_known(self._settings, Epoch(epoch.number, token))
         if await self._settings.setting(HAS_EPOCHS) is None:
             await self._settings.set_setting(HAS_EPOCHS, "1")
         await self._forget_old(epoch.number)
         return epoch.number
-
-    async def _expect_known(self, epoch: Epoch) -> None:
-        if not epoch.token or await self._settings.setting(_setting_name(epoch)) is None:
-            raise EpochRefused(f"its newest epoch, {epoch.number}, was taken with other ones")
 
     async def _forget_old(self, newest: int) -> None:
         """One epoch comes, one goes: so there are never more to list than a few."""
@@ -188,6 +179,25 @@ class EpochTaker:
         if number > 0:
             await self._objects.delete([epoch_key(number)])
             await self._settings.forget_settings(_setting_prefix(number))
+
+
+async def known_newest_epoch(objects: ObjectStore, settings: ReadSettings) -> int | None:
+    """The number of the bucket's newest epoch, None when neither side has any. Changes nothing.
+
+    Raises EpochRefused when the database does not know it, or knows that there were some and there are none.
+    """
+    newest = await newest_epoch(objects)
+    if newest is None:
+        if await settings.setting(HAS_EPOCHS) is not None:
+            raise EpochRefused("it had epochs (objects under epoch/), and now it has none")
+        return None
+    await _expect_known(settings, newest)
+    return newest.number
+
+
+async def _expect_known(settings: ReadSettings, epoch: Epoch) -> None:
+    if not epoch.token or await settings.setting(_setting_name(epoch)) is None:
+        raise EpochRefused(f"its newest epoch, {epoch.number}, was taken with other ones")
 
 
 async def newest_epoch(objects: ObjectStore) -> Epoch | None:
