@@ -17,6 +17,7 @@ import logging
 import re
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -220,7 +221,7 @@ class Listing:
 
 
 class ReceiptsReader:
-    """Finds out which objects of receipts are needed no more. `foreign` is what else this pass has met in their place."""
+    """Finds out which objects of receipts are needed no more. `foreign`: what else this pass has met in their place."""
 
     def __init__(self, store: OrphanStore, objects: ObjectStore, clock: Clock, limits: OrphanLimits) -> None:
         self.foreign = 0
@@ -254,25 +255,28 @@ class ReceiptsReader:
                 self.foreign += self._needed[found.key][1]
             elif self._reads_left:
                 self._reads_left -= 1
-                told = await self._told(found.key)
-                if told and not await self._is_any_known(told):
-                    over.append(found.key)
-                else:
-                    self.foreign += told is None
-                    self._remember(found.key, is_foreign=told is None)
+                with suppress(ObjectNotFound):
+                    if await self._is_over(found.key):
+                        over.append(found.key)
                 await asyncio.sleep(0)
         return over
+
+    async def _is_over(self, key: str) -> bool:
+        told = await self._told(key)
+        if told is not None and not await self._is_any_known(told):
+            return True
+        self.foreign += told is None
+        self._remember(key, is_foreign=told is None)
+        return False
 
     def _remember(self, key: str, *, is_foreign: bool) -> None:
         if len(self._needed) < self._limits.receipts_remembered_max:
             self._needed[key] = (self._clock.boottime() + self._limits.receipts_pause_s, is_foreign)
 
     async def _told(self, key: str) -> list[str] | None:
-        """The segments that an object of receipts tells of; None when it is something else."""
+        """The segments that an object of receipts tells of; None when it is something else. Raises ObjectStoreError."""
         try:
             index = await read_index(self._objects, key)
-        except ObjectNotFound:
-            return []
         except SegmentFormatError as error:
             _log.warning("%s should hold receipts: %s", key, error)
             return None
