@@ -164,7 +164,7 @@ async def _write(
 ) -> None:
     added = [extent for extent in change.added if extent.log_id in swapped]
     removed = [row for row in change.removed if row.log_id in swapped]
-    ids = await _insert_segments(session, change)
+    ids = await _insert_segments(session, change) if added else []
     await delete_extents(session, [(row.log_id, row.end_offset) for row in removed])
     await _write_rows(session, INSERT_EXTENTS, _extent_rows(added, removed, ids, current))
     grown = dict.fromkeys(sorted(swapped), 0)
