@@ -16,6 +16,7 @@ from warp import __version__
 from warp.agent_cluster import AgentCluster, LoadMeter, fixed_facts
 from warp.agent_groups import Groups, build_groups, group_jobs
 from warp.agent_http import AgentHttp
+from warp.agent_lifecycle import AgentLifecycle
 from warp.agent_log import Log, build_log, flush_settings_json
 from warp.agent_metrics import read_quotas, read_server
 from warp.agent_security import AgentSecurity, build_security
@@ -34,6 +35,7 @@ from warp.handlers.context import Services
 from warp.http.app import AgentFace, App
 from warp.http.readiness import Readiness
 from warp.ids import BrokerId, IdSource
+from warp.lifecycle.epoch import begin_epoch
 from warp.log.hedge import HedgeLimits
 from warp.log.trace import hedges_json
 from warp.metadata.cluster_model import AgentFacts
@@ -95,6 +97,7 @@ class Agent:
         self._discovery: Discovery | None = None
         self._log: Log | None = None
         self._groups: Groups | None = None
+        self._lifecycle: AgentLifecycle | None = None
         self._listeners = [Listener(listener) for listener in listener_configs(config)]
         self._tls = AgentTls(config)
         self._audit = Audit(
@@ -146,6 +149,12 @@ class Agent:
         return self._groups
 
     @property
+    def lifecycle(self) -> AgentLifecycle:
+        """The jobs that look after data. Valid after `start`."""
+        assert self._lifecycle is not None, "the agent has not been started"
+        return self._lifecycle
+
+    @property
     def http_address(self) -> Address | None:
         """Where HTTP is served, None when it is off. Valid after `start`."""
         return self._http.server.bound if self._http is not None else None
@@ -174,6 +183,7 @@ class Agent:
                 await self.server.start()
                 await self._start_http()
             self.cluster.start()
+            self.lifecycle.start()
         except BaseException:
             await self.close()
             raise
@@ -215,6 +225,8 @@ class Agent:
         await self._tls.close()
         if self._http is not None:
             await self._http.server.stop(HTTP_STOP_S)
+        if self._lifecycle is not None:
+            await self._lifecycle.close()
         if self._cluster is not None:
             await self._cluster.close_sharing()
         if self._log is not None:
@@ -262,6 +274,13 @@ class Agent:
                 where,
                 is_conditional=self.abilities.conditional_create,
             )
+            await begin_epoch(
+                self._object_store,
+                self._metadata,
+                self._ids,
+                where,
+                is_conditional=self.abilities.conditional_create,
+            )
 
     async def _bind(self) -> None:
         """Take the addresses, so that the agent knows them, and that they are its own, before it tells anybody."""
@@ -303,6 +322,7 @@ class Agent:
             produced_bytes_per_s=produced,
             fetched_bytes_per_s=fetched,
             peer_certificate=self._certificate_hash(),
+            merge_debt_permille=int(1000 * self.lifecycle.own_debt),
         )
 
     def _certificate_hash(self) -> str:
@@ -347,8 +367,25 @@ class Agent:
             cluster.policy,
             is_clock_trusted=lambda: cluster.membership.is_clock_trusted,
         )
-        cluster.share_jobs(group_jobs(groups))
+        lifecycle = self._lifecycle = self._build_lifecycle(catalogue, parts)
+        cluster.share_jobs(lifecycle.jobs, of_clusters=group_jobs(groups))
         self._server = self._build_server(catalogue, parts, groups, discovery)
+
+    def _build_lifecycle(self, catalogue: CatalogueService, parts: Log) -> AgentLifecycle:
+        assert self.abilities is not None, "the object store is open"
+        lifecycle = AgentLifecycle(
+            self.config,
+            self._metadata,
+            self._object_store,
+            self.clock,
+            self._ids,
+            catalogue,
+            self.cluster,
+            (self.cluster.hints or parts.fetch).log_starts_at,
+            has_conditional_puts=self.abilities.conditional_create,
+        )
+        lifecycle.show(self.metrics)
+        return lifecycle
 
     def _build_server(
         self, catalogue: CatalogueService, parts: Log, groups: Groups, discovery: Discovery
@@ -371,6 +408,7 @@ class Agent:
             mechanisms=self.security.mechanisms,
             quotas=self.security.quotas,
             acls=self.security.acls,
+            hold_back=self.lifecycle.hold_back,
         )
         server = Server(
             self._listeners,
@@ -400,7 +438,8 @@ class Agent:
             metrics=self.render_metrics,
             trace=self.trace,
             object_store=self.object_store_facts,
-            cluster=self.cluster.describe,
+            cluster=lambda: {**self.cluster.describe(), "merge_debt": round(self.lifecycle.debt, 3)},
+            jobs=self.lifecycle.describe,
         )
         security = self.security
         access = self._http.access(

@@ -205,15 +205,15 @@ class AgentCluster:
         self.hints.start()
         return self.hints
 
-    def share_jobs(self, jobs: Sequence[Job]) -> None:
-        """Take part in running jobs, those and the cluster's own, from `start` on."""
+    def share_jobs(self, jobs: Sequence[Job], of_clusters: Sequence[Job]) -> None:
+        """Take part in running jobs from `start` on: those, and where there may be other agents `of_clusters` too."""
+        member = self.membership
         if self.is_shared:
-            member = self.membership
             forgetting = Forgetting(self._store, lambda: member.rows, lambda: member.view)
-            own = Job("gone-agents", FORGET_INTERVAL_S, forgetting.run)
-            self.jobs = JobRunner(
-                self._store, self._clock, [*jobs, own], view=lambda: member.view, may_run=self._may_run_jobs
-            )
+            jobs = [*jobs, *of_clusters, Job("gone-agents", FORGET_INTERVAL_S, forgetting.run)]
+        self.jobs = JobRunner(
+            self._store, self._clock, jobs, view=lambda: member.view, may_run=self._may_run_jobs
+        )
 
     def chunk_routes(self, cache: ChunkCache) -> dict[str, Handler]:
         """What only the other agents ask for over HTTP, by path."""
@@ -228,7 +228,7 @@ class AgentCluster:
         return {CHUNK_PATH: route}
 
     def describe(self) -> dict[str, Any]:
-        """The fields of /v1/cluster."""
+        """The fields of /v1/cluster, but for what jobs have to do."""
         return describe(self.membership, self._clock.time_ms())
 
     def start(self) -> None:
@@ -239,11 +239,10 @@ class AgentCluster:
 
     async def leave(self, timeout_s: float) -> None:
         """Let nobody be sent here any more, and no job run here."""
-        if not self.is_shared:
-            return
         try:
             async with asyncio.timeout(min(timeout_s, LEAVE_S_MAX)):
-                await self.membership.leave()
+                if self.is_shared:
+                    await self.membership.leave()
                 await self._close_jobs()
         except TimeoutError:
             log.warning("the others could not be told in time that this agent leaves")
@@ -263,9 +262,8 @@ class AgentCluster:
         await self.membership.close()
 
     async def _close_jobs(self) -> None:
-        jobs, self.jobs = self.jobs, None
-        if jobs is not None:
-            await jobs.close()
+        if self.jobs is not None:
+            await self.jobs.close()
 
     def _may_run_jobs(self) -> bool:
         member = self.membership

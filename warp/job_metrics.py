@@ -29,6 +29,15 @@ class JobMetrics:
         self.job_deleted_objects = Readings(
             "warp_job_deleted_objects_total", "Objects that background jobs deleted", ["job"]
         )
+        self.job_done = Readings(
+            "warp_job_done_total",
+            "What background jobs have done, by kind; docs/operations.md lists them",
+            ["job", "what"],
+        )
+        self.deletions_refused = Reading(
+            "warp_deletions_refused_total",
+            "Passes that deleted nothing because the object store lives by other metadata than these",
+        )
         self.jobs_paced_seconds = Reading(
             "warp_jobs_paced_seconds_total", "For how long --jobs-bandwidth has held jobs back"
         )

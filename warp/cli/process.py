@@ -20,11 +20,12 @@ from warp.cli.pauses import GcWatch, watch_loop_lag
 from warp.cli.signals import SignalThread, block_signals
 from warp.cli.system import connection_limit, raise_descriptor_limit, set_allocator
 from warp.clock import SystemClock
-from warp.config import AgentConfig, is_in_memory
+from warp.config import AgentConfig, is_in_memory, is_shared
 from warp.config_values import mask_url
 from warp.errors import StartError
 from warp.ids import IdSource
 from warp.logs import RepeatLimiter, log_uncaught_exceptions, set_up_logging
+from warp.metadata.cluster_model import JOBS
 from warp.metrics import Metrics
 
 log = logging.getLogger("warp.agent")
@@ -185,4 +186,9 @@ def storage_words(config: AgentConfig) -> str:
     directory = Path(config.data_dir).absolute()
     default = (directory / "objects").as_uri()
     place = str(directory) if config.object_store == default else mask_url(config.object_store)
-    return f"data in {place}; nothing is deleted yet, retention is still to come"
+    fate = "records go when their topics' configs say so"
+    if JOBS not in config.roles:
+        fate = "this agent runs no jobs (--roles), so others have to merge and delete"
+        if not is_shared(config.metadata):
+            fate = "nothing is ever deleted: this agent runs no jobs (--roles)"
+    return f"data in {place}; {fate}"

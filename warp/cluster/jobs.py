@@ -141,13 +141,18 @@ class JobRunner:
         self._tasks = [loop.create_task(self._attend(seat)) for seat in self._seats]
 
     async def close(self) -> None:
-        """Stop, also in the middle of a pass, and give the leases up where the store can be told."""
-        tasks, self._tasks = self._tasks, []
-        for task in tasks:
+        """Stop, also in the middle of a pass, and give the leases up where the store can be told.
+
+        Who gives up to wait for it may call it again.
+        """
+        for task in self._tasks:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        self._tasks = []
         held = self.held
+        if not held:
+            return
         for seat in self._seats:
             seat.lease = None
         try:

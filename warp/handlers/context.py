@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from warp.errors import ErrorCode, KafkaError
+from warp.lifecycle.backlog import NOBODY, HoldBack
 from warp.protocol.types import AclOperation, AclResourceType
 from warp.security.acl import NO_ACLS, Acl
 from warp.security.audit import REFUSALS_NAMED_MAX, Audit
@@ -86,6 +87,8 @@ class Services:
     """How clients of SASL listeners authenticate; None where there is no such listener."""
     quotas: Quotas = UNLIMITED
     """What clients may use in a time."""
+    hold_back: HoldBack = NOBODY
+    """For how long producers are held back because too much waits to be merged."""
 
 
 class SaslOutcome(NamedTuple):

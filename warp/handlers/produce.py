@@ -33,7 +33,7 @@ from warp.handlers import inline
 from warp.handlers.access import TopicAccess, access_to, allows_transactional_id
 from warp.handlers.context import Later, NoAnswer, RequestContext
 from warp.handlers.resolve import may_be_new, target_of, topic_of
-from warp.handlers.throttle import charge_produced
+from warp.handlers.throttle import charge_produced, hold_back
 from warp.ids import TopicId
 from warp.log.model import Append, AppendOutcome
 from warp.protocol.messages.produce import (
@@ -189,6 +189,8 @@ class _Plan:
         context, request = self._context, self._request
         if context.services.quotas.limits_produce:
             charge_produced(context, sum(len(append.records) for append in self.appends))
+        if context.services.hold_back.is_on:
+            hold_back(context, sum(len(append.records) for append in self.appends))
         timeout_ms = request.timeout_ms if request.acks == ACKS_ALL else _TIMEOUT_WITHOUT_ACKS_ALL_MS
         return context.services.produce.stage(self.appends, timeout_ms)
 

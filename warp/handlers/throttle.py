@@ -1,6 +1,7 @@
 """What handlers tell the quotas of their clients, and what the quotas let them do.
 
-Called only where a quota of the kind is defined (`Quotas.limits_produce` and the others).
+Called only where a quota of the kind is defined (`Quotas.limits_produce` and the others), or while all producers are
+held back (`HoldBack.is_on`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,11 @@ def charge_produced(context: RequestContext, size_bytes: int) -> None:
     """
     client = context.client
     context.throttle(context.services.quotas.produced(client.principal.name, context.client_id, size_bytes))
+
+
+def hold_back(context: RequestContext, size_bytes: int) -> None:
+    """Records are about to be appended, while too much waits to be merged: their client has to wait after them."""
+    context.throttle(context.services.hold_back.delay_ms(size_bytes))
 
 
 def fetch_room(context: RequestContext) -> int:

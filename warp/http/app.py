@@ -4,6 +4,7 @@
 * `GET /v1/ready`: 200 when clients can be sent here, otherwise 503 with the reasons; where not everybody may know all,
   they are in short. Load balancers ask this.
 * `GET /v1/cluster`: the agents of the cluster, as this one sees them; `warp.cluster.describe` has the fields.
+* `GET /v1/jobs`: what the jobs that look after data have done at this agent, and what they have still to do.
 * `GET /v1/object-store`: what the object store can do and was asked for; what `warp cost` reads.
 * `GET /v1/trace/last`: what recent and slow requests waited for, as docs/operations.md describes it.
 * `GET /metrics`: the Prometheus text format.
@@ -33,8 +34,8 @@ class AgentFace:
     """What the HTTP face asks of the agent.
 
     `status` returns the fields of /v1/status. `reasons_not_ready` is empty when the agent is ready. `metrics` renders
-    /metrics. `trace`, `object_store` and `cluster` return the fields of /v1/trace/last, /v1/object-store and
-    /v1/cluster.
+    /metrics. `trace`, `object_store`, `cluster` and `jobs` return the fields of /v1/trace/last, /v1/object-store,
+    /v1/cluster and /v1/jobs.
     """
 
     status: Callable[[], Mapping[str, Any]]
@@ -43,6 +44,7 @@ class AgentFace:
     trace: Callable[[], Mapping[str, Any]]
     object_store: Callable[[], Mapping[str, Any]]
     cluster: Callable[[], Mapping[str, Any]]
+    jobs: Callable[[], Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class App:
             "/v1/status": self._status,
             "/v1/ready": self._ready,
             "/v1/cluster": self._cluster,
+            "/v1/jobs": self._jobs,
             "/v1/object-store": self._object_store,
             "/v1/trace/last": self._trace,
             "/metrics": self._metrics,
@@ -110,6 +113,9 @@ class App:
 
     async def _cluster(self, _request: Request) -> Response:
         return json_response(200, self.face.cluster())
+
+    async def _jobs(self, _request: Request) -> Response:
+        return json_response(200, self.face.jobs())
 
     async def _metrics(self, _request: Request) -> Response:
         return Response(200, await self.face.metrics(), CONTENT_TYPE)

@@ -36,7 +36,8 @@ class AgentFacts:
     HTTP face, None when they can't: "HOST:PORT", or "https://HOST:PORT" when that speaks TLS, which releases before
     that leave alone. `peer_certificate` is the SHA-256 of the certificate that it shows there, in hex. The numbers are
     its load, for those who choose among agents; `connections` leaves out those whose clients were told to work
-    elsewhere.
+    elsewhere. `merge_debt_permille` is what waits to be merged beside what may wait, in thousandths, as the one agent
+    tells that measures it; 0 of the others.
     """
 
     endpoints: tuple[str, ...] = ()
@@ -50,6 +51,7 @@ class AgentFacts:
     produced_bytes_per_s: int = 0
     fetched_bytes_per_s: int = 0
     peer_certificate: str = ""
+    merge_debt_permille: int = 0
 
     def to_json(self) -> str:
         """The stored form."""
@@ -136,6 +138,11 @@ class ClusterView:
     own: BrokerId
     agents: Mapping[BrokerId, LiveAgent]
     leases: Mapping[str, LeaseState] = field(default_factory=dict)
+
+    @property
+    def merge_debt(self) -> float:
+        """The largest debt of merging that an agent which lives tells of; above 1 producers are held back."""
+        return max((agent.facts.merge_debt_permille for agent in self.agents.values()), default=0) / 1000
 
     def holder(self, lease_name: str) -> LiveAgent | None:
         """Who holds a lease and lives; None when nobody does, as far as is known here."""

@@ -17,6 +17,7 @@ from warp.cluster.topic_request import TopicRequest
 from warp.errors import ErrorCode, MetadataUnavailable
 from warp.handlers.context import Client, Endpoint, HandlerSettings, RequestContext
 from warp.ids import BrokerId, IdSource, LogId
+from warp.lifecycle.backlog import NOBODY
 from warp.log.answer import FetchAnswer, FetchPartitionQuery
 from warp.log.cache import ChunkCache
 from warp.log.fetch import FetchService
@@ -99,6 +100,7 @@ class Member:
             produce=self.produces,
             offsets=self.offsets,
             settings=HandlerSettings(),
+            hold_back=NOBODY,
             authorizer=OPEN,
             audit=Audit(self.clock.monotonic),
             quotas=UNLIMITED,

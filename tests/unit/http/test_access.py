@@ -23,7 +23,7 @@ from warp.security.principal import ANONYMOUS, USER, Principal
 ALICE = Principal(USER, "alice")
 PASSWORD = "pencil: ä"
 OPEN_PATHS = ("/v1/status", "/v1/ready")
-FACTS = ("/metrics", "/v1/cluster", "/v1/object-store", "/v1/trace/last")
+FACTS = ("/metrics", "/v1/cluster", "/v1/jobs", "/v1/object-store", "/v1/trace/last")
 INTERNAL = "/internal/v1/chunk"
 LIMITS = AccessLimits(failure_delay_ms=1)
 
@@ -103,7 +103,7 @@ class Bench:
         async def chunk(request: Request) -> Response:
             return Response(200, b"chunk", "text/plain")
 
-        self.app = App(AgentFace(dict, reasons, metrics, dict, dict, dict), {INTERNAL: chunk}, access)
+        self.app = App(AgentFace(dict, reasons, metrics, dict, dict, dict, dict), {INTERNAL: chunk}, access)
 
     async def verify(self, user: str, password: str) -> Principal:
         self.verified.append(user)

@@ -80,7 +80,7 @@ class Bench:
         async def metrics() -> bytes:
             return b""
 
-        app = App(AgentFace(dict, reasons, metrics, dict, dict, dict), {PATH: self.route})
+        app = App(AgentFace(dict, reasons, metrics, dict, dict, dict, dict), {PATH: self.route})
         server = HttpServer(Address("127.0.0.1", 0), HttpLimits(**limits))
         await server.bind()
         await server.start(app)

@@ -80,6 +80,7 @@ def app(reasons: list[str]) -> App:
             lambda: {"now_ms": 7},
             lambda: {"sent_bytes": 5},
             lambda: {"agents": []},
+            lambda: {"jobs": [1]},
         )
     )
 
@@ -96,6 +97,8 @@ def test_status_ready_and_metrics_are_answered() -> None:
             assert json.loads(trace.partition(b"\r\n\r\n")[2]) == {"now_ms": 7}
             cluster = await exchange(server, get("/v1/cluster"))
             assert json.loads(cluster.partition(b"\r\n\r\n")[2]) == {"agents": []}
+            jobs = await exchange(server, get("/v1/jobs"))
+            assert json.loads(jobs.partition(b"\r\n\r\n")[2]) == {"jobs": [1]}
             store = await exchange(server, get("/v1/object-store"))
             assert json.loads(store.partition(b"\r\n\r\n")[2]) == {"sent_bytes": 5}
             metrics = await exchange(server, get("/metrics"))
