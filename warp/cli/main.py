@@ -47,6 +47,8 @@ COMMANDS: Final = (
     Command(
         "cost", "warp.cli.cost.command", "Show what an agent asks of its object store, and what that costs"
     ),
+    Command("fsck", "warp.cli.fsck.command", "Prove that metadata and object store agree, and repair what can be"),
+    Command("inspect", "warp.cli.inspect.command", "Show what is in a segment, or where the data of a log are"),
     Command("config", "warp.cli.config", "Show what the agent's settings come to"),
     Command(
         "doctor", "warp.cli.doctor.command", "See whether this machine and its stores are fit for an agent"

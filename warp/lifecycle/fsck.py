@@ -60,7 +60,8 @@ async def check(
     while after is not None:
         after = await store.walk_logs(after, logs)
         progress("logs", report.counts["logs"], log_total)
-    await RowCheck(report, store, progress, is_deep=scope.is_deep).run()
+    reads_footers = scope.reads_footers or scope.is_deep
+    await RowCheck(report, store, progress, reads_footers=reads_footers, is_deep=scope.is_deep).run()
     await _check_epoch(report, store, objects)
     listing = ObjectCheck(report, store, objects, clock, progress, orphan_age_ms=orphan_age_ms)
     try:
@@ -68,7 +69,7 @@ async def check(
     except ObjectStoreError as error:
         report.add(unread("the object store", error))
         return report
-    if scope.reads_footers or scope.is_deep:
+    if reads_footers:
         await SegmentCheck(report, store, objects, progress, is_deep=scope.is_deep).run(segment_total)
     return report
 

@@ -86,9 +86,7 @@ class LogCheck:
         if log.size_bytes != self._size_bytes:
             text = f"counts {log.size_bytes} bytes, but its extents have {self._size_bytes}"
             self._add(Kind.LOG_SIZE, text, REPAIR, Repair(RepairKind.LOG_SIZE, log.log_id))
-        if log.max_timestamp_ms < max(self._prefix_ms, self._largest_ms):
-            text = f"its largest timestamp is below that of an extent ({log.max_timestamp_ms})"
-            self._add(Kind.LOG_MAXIMUM, text, REPAIR, Repair(RepairKind.LOG_MAXIMUM, log.log_id))
+        self._is_bounded(log)
         self._log = None
 
     def stray(self, extent: ExtentFacts, deleted: DeletedLog | None) -> None:
@@ -116,6 +114,15 @@ class LogCheck:
         elif extent.base_offset < end:
             text = f"holds offsets that the extent before it holds too, which ends at {end}"
             self._report.add(Finding(Kind.EXTENT_OVERLAP, where, text, RESTORE))
+
+    def _is_bounded(self, log: LogFacts) -> None:
+        """The log's largest timestamp bounds all: the next commit goes on from it."""
+        if log.max_timestamp_ms < self._largest_ms:
+            text = f"says that its largest timestamp is {log.max_timestamp_ms}, but an extent has {self._largest_ms}"
+            self._add(Kind.LOG_MAXIMUM, text, REPAIR, Repair(RepairKind.LOG_MAXIMUM, log.log_id))
+        elif log.max_timestamp_ms < self._prefix_ms and not self._has_bad_prefix:
+            text = f"its largest timestamp is {log.max_timestamp_ms}, but its extents say up to {self._prefix_ms}"
+            self._add(Kind.EXTENT_PREFIX, text, REPAIR, Repair(RepairKind.PREFIX, log.log_id))
 
     def _add(self, kind: Kind, text: str, remedy: str, repair: Repair | None = None) -> None:
         assert self._log is not None, "called while a log is shown"

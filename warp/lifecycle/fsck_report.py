@@ -129,6 +129,12 @@ class Report:
         """Everything could be looked at."""
         return not self.found[Kind.UNREAD]
 
+    @property
+    def is_repaired(self) -> bool:
+        """All that was found was put right."""
+        left = [finding for finding in self.findings if finding.repair not in self.repaired]
+        return not left and self.found.total() == len(self.findings)
+
     def add(self, finding: Finding) -> None:
         """Take down what is wrong, once."""
         told = (finding.kind, finding.where, finding.text)

@@ -27,10 +27,13 @@ _BEFORE_ALL = -(2**63)
 class RowCheck:
     """Looks at all of these tables. Raises MetadataError."""
 
-    def __init__(self, report: Report, store: FsckStore, progress: Progress, *, is_deep: bool) -> None:
+    def __init__(
+        self, report: Report, store: FsckStore, progress: Progress, *, reads_footers: bool, is_deep: bool
+    ) -> None:
         self._report = report
         self._store = store
         self._progress = progress
+        self._reads_footers = reads_footers
         self._is_deep = is_deep
 
     async def run(self) -> None:
@@ -75,9 +78,11 @@ class RowCheck:
             self._report.add(Finding(Kind.QUARANTINE_STALE, where, text, REPAIR, repair))
             return
         self._report.counts["quarantined extents"] += 1
+        if self._reads_footers:
+            return  # told of where its bytes are looked at
         where = f"log {row.log_id}, offsets {row.base_offset} to {row.end_offset - 1} in {row.key}"
         text = f"was quarantined by a job: {row.reason}"
-        remedy = "put the object back from a backup of the bucket, then `warp fsck --repair`"
+        remedy = f"run fsck without --quick, which tells whether it can be read; {RESTORE}"
         self._report.add(Finding(Kind.QUARANTINED, where, text, remedy))
 
     async def _producers(self) -> None:

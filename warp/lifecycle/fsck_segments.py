@@ -73,10 +73,12 @@ class SegmentCheck:
         try:
             index = await read_footer(self._objects, segment)
         except ObjectNotFound:
-            return [*findings, Finding(Kind.OBJECT_MISSING, segment.key, MISSING, RESTORE)]
+            missing = Finding(Kind.OBJECT_MISSING, segment.key, MISSING, RESTORE)
+            return [*findings, missing, *_quarantined(segment, extents, "its object is not there")]
         except (ShortObject, SegmentFormatError) as error:
             text = f"{error}; the index has {len(extents)} extents in it"
-            return [*findings, Finding(Kind.OBJECT_DAMAGED, segment.key, text, RESTORE)]
+            damaged = Finding(Kind.OBJECT_DAMAGED, segment.key, text, RESTORE)
+            return [*findings, damaged, *_quarantined(segment, extents, str(error))]
         except ObjectStoreError as error:
             return [*findings, unread(segment.key, error)]
         if index.level != segment.level:
@@ -84,7 +86,9 @@ class SegmentCheck:
             findings.append(Finding(Kind.OBJECT_DAMAGED, segment.key, text, RESTORE))
         findings += _disagreements(segment, index, extents)
         # Reading is what tells whether the bytes are good again.
-        wanted = extents if self._is_deep else [extent for extent in extents if extent.is_quarantined]
+        wanted = (
+            extents if self._is_deep else [extent for extent in extents if extent.quarantined is not None]
+        )
         inside = [extent for extent in wanted if 0 <= extent.position < _end(extent) <= segment.size_bytes]
         return [*findings, *await self._read(segment, inside)]
 
@@ -96,6 +100,7 @@ class SegmentCheck:
                 data = await self._objects.get(segment.key, start, _end(group[-1]) - start)
             except (ObjectNotFound, ShortObject) as error:
                 findings.append(Finding(Kind.OBJECT_DAMAGED, segment.key, str(error), RESTORE))
+                findings += _quarantined(segment, group, str(error))
                 continue
             except ObjectStoreError as error:
                 findings.append(unread(segment.key, error))
@@ -210,12 +215,26 @@ def _bytes_of(segment: SegmentFacts, extent: PlacedExtent, data: Buffer) -> list
     """Are these the batches that the index tells of?"""
     where = f"{_name(extent)} in {segment.key}"
     problem = bytes_problem(extent, data, is_stamped=segment.level > 0)
-    if extent.is_quarantined:
+    if extent.quarantined is not None:
         if problem:
-            return []  # told of where the quarantined ones are
+            return _quarantined(segment, [extent], problem)
         repair = Repair(RepairKind.RELEASE, extent.log_id, extent.end_offset, segment.segment_id)
         return [Finding(Kind.QUARANTINED, where, "is quarantined, and can be read", REPAIR, repair)]
     return [Finding(Kind.EXTENT_BYTES, where, problem, RESTORE)] if problem else []
+
+
+def _quarantined(segment: SegmentFacts, extents: Sequence[PlacedExtent], problem: str) -> list[Finding]:
+    """Those of the extents that are quarantined, and as bad as ever."""
+    return [
+        Finding(
+            Kind.QUARANTINED,
+            f"{_name(extent)} in {segment.key}",
+            f"was quarantined by a job ({extent.quarantined}), and still: {problem}",
+            f"put the object back as it was, then {REPAIR}",
+        )
+        for extent in extents
+        if extent.quarantined is not None
+    ]
 
 
 def bytes_problem(extent: PlacedExtent, data: Buffer, *, is_stamped: bool) -> str:

@@ -93,7 +93,8 @@ class PlacedExtent(NamedTuple):
     partition: int | None
     is_deleted: bool
     """Its topic was deleted."""
-    is_quarantined: bool
+    quarantined: str | None
+    """Why a job has quarantined it; None when none has."""
 
 
 class QuarantinedFacts(NamedTuple):

@@ -61,7 +61,7 @@ select count(*) from logs
 -- name: extents_of_segments
 select e.segment_id, e.log_id, e.base_offset, e.end_offset, e.position, e.size_bytes, e.max_timestamp_ms,
     coalesce(l.topic_id, d.topic_id), coalesce(l.partition, d.partition),
-    case when l.log_id is null then 1 else 0 end, case when q.log_id is null then 0 else 1 end
+    case when l.log_id is null then 1 else 0 end, q.reason
 from rows($1 as w: segment_id bigint) cross join extents e
 left join logs l on l.log_id = e.log_id
 left join deleted_logs d on d.log_id = e.log_id
@@ -142,3 +142,6 @@ delete from quarantined_extents where log_id = $1 and end_offset = $2 and segmen
 delete from producers where log_id = $1 and producer_id = $2
     and not exists (select 1 from logs l where l.log_id = $1)
     and not exists (select 1 from deleted_logs d where d.log_id = $1)
+
+-- name: largest_of_extents
+select coalesce(max(e.max_timestamp_ms), -1) from extents e where e.log_id = $1

@@ -1,0 +1,1 @@
+"""`warp fsck`: proves that metadata and object store agree."""
