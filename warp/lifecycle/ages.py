@@ -24,31 +24,32 @@ JUST_NOW_MS = 3_600_000
 
 
 class SteadyTime:
-    """Wall time that a jump of the wall clock does not hurry. One for all jobs of an agent tells of a jump once."""
+    """Wall time that a jump of the wall clock does not hurry. One for all jobs of an agent tells of a jump once.
+
+    It goes on as boot time does from where the wall clock stood, as long as the two are apart, unless the wall clock
+    is behind. A clock that was set back and then forward again is where it was.
+    """
 
     def __init__(self, clock: Clock, *, settle_s: float = SETTLE_S) -> None:
         self._clock = clock
         self._settle_s = settle_s
         self._anchor_ms = clock.time_ms()
         self._anchor_s = clock.boottime()
-        self._ahead_since_s: float | None = None
+        self._off_ms = 0
+        """By how much the wall clock was ahead after its last jump."""
         self._jumped_at_s = -math.inf
 
     def time_ms(self) -> int:
         """Milliseconds since 1970: the wall clock's, or less, while that has just jumped ahead."""
         wall_ms, now_s = self._clock.time_ms(), self._clock.boottime()
         steady_ms = self._anchor_ms + int((now_s - self._anchor_s) * 1000)
-        ahead_ms = wall_ms - steady_ms
-        if ahead_ms > JUMP_MS:
-            if self._ahead_since_s is None:
-                self._ahead_since_s = now_s
-                self._jumped(ahead_ms, now_s)
-            if now_s - self._ahead_since_s < self._settle_s:
-                return steady_ms
-        elif ahead_ms < -JUMP_MS:
-            self._jumped(ahead_ms, now_s)
-        self._ahead_since_s = None
-        self._anchor_ms, self._anchor_s = wall_ms, now_s
+        off_ms = wall_ms - steady_ms
+        if abs(off_ms - self._off_ms) > JUMP_MS:
+            self._tell(off_ms - self._off_ms)
+            self._off_ms, self._jumped_at_s = off_ms, now_s
+        if abs(off_ms) > JUMP_MS and now_s - self._jumped_at_s < self._settle_s:
+            return min(wall_ms, steady_ms)
+        self._anchor_ms, self._anchor_s, self._off_ms = wall_ms, now_s, 0
         return wall_ms
 
     def has_jumped_within(self, seconds: float) -> bool:
@@ -56,10 +57,9 @@ class SteadyTime:
         self.time_ms()
         return self._clock.boottime() - self._jumped_at_s < seconds
 
-    def _jumped(self, ahead_ms: int, now_s: float) -> None:
-        self._jumped_at_s = now_s
-        way = "ahead, which counts for nothing unless it lasts" if ahead_ms > 0 else "back"
-        _log.warning("this machine's wall clock has jumped %.0f s %s", abs(ahead_ms) / 1000, way)
+    def _tell(self, by_ms: int) -> None:
+        way = "ahead: nothing is deleted for that, unless it lasts" if by_ms > 0 else "back"
+        _log.warning("this machine's wall clock has jumped %.0f s %s", abs(by_ms) / 1000, way)
 
 
 class FirstSeen:
