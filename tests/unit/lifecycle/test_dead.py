@@ -294,9 +294,10 @@ def test_two_jobs_that_both_believe_to_hold_the_lease_do_no_harm(monkeypatch: py
         bench.clock.pass_time(GRACE_S)
         # The one that has lost it deletes objects, which are dead for everybody, and can't say so.
         mark_dead = bench.store.mark_dead
-        with monkeypatch.context() as patch, pytest.raises(LeaseLost):
+        with monkeypatch.context() as patch:
             patch.setattr(bench.store, "mark_dead", lambda *_: mark_dead(lease, 0, 10))
-            await jobs[0].run(lost)
+            with pytest.raises(LeaseLost):
+                await jobs[0].run(lost)
         assert [await bench.state_of(key) for key in keys] == [DEAD] * 4
         assert not set(keys) & set(await bench.keys())
         await jobs[1].run(lease)
@@ -319,9 +320,10 @@ def test_metadata_that_are_away_after_the_deletion_hear_of_it_in_a_later_pass(
         async def away(*_: object) -> None:
             raise MetadataUnavailable("away")
 
-        with monkeypatch.context() as patch, pytest.raises(MetadataUnavailable):
+        with monkeypatch.context() as patch:
             patch.setattr(bench.store, "mark_gone", away)
-            await job.run(lease)
+            with pytest.raises(MetadataUnavailable):
+                await job.run(lease)
         assert (await bench.state_of(key), job.counters.segments_deleted) == (DEAD, 0)
         await job.run(lease)
         assert (await bench.state_of(key), job.counters.segments_deleted) == (GONE, 1)
