@@ -12,10 +12,11 @@ GO_CLIENTS := tests/clients/go/bin
 JAVA_CLIENTS := tests/clients/java/target
 NATIVE_TESTS := tests/wire $(foreach noun,record compression crc32c native,$(wildcard tests/unit/test_$(noun)*.py))
 LOCKED := mkdir -p build && flock build/lock
+MINUTES ?= 3
 # What is given to the program that a target runs: make run ARGS='--seconds 10', make test ARGS='-k fetch -x'.
 ARGS ?=
 
-.PHONY: help run test check build clients sim breakages test-debug test-s3 test-cluster test-cross bench bench-micro bench-macro wheels check-wheel format clean
+.PHONY: help run test check build clients sim soak breakages test-debug test-s3 test-cluster test-cross bench bench-micro bench-macro wheels check-wheel format clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 14
@@ -37,6 +38,9 @@ clients: build $(VENV)/.stamp-dev $(KAFKAJS)/.stamp-npm $(GO_CLIENTS)/.stamp-go 
 
 sim: build $(VENV)/.stamp-dev ## Run the simulator: ARGS='--seeds 0..999'
 	$(PY) -m tests.sim $(ARGS)
+
+soak: build $(VENV)/.stamp-dev ## Write, delete, compact and kill for some minutes, then look at what is left: MINUTES=60
+	$(PY) -m tests.soak --minutes $(MINUTES) $(ARGS)
 
 breakages: build $(VENV)/.stamp-dev ## Break the code on purpose, one way at a time, and see that a test notices
 	$(PY) -m tests.breakages $(ARGS)

@@ -1,0 +1,249 @@
+"""The clients of a soak: idempotent writers, a group of readers, and one that reads from anywhere."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from tests.soak.model import Found, Stream
+from tests.support.client_load import QUICK, GroupReader
+from tests.support.raw_load import Score
+
+JOIN_S = 60.0
+STEP_S = 0.02
+READ_TIMEOUT_S = 60.0
+ROAM_RECORDS = 2000
+
+
+class Worker:
+    """A thread that does something again and again until it is told to stop. What goes wrong stands in its score."""
+
+    def __init__(self, name: str, step: Callable[[], None]) -> None:
+        self.score = Score(name)
+        self._step = step
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def pause(self, seconds: float) -> bool:
+        """Wait; True when it is to stop."""
+        return self._stopping.wait(seconds)
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._stopping.is_set()
+
+    def stop(self) -> None:
+        """Returns when it has ended."""
+        self._stopping.set()
+        self._thread.join(JOIN_S)
+        if self._thread.is_alive():
+            self.score.complain("does not end")
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                self._step()
+        except BaseException as error:
+            self.score.complain(f"ended with {error!r}")
+            raise
+
+
+class Writer(Worker):
+    """One idempotent producer that writes to several partitions, each at its own rate."""
+
+    def __init__(self, bootstrap: str, streams: Sequence[Stream], speed: float) -> None:
+        self._streams = streams
+        self._speed = speed
+        self._owed = [0.0] * len(streams)
+        self._before_s = time.monotonic()
+        self._producer = Producer(
+            {
+                "bootstrap.servers": bootstrap, "enable.idempotence": True, "linger.ms": 10,
+                "message.timeout.ms": 120_000, "queue.buffering.max.messages": 20_000, **QUICK,
+            }
+        )  # fmt: skip
+        super().__init__(f"writer of {streams[0].kind.name}", self._write)
+
+    def stop(self) -> None:
+        """Send no more, and wait for all answers."""
+        super().stop()
+        left = self._producer.flush(2 * JOIN_S)
+        unanswered = [s.name for s in self._streams if s.acknowledged != len(s.times_ms)]
+        if left or unanswered:
+            self.score.complain(f"{left} records were never acknowledged, of {unanswered}")
+
+    def _write(self) -> None:
+        now_s = time.monotonic()
+        passed_s, self._before_s = now_s - self._before_s, now_s
+        for place, stream in enumerate(self._streams):
+            # Whoever was held up makes up for a second at most.
+            self._owed[place] += min(passed_s, 1.0) * stream.kind.rate * self._speed
+            while self._owed[place] >= 1.0 and self._send(stream):
+                self._owed[place] -= 1.0
+        self._producer.poll(STEP_S)
+
+    def _send(self, stream: Stream) -> bool:
+        number, now_ms = len(stream.times_ms), int(time.time() * 1000)
+        record = stream.record(number)
+
+        def delivered(error: KafkaError | None, message: Message) -> None:
+            if error is not None:
+                self.score.complain(f"record {number} of {stream.name}: {error}")
+            elif message.offset() != number:
+                self.score.complain(f"record {number} of {stream.name} is at {message.offset()}")
+            stream.acknowledged += 1
+            self.score.succeed()
+
+        try:
+            self._producer.produce(
+                stream.kind.name, record.value, record.key, stream.partition,
+                on_delivery=delivered, timestamp=now_ms,
+            )  # fmt: skip
+        except BufferError:
+            return False
+        stream.times_ms.append(now_ms)
+        return True
+
+
+class Member(GroupReader):
+    """A member of a group that knows what it has to read. Its group never reads what retention takes."""
+
+    def __init__(self, bootstrap: str, streams: Sequence[Stream], group: str, number: int) -> None:
+        self._streams = {stream.partition: stream for stream in streams}
+        super().__init__(bootstrap, "", streams[0].kind.name, group, number)
+
+    def _take(self, message: Message) -> None:
+        error, partition, offset = message.error(), message.partition(), message.offset()
+        if error is not None or partition is None or offset is None:
+            self.score.complain(f"{error}")
+            return
+        found = (message.key(), message.value())
+        if found != self._streams[partition].record(offset) or offset != self._next.get(partition, offset):
+            self.score.complain(f"{found!r:.80} came at {offset} of {partition}, next was {self._next}")
+        self._next[partition] = offset + 1
+        self.seen.setdefault(partition, set()).add(offset)
+        self.score.succeed()
+
+
+class Roamer(Worker):
+    """Reads a while from any offset of any partition, and starts again elsewhere."""
+
+    def __init__(self, bootstrap: str, streams: Sequence[Stream], seed: int) -> None:
+        self._bootstrap = bootstrap
+        self._streams = streams
+        self._source = random.Random(seed)
+        self._consumer = reader(bootstrap)
+        super().__init__("roaming reader", self._roam)
+
+    def stop(self) -> None:
+        super().stop()
+        self._consumer.close()
+
+    def _roam(self) -> None:
+        stream = self._source.choice(self._streams)
+        place = TopicPartition(stream.kind.name, stream.partition)
+        try:
+            low, high = self._consumer.get_watermark_offsets(place, 10.0)
+        except KafkaException:
+            return  # The agent is being started again.
+        if low == high:
+            self.pause(0.1)
+            return
+        place.offset = self._source.randrange(low, high)
+        self._consumer.assign([place])
+        self._read(stream, place.offset, high)
+
+    def _read(self, stream: Stream, offset: int, high: int) -> None:
+        """Read from an offset on, up to what was the end."""
+        begin, deadline_s = offset, time.monotonic() + READ_TIMEOUT_S
+        while offset < min(high, begin + ROAM_RECORDS) and not self.is_stopping:
+            for message in self._consumer.consume(500, 0.2):
+                if (error := message.error()) is not None:
+                    if error.code() == KafkaError._PARTITION_EOF:
+                        offset = max(offset, message.offset() or 0)
+                        continue
+                    if _was_taken(error) and stream.kind.name != "kept":
+                        return
+                    self.score.complain(f"{stream.name} at {offset}: {error}")
+                    return
+                if not self._check(stream, message, offset):
+                    return
+                offset = (message.offset() or 0) + 1
+            if time.monotonic() > deadline_s:
+                self.score.complain(f"nothing came from {stream.name} at {offset}, which goes to {high}")
+                return
+        self.score.succeed()
+
+    def _check(self, stream: Stream, message: Message, expected: int) -> bool:
+        found = message.offset() or 0
+        is_in_place = found == expected if stream.kind.is_dense else found >= expected
+        if not is_in_place or (message.key(), message.value()) != stream.record(found):
+            self.score.complain(f"{stream.name}: {message.value()!r:.60} at {found}, expected was {expected}")
+            return False
+        return True
+
+
+def _was_taken(error: KafkaError) -> bool:
+    """Retention was faster than the reader."""
+    return error.code() in (KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET)
+
+
+def reader(bootstrap: str) -> Consumer:
+    """A consumer without a group that tells of the end of a partition."""
+    settings: dict[str, Any] = {
+        "bootstrap.servers": bootstrap, "group.id": "unused", "enable.auto.commit": False, "check.crcs": True,
+        "auto.offset.reset": "error", "enable.partition.eof": True, "fetch.wait.max.ms": 100, **QUICK,
+    }  # fmt: skip
+    return Consumer(settings)
+
+
+def read_whole(bootstrap: str, stream: Stream) -> tuple[int, list[Found]]:
+    """The start of a partition, and all records from there to its end.
+
+    Where retention moves the start meanwhile, it begins anew. Raises AssertionError when it comes to no end.
+    """
+    consumer = reader(bootstrap)
+    try:
+        deadline_s = time.monotonic() + READ_TIMEOUT_S
+        while time.monotonic() < deadline_s:
+            place = TopicPartition(stream.kind.name, stream.partition)
+            watermarks = consumer.get_watermark_offsets(place, READ_TIMEOUT_S)
+            assert watermarks is not None, f"no watermarks of {stream.name}"
+            start, end = watermarks
+            assert end == stream.acknowledged, f"{stream.name} ends at {end}, not {stream.acknowledged}"
+            place.offset = start
+            consumer.assign([place])
+            if (found := _read_from(consumer, start, end, deadline_s)) is not None:
+                return start, found
+        raise AssertionError(f"{stream.name} can't be read to its end")
+    finally:
+        consumer.close()
+
+
+def _read_from(consumer: Consumer, start: int, end: int, deadline_s: float) -> list[Found] | None:
+    """Up to the end; None when the start was taken away."""
+    found: list[Found] = []
+    position = start
+    while position < end and time.monotonic() < deadline_s:
+        for message in consumer.consume(1000, 0.5):
+            error, offset = message.error(), message.offset() or 0
+            if error is not None and error.code() == KafkaError._PARTITION_EOF:
+                position = max(position, offset)
+            elif error is not None:
+                if _was_taken(error):
+                    return None
+                raise KafkaException(error)
+            else:
+                found.append(Found(offset, _bytes(message.key()), _bytes(message.value())))
+                position = offset + 1
+    return found if position >= end else None
+
+
+def _bytes(data: str | bytes | None) -> bytes | None:
+    return data.encode() if isinstance(data, str) else data
