@@ -1,0 +1,282 @@
+"""The metadata made anew out of the bucket alone: what was acknowledged is there at its offset, and nothing twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from tests.unit.lifecycle.restore_support import Metadata, Part, World, everything
+from warp.errors import StartError
+from warp.lifecycle.epoch import EpochCheck, begin_epoch
+from warp.lifecycle.restore_plan import Plan
+from warp.log.segment import ExtentBatches, build_segment
+from warp.metadata.life_model import IndexRow, NewExtent, NewSegment, Swap
+
+
+def in_world(folder: Path, story: Callable[[World], Awaitable[None]]) -> None:
+    """Run a story in a world of its own."""
+
+    async def whole() -> None:
+        world = World(folder)
+        await world.open()
+        await story(world)
+
+    asyncio.run(whole())
+
+
+async def rebuilt(world: World) -> tuple[Metadata, Plan]:
+    """A database made of the bucket."""
+    fresh = await world.empty()
+    restore = world.restore(fresh)
+    plan = await restore.plan()
+    await restore.carry_out(plan, world.clock.time_ms())
+    return fresh, plan
+
+
+def test_what_receipts_tell_of_is_back_at_its_offsets(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        orders, users = await world.topic("orders", 2), await world.topic("users")
+        for i in range(5):
+            await world.write(
+                Part(orders, [f"a{i}", f"b{i}"]), Part(orders, [f"c{i}"], 1), Part(users, [f"u{i}"])
+            )
+        await world.idle()
+        fresh, plan = await rebuilt(world)
+        assert await everything(world, fresh) == await everything(world, world.live)
+        assert (plan.counts.kept, plan.counts.moved, plan.counts.lost) == (20, 0, 0)
+        topics = await fresh.topics()
+        assert [(t.name, t.topic_id, len(t.logs), t.configs) for t in topics.values()] == [
+            ("orders", orders.topic_id, 2, {}),
+            ("users", users.topic_id, 1, {}),
+        ]
+
+    in_world(tmp_path, story)
+
+
+def test_the_last_records_come_behind_all_that_may_have_been_given_out(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        orders = await world.topic("orders")
+        for i in range(3):
+            await world.write(Part(orders, [f"a{i}", f"b{i}"]))
+        # The last receipt was still in memory.
+        fresh, plan = await rebuilt(world)
+        found = await world.read(fresh, "orders")
+        assert found == [(0, "a0"), (1, "b0"), (2, "a1"), (3, "b1"), (6, "a2"), (7, "b2")]
+        assert (plan.counts.kept, plan.counts.moved, plan.counts.reserved) == (4, 2, 2)
+
+    in_world(tmp_path, story)
+
+
+def test_copies_of_a_segment_are_taken_once(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        orders = await world.topic("orders")
+        await world.write(Part(orders, ["a"]), copies=2)
+        await world.write(Part(orders, ["b"]), copies=2)
+        fresh, _ = await rebuilt(world)
+        assert [value for _, value in await world.read(fresh, "orders")] == ["a", "b"]
+
+    in_world(tmp_path, story)
+
+
+def test_a_batch_that_its_producer_sent_again_is_taken_once(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        orders = await world.topic("orders")
+        await world.write(Part(orders, ["a", "b"], producer=7, sequence=0), commits=False)
+        await world.write(Part(orders, ["a", "b"], producer=7, sequence=0))
+        await world.write(Part(orders, ["c"], producer=7, sequence=2))
+        await world.idle()
+        fresh, plan = await rebuilt(world)
+        assert await world.read(fresh, "orders") == [(0, "a"), (1, "b"), (2, "c")]
+        assert plan.counts.repeated == 2
+
+    in_world(tmp_path, story)
+
+
+def test_a_producer_goes_on_where_it_was_and_its_resends_are_known(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        orders = await world.topic("orders")
+        await world.write(Part(orders, ["a", "b"], producer=7, sequence=0))
+        await world.write(Part(orders, ["c"], producer=7, sequence=2))
+        await world.idle()
+        fresh, _ = await rebuilt(world)
+        world.live = fresh
+        [orders] = (await fresh.topics()).values()
+        assert await world.write(Part(orders, ["c"], producer=7, sequence=2)) == [2]
+        assert await world.write(Part(orders, ["d"], producer=7, sequence=3)) == [3]
+        assert await world.read(fresh, "orders") == [(0, "a"), (1, "b"), (2, "c"), (3, "d")]
+
+    in_world(tmp_path, story)
+
+
+def test_ids_that_were_given_out_are_not_given_out_again(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        orders = await world.topic("orders")
+        await world.write(Part(orders, ["a"], producer=5_000, sequence=0))
+        await world.idle()
+        fresh, _ = await rebuilt(world)
+        assert await fresh.store.allocate_producer_ids(1) > 2**32 + 5_000
+        assert await fresh.store.register_agent("new") > 1_000
+        [topic] = (await fresh.topics()).values()
+        assert topic.logs[0] > 1_000_000
+
+    in_world(tmp_path, story)
+
+
+async def merge(world: World, topic_name: str, *, level: int = 1) -> None:
+    """Put one segment of a higher level in the place of all extents of a topic's first partition."""
+    topic = (await world.live.topics())[topic_name]
+    records = await world.read(world.live, topic_name)
+    rows = await world.live.store.extents_of_log(topic.logs[0], 0, 1000)
+    data = b""
+    for row in rows:
+        data += bytes(await world.objects.get(row.key, row.position, row.size_bytes))
+    world.clock.seconds += 1
+    base, end = rows[0].base_offset, rows[-1].end_offset
+    batches = [ExtentBatches(topic.topic_id, topic.name, 0, [data], len(records), 1, 1, base, end)]
+    image = build_segment(batches, created_ms=world.clock.time_ms(), level=level)
+    key = world.live.ids.segment_key()
+    await world.objects.put(key, image)
+    size = sum(map(len, image))
+    added = NewExtent(topic.logs[0], base, end, 0, 8, len(data), 1)
+    await world.live.store.swap(
+        None, Swap([NewSegment(key, size, level, world.clock.time_ms())], rows, [added])
+    )
+    await world.objects.delete(sorted({row.key for row in rows}))
+
+
+def test_merged_segments_tell_their_offsets_when_what_they_hold_is_gone_elsewhere(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        orders = await world.topic("orders")
+        for i in range(4):
+            await world.write(Part(orders, [f"a{i}", f"b{i}"]))
+        await merge(world, "orders")
+        await world.write(Part(orders, ["last"]))
+        await world.idle()
+        fresh, plan = await rebuilt(world)
+        assert await world.read(fresh, "orders") == await world.read(world.live, "orders")
+        assert (plan.counts.segments, plan.counts.kept) == (2, 9)
+
+    in_world(tmp_path, story)
+
+
+def test_the_highest_level_wins_where_segments_hold_the_same_offsets(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        orders = await world.topic("orders")
+        for i in range(4):
+            await world.write(Part(orders, [f"a{i}", f"b{i}"]))
+        await world.idle()
+        kept = dict(world.objects._objects)
+        await merge(world, "orders")
+        await merge(world, "orders", level=2)
+        world.objects._objects.update(kept)
+        fresh, plan = await rebuilt(world)
+        assert await world.read(fresh, "orders") == await world.read(world.live, "orders")
+        assert plan.counts.segments == 1
+        [row] = await fresh.store.extents_of_log((await fresh.topics())["orders"].logs[0], 0, 10)
+        assert isinstance(row, IndexRow)
+        assert row.level == 2
+
+    in_world(tmp_path, story)
+
+
+def test_a_damaged_or_missing_segment_leaves_a_hole_that_readers_pass_over(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        orders = await world.topic("orders")
+        for i in range(4):
+            await world.write(Part(orders, [f"a{i}", f"b{i}"]))
+        await world.idle()
+        keys = sorted(key for key in world.objects._objects if key.startswith("segments/"))
+        by_time = sorted(keys, key=lambda key: key.rsplit("/", 1)[1])
+        data = bytearray(world.objects._objects[by_time[1]][0])
+        data[-30] ^= 1
+        await world.objects.put(by_time[1], [bytes(data)])
+        fresh, plan = await rebuilt(world)
+        # With the second segment's footer, the receipt of the first is lost.
+        assert [value for _, value in await world.read(fresh, "orders")] == [
+            "a2",
+            "b2",
+            "a3",
+            "b3",
+            "a0",
+            "b0",
+        ]
+        assert list(plan.bucket.damaged) == [by_time[1]]
+
+    in_world(tmp_path, story)
+
+
+def test_a_hole_in_the_middle_is_covered_and_counted(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        orders = await world.topic("orders")
+        keys: list[str] = []
+        for i in range(3):
+            before = set(world.objects._objects)
+            await world.write(Part(orders, [f"a{i}", f"b{i}"]), brings=False)
+            keys += set(world.objects._objects) - before
+        await world.idle()
+        await world.objects.delete([keys[1]])
+        fresh, plan = await rebuilt(world)
+        assert await world.read(fresh, "orders") == [(0, "a0"), (1, "b0"), (4, "a2"), (5, "b2")]
+        assert plan.counts.lost == 2
+
+    in_world(tmp_path, story)
+
+
+def test_a_segment_that_was_never_committed_long_ago_stays_out(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        orders = await world.topic("orders")
+        await world.write(Part(orders, ["never"]), commits=False)
+        world.clock.seconds += 3600
+        await world.write(Part(orders, ["a"]))
+        await world.idle()
+        fresh, plan = await rebuilt(world)
+        assert await world.read(fresh, "orders") == [(0, "a")]
+        assert plan.counts.segments_left == 1
+
+    in_world(tmp_path, story)
+
+
+def test_of_two_topics_of_one_name_the_newer_has_it(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        old = await world.topic("orders")
+        await world.write(Part(old, ["old"]))
+        await world.live.store.delete_topics([old.topic_id])
+        new = await world.topic("orders")
+        await world.write(Part(new, ["new"]))
+        await world.idle()
+        fresh, plan = await rebuilt(world)
+        assert await world.read(fresh, "orders") == [(0, "new")]
+        assert await world.read(fresh, plan.counts.topics_renamed["orders"]) == [(0, "old")]
+
+    in_world(tmp_path, story)
+
+
+def test_agents_start_on_it_and_the_old_database_deletes_nothing_more(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        orders = await world.topic("orders")
+        await world.write(Part(orders, ["a"]))
+        fresh, _ = await rebuilt(world)
+        await begin_epoch(world.objects, fresh.store, fresh.ids, "mem://")
+        assert await EpochCheck(world.objects, fresh.store, fresh.ids).may_delete()
+        old = EpochCheck(world.objects, world.live.store, world.live.ids, refused=lambda _: None)
+        assert not await old.may_delete()
+        with pytest.raises(StartError):
+            await begin_epoch(world.objects, world.live.store, world.live.ids, "mem://")
+
+    in_world(tmp_path, story)
+
+
+def test_a_plan_alone_changes_nothing(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        orders = await world.topic("orders")
+        await world.write(Part(orders, ["a"]))
+        before = dict(world.objects._objects)
+        fresh = await world.empty()
+        await world.restore(fresh).plan()
+        assert await fresh.rows.is_empty()
+        assert world.objects._objects == before
+
+    in_world(tmp_path, story)

@@ -1,0 +1,135 @@
+"""Puts a database right that is older than its bucket, or makes one out of the bucket alone.
+
+Both are one thing: a rebuild restores an empty database. First the bucket is read and a plan is made; nothing is
+changed by that. Then, in an order that bears an end anywhere in between:
+
+1. An epoch is taken that no database knows. Nobody who uses the bucket deletes any more, and no agent starts.
+2. One transaction changes the database.
+3. An epoch is taken that this database knows: from here on agents start.
+
+Whoever is interrupted runs it again: it finds what is done, and does the rest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+
+from warp.errors import ObjectStoreError
+from warp.ids import IdSource
+from warp.lifecycle.epoch import EpochTaker, epoch_key, newest_epoch
+from warp.lifecycle.rebuild_read import Bucket, BucketReader, FoundSegment, LogKey, found_segment
+from warp.lifecycle.restore_plan import Known, Plan, Planner
+from warp.log.segment import SegmentFormatError, read_index
+from warp.metadata.restore_model import StoredSegment
+from warp.metadata.restore_store import RestoreStore
+from warp.metadata.store import MetadataStore
+from warp.objectstore.base import ObjectStore
+
+Progress = Callable[[str, int, int], None]
+"""Told what is done, how much of it, and of how much."""
+
+FENCES_MAX = 5
+
+
+def no_progress(_what: str, _done: int, _total: int) -> None:
+    """For whoever does not look."""
+
+
+class Restore:
+    """One run over a database that no agent uses, and its bucket. Both stores are open."""
+
+    def __init__(
+        self,
+        objects: ObjectStore,
+        metadata: MetadataStore,
+        rows: RestoreStore,
+        ids: IdSource,
+        *,
+        is_conditional: bool = True,
+        progress: Progress = no_progress,
+    ) -> None:
+        self._objects = objects
+        self._metadata = metadata
+        self._rows = rows
+        self._ids = ids
+        self._is_conditional = is_conditional
+        self._progress = progress
+
+    async def plan(self) -> Plan:
+        """What there is to do. Raises ObjectStoreError and MetadataError; changes nothing."""
+        known = await self._read_known()
+        keys = known.keys()
+        reader = BucketReader(
+            self._objects,
+            is_known=keys.__contains__,
+            progress=lambda done, total: self._progress("objects read", done, total),
+        )
+        bucket = await reader.read()
+        planner = Planner(
+            self._objects,
+            known,
+            bucket,
+            copied=await self._possible_originals(known, bucket),
+            progress=lambda done, total: self._progress("logs planned", done, total),
+        )
+        return await planner.plan()
+
+    async def carry_out(self, plan: Plan, now_ms: int, settings: Mapping[str, str] | None = None) -> int:
+        """Do it, and set these settings with it; the epoch that was taken.
+
+        Raises ObjectStoreError and MetadataError, also when the database has changed since the plan was made.
+        """
+        await self._fence()
+        plan.restoration.settings = dict(settings or {})
+        await self._rows.apply(plan.restoration, now_ms)
+        newest = await newest_epoch(self._objects)
+        taker = EpochTaker(self._objects, self._metadata, self._ids, is_conditional=self._is_conditional)
+        return await taker.take(0 if newest is None else newest.number)
+
+    async def _fence(self) -> None:
+        """Take an epoch whose token is nobody's."""
+        body = json.dumps({"token": self._ids.token()}).encode()
+        for _ in range(FENCES_MAX):
+            newest = await newest_epoch(self._objects)
+            key = epoch_key(1 if newest is None else newest.number + 1)
+            if not self._is_conditional:
+                await self._objects.put(key, [body])
+                return
+            if await self._objects.create(key, body):
+                return
+        raise ObjectStoreError("others take epochs all the time: stop all agents that use this bucket")
+
+    async def _read_known(self) -> Known:
+        rows = self._rows
+        known = Known(
+            topics={topic.topic_id: topic for topic in await rows.topics()},
+            deleted_topics=await rows.deleted_topics(),
+            segments={segment.segment_id: segment async for segment in rows.segments()},
+            logs={LogKey(log.topic_id, log.partition): log async for log in rows.logs()},
+        )
+        for log in known.logs.values():
+            if producers := await rows.producers(log.log_id):
+                known.producers[log.log_id] = producers
+        async for extent in rows.extents():
+            known.extents.setdefault(extent.log_id, []).append(extent)
+        return known
+
+    async def _possible_originals(self, known: Known, bucket: Bucket) -> list[FoundSegment]:
+        """Segments of the database that look from outside like one of the bucket that has no receipt."""
+        looks = {(segment.created_ms, segment.size_bytes) for segment in bucket.unplaced()}
+        return [
+            found
+            for segment in known.segments.values()
+            if segment.level == 0
+            and (segment.created_ms, segment.size_bytes) in looks
+            and segment.key in bucket.keys
+            and (found := await self._read(segment)) is not None
+        ]
+
+    async def _read(self, segment: StoredSegment) -> FoundSegment | None:
+        try:
+            index = await read_index(self._objects, segment.key)
+        except SegmentFormatError:
+            return None
+        return found_segment(segment.key, segment.size_bytes, index)

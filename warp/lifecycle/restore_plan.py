@@ -1,0 +1,390 @@
+"""Plans what a database lacks of its bucket, and what it has that the bucket lacks. Changes nothing.
+
+The rule for offsets, per log. *Known* are those in the database, those that receipts tell, and those in footers of
+level 1 and above; E is the end of all of them. Segments without any of that (their agent died before it wrote the
+receipt) may have been committed at E or above, each at most once; so no offset from E plus the number of all their
+records on was ever given out, and there they are appended anew. What lies between is a hole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from warp.errors import ObjectNotFound, ShortObject
+from warp.ids import LogId, TopicId
+from warp.lifecycle.rebuild_plan import (
+    Hole,
+    ProducerStates,
+    Tiling,
+    empty_batches,
+    extents_of,
+    is_known,
+    read_batches,
+    tile,
+)
+from warp.lifecycle.rebuild_read import (
+    KNOWN_LEVEL,
+    READS_AT_ONCE_MAX,
+    Bucket,
+    Candidate,
+    FoundSegment,
+    LogKey,
+    partitions_of,
+)
+from warp.log.segment import SegmentExtent
+from warp.metadata.commit import pack_batches, unpack_batches
+from warp.metadata.restore_model import (
+    Restoration,
+    RestoredExtent,
+    RestoredLog,
+    RestoredSegment,
+    StoredExtent,
+    StoredLog,
+    StoredProducer,
+    StoredSegment,
+    StoredTopic,
+)
+from warp.metadata.topics import collision_name
+from warp.objectstore.base import ObjectStore
+
+RECENT_MS = 15 * 60_000
+"""Before the newest segment of the bucket. No segment is committed later than that after its seal."""
+TAIL_GONE_OFFSETS = 1_000_000
+"""Added to the next offset of a log whose newest data the bucket has no more: deleted since, with what came after."""
+
+
+@dataclass
+class Known:
+    """What the database holds. Empty for a rebuild."""
+
+    topics: dict[TopicId, StoredTopic] = field(default_factory=dict)
+    deleted_topics: set[TopicId] = field(default_factory=set)
+    segments: dict[int, StoredSegment] = field(default_factory=dict)
+    logs: dict[LogKey, StoredLog] = field(default_factory=dict)
+    extents: dict[LogId, list[StoredExtent]] = field(default_factory=dict)
+    producers: dict[LogId, list[StoredProducer]] = field(default_factory=dict)
+
+    def keys(self) -> set[str]:
+        """Of all segments, in any state."""
+        return {segment.key for segment in self.segments.values()}
+
+
+@dataclass
+class Counts:
+    """What a plan comes to, for people. Offsets where nothing else is said."""
+
+    topics_new: list[str] = field(default_factory=list)
+    topics_renamed: dict[str, str] = field(default_factory=dict)
+    """Topics whose name another one has: as they were called, and as they are."""
+    topics_grown: list[str] = field(default_factory=list)
+    logs: int = 0
+    kept: int = 0
+    """At their own offsets, newly known to the database."""
+    moved: int = 0
+    """Records whose receipts were lost, at new offsets."""
+    repeated: int = 0
+    """Records without receipts that are there already, by their producers' sequences."""
+    reserved: int = 0
+    """Skipped, because they may have been given out."""
+    lost: int = 0
+    """Known once, of which no record is left."""
+    started_later: int = 0
+    """Before the new start of their log: their data had been deleted since."""
+    segments: int = 0
+    segments_left: int = 0
+    """Without receipts, and too old to be appended: most likely never committed."""
+    extents_gone: int = 0
+    """Of the database, whose objects are gone."""
+    logs_without_tail: int = 0
+    batches_damaged: int = 0
+
+
+@dataclass
+class Plan:
+    """What to change, and what it comes to."""
+
+    restoration: Restoration
+    counts: Counts
+    bucket: Bucket
+
+    @property
+    def is_empty(self) -> bool:
+        """Does the database already say all that the bucket does?"""
+        found = self.restoration
+        return not (found.segments or found.logs or found.new_topics or found.grown_topics)
+
+
+class Planner:
+    """Makes a plan out of what the database knows and what the bucket holds. Reads headers where it has to.
+
+    `copied` are segments of the database that others of the bucket may be copies of. `progress(done, total)` is called
+    after each log.
+    """
+
+    def __init__(
+        self,
+        objects: ObjectStore,
+        known: Known,
+        bucket: Bucket,
+        *,
+        copied: Iterable[FoundSegment] = (),
+        progress: Callable[[int, int], None] = lambda _done, _total: None,
+    ) -> None:
+        self._objects = objects
+        self._known = known
+        self._bucket = bucket
+        self._progress = progress
+        self._counts = Counts()
+        self._restoration = Restoration()
+        self._recent_ms = bucket.newest_ms - RECENT_MS
+        self._unplaced: dict[LogKey, list[tuple[FoundSegment, SegmentExtent]]] = {}
+        for segment in bucket.unplaced(copied):
+            for extent in segment.extents:
+                log = LogKey(extent.topic_id, extent.partition)
+                self._unplaced.setdefault(log, []).append((segment, extent))
+
+    async def plan(self) -> Plan:
+        """Raises ObjectStoreError when bytes can't be read for another reason than that they are damaged."""
+        self._plan_topics()
+        placed = self._bucket.placed()
+        wanted = dict.fromkeys([*self._known.logs, *placed, *self._unplaced])
+        logs = [log for log in partitions_of(wanted) if log.topic_id not in self._known.deleted_topics]
+        found: dict[LogKey, RestoredLog] = {}
+        todo = iter(logs)
+
+        async def work() -> None:
+            for log in todo:
+                planned = await self._plan_log(log, placed.get(log, ()))
+                if planned is not None:
+                    found[log] = planned
+                self._progress(len(found), len(logs))
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(READS_AT_ONCE_MAX):
+                group.create_task(work())
+        self._restoration.logs = [found[log] for log in logs if log in found]
+        self._plan_segments()
+        self._counts.logs = len(self._restoration.logs)
+        return Plan(self._restoration, self._counts, self._bucket)
+
+    def _plan_topics(self) -> None:
+        """Topics that the database lacks, and those that have more partitions than it knows."""
+        taken = {topic.collision_name for topic in self._known.topics.values()}
+        grown: dict[TopicId, int] = {}
+        found = self._bucket.topics()
+        # Of several of one name the one that was written last gets it: the others were deleted, most likely.
+        for topic_id, (name, partitions, _) in sorted(found.items(), key=lambda item: (-item[1][2], item[0])):
+            topic = self._known.topics.get(topic_id)
+            if topic_id in self._known.deleted_topics:
+                continue
+            if topic is not None:
+                if partitions > topic.partitions:
+                    grown[topic_id] = partitions
+                    self._counts.topics_grown.append(topic.name)
+                continue
+            own = name
+            if collision_name(own) in taken:
+                own = f"{name[:200]}-restored-{topic_id.hex()[:12]}"
+                self._counts.topics_renamed[name] = own
+            taken.add(collision_name(own))
+            self._counts.topics_new.append(own)
+            self._restoration.new_topics.append(StoredTopic(topic_id, own, collision_name(own), partitions))
+        self._restoration.grown_topics = grown
+
+    def _plan_segments(self) -> None:
+        """Those of the unknown segments in which extents are to lie."""
+        known = self._known.keys()
+        wanted = {extent.key for log in self._restoration.logs for extent in log.added if extent.key}
+        self._restoration.segments = [
+            RestoredSegment(segment.key, segment.size_bytes, segment.level, segment.created_ms)
+            for segment in self._bucket.segments
+            if segment.key in wanted and segment.key not in known
+        ]
+        self._counts.segments = len(self._restoration.segments)
+        left = {
+            segment.key
+            for pairs in self._unplaced.values()
+            for segment, _ in pairs
+            if segment.key not in wanted and segment.created_ms < self._recent_ms
+        }
+        self._counts.segments_left = len(left)
+
+    async def _plan_log(self, log: LogKey, placed: Iterable[Candidate]) -> RestoredLog | None:
+        """How a log is to be; None when it is so already."""
+        stored = self._known.logs.get(log)
+        here, gone = self._stored_extents(stored)
+        candidates = [*here, *placed]
+        stored_end = 0 if stored is None else stored.next_offset
+        end = max([stored_end, *(candidate.end_offset for candidate in candidates)])
+        start = None if stored is None else stored.start_offset
+        tiling = await tile(self._objects, candidates, start, end)
+        if stored is None:
+            start = tiling.extents[0].base_offset if tiling.extents else 0
+        assert start is not None
+        states = self._states(stored)
+        next_offset = end
+        if gone and tiling.holes and tiling.holes[-1].end_offset == end == stored_end:
+            next_offset += TAIL_GONE_OFFSETS
+            self._counts.logs_without_tail += 1
+        start = self._move_start(tiling, start, next_offset)
+        await self._learn_producers(tiling, states)
+        lost = list(tiling.holes)
+        added = [candidate for candidate in tiling.extents if not is_known(candidate)]
+        moved, after = await self._append(log, next_offset, states, has_holes=bool(lost))
+        if moved or next_offset > end:
+            reserved_to = moved[0].base_offset if moved else next_offset
+            if start < reserved_to and reserved_to > end:
+                if start == end and not tiling.extents:
+                    start = reserved_to
+                else:
+                    lost.append(Hole(end, reserved_to))
+        self._count(tiling, gone, added, moved, end)
+        next_offset = max(next_offset, after)
+        if not (added or moved or lost or gone) and stored is not None:
+            return None
+        return RestoredLog(
+            log.topic_id,
+            log.partition,
+            start,
+            next_offset,
+            stored_end,
+            removed=[extent.end_offset for extent in gone],
+            added=[*map(_restored, [*added, *moved]), *self._covers(lost)],
+            producers=_packed(states),
+        )
+
+    def _count(
+        self,
+        tiling: Tiling,
+        gone: list[StoredExtent],
+        added: list[Candidate],
+        moved: list[Candidate],
+        end: int,
+    ) -> None:
+        counts = self._counts
+        counts.kept += sum(extent.end_offset - extent.base_offset for extent in added)
+        counts.moved += sum(extent.end_offset - extent.base_offset for extent in moved)
+        counts.lost += tiling.lost_offsets
+        counts.extents_gone += len(gone)
+        if moved:
+            counts.reserved += moved[0].base_offset - end
+
+    def _stored_extents(self, stored: StoredLog | None) -> tuple[list[Candidate], list[StoredExtent]]:
+        """The extents of the database whose bytes are there, and those whose object is gone."""
+        here: list[Candidate] = []
+        gone: list[StoredExtent] = []
+        for extent in () if stored is None else self._known.extents.get(stored.log_id, ()):
+            segment = None if extent.segment_id is None else self._known.segments.get(extent.segment_id)
+            if extent.segment_id is not None and (segment is None or segment.key not in self._bucket.keys):
+                gone.append(extent)
+                continue
+            here.append(
+                Candidate(
+                    extent.base_offset,
+                    extent.end_offset,
+                    "" if segment is None else segment.key,
+                    extent.position,
+                    extent.size_bytes,
+                    extent.max_timestamp_ms,
+                    KNOWN_LEVEL,
+                    0,
+                )
+            )
+        return here, gone
+
+    def _move_start(self, tiling: Tiling, start: int, next_offset: int) -> int:
+        """What is missing at the beginning was deleted since: the log begins later then."""
+        if not tiling.holes or tiling.holes[0].base_offset != start:
+            return start
+        front = tiling.holes.pop(0)
+        self._counts.started_later += front.end_offset - front.base_offset
+        return front.end_offset if tiling.extents else next_offset
+
+    def _states(self, stored: StoredLog | None) -> ProducerStates:
+        states = ProducerStates()
+        for producer in () if stored is None else self._known.producers.get(stored.log_id, ()):
+            states.epochs[producer.producer_id] = producer.epoch
+            states.windows[producer.producer_id] = list(unpack_batches(producer.batches))
+        return states
+
+    async def _learn_producers(self, tiling: Tiling, states: ProducerStates) -> None:
+        """From the batches of recent segments: whoever is silent for longer begins anew."""
+        for candidate in tiling.extents:
+            if is_known(candidate) or candidate.created_ms < self._recent_ms:
+                continue
+            try:
+                batches = await read_batches(self._objects, candidate)
+            except (ObjectNotFound, ShortObject):
+                self._counts.batches_damaged += 1
+                continue
+            for batch in batches:
+                states.note(batch)
+                self._note_producer(batch.producer_id)
+
+    def _note_producer(self, producer_id: int) -> None:
+        self._restoration.largest_producer_id = max(self._restoration.largest_producer_id, producer_id)
+
+    async def _append(
+        self, log: LogKey, end: int, states: ProducerStates, *, has_holes: bool
+    ) -> tuple[list[Candidate], int]:
+        """Segments without receipts, behind everything that may have been given out; where the log ends then."""
+        wanted = [
+            (segment, extent)
+            for segment, extent in self._unplaced.get(log, ())
+            if has_holes or segment.created_ms >= self._recent_ms
+        ]
+        next_offset = end + sum(extent.record_count for _, extent in wanted)
+        appended: list[Candidate] = []
+        for segment, extent in wanted:
+            source = Candidate(
+                next_offset,
+                next_offset + extent.record_count,
+                segment.key,
+                extent.position,
+                extent.size_bytes,
+                segment.created_ms if extent.max_timestamp_ms < 0 else extent.max_timestamp_ms,
+                0,
+                segment.created_ms,
+            )
+            try:
+                batches = await read_batches(self._objects, source)
+            except (ObjectNotFound, ShortObject):
+                self._counts.batches_damaged += 1
+                continue
+            fresh = []
+            for batch in batches:
+                self._note_producer(batch.producer_id)
+                if states.is_repeated(batch):
+                    self._counts.repeated += batch.record_count
+                    continue
+                count = batch.end_offset - batch.base_offset
+                fresh.append(batch._replace(base_offset=next_offset, end_offset=next_offset + count))
+                states.note(fresh[-1])
+                next_offset += count
+            appended += extents_of(source, fresh)
+        return appended, next_offset if appended else end
+
+    def _covers(self, holes: Iterable[Hole]) -> Iterable[RestoredExtent]:
+        for hole in holes:
+            for part, batch in empty_batches(hole, self._bucket.newest_ms):
+                yield RestoredExtent(
+                    part.base_offset, part.end_offset, "", 0, len(batch), self._bucket.newest_ms, batch
+                )
+
+
+def _restored(candidate: Candidate) -> RestoredExtent:
+    return RestoredExtent(
+        candidate.base_offset,
+        candidate.end_offset,
+        candidate.key,
+        candidate.position,
+        candidate.size_bytes,
+        candidate.max_timestamp_ms,
+    )
+
+
+def _packed(states: ProducerStates) -> list[tuple[int, int, bytes]]:
+    windows: Mapping[int, object] = states.windows
+    return [(who, states.epochs[who], pack_batches(states.windows[who])) for who in sorted(windows)]
