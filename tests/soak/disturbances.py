@@ -35,17 +35,19 @@ class Trimmer(Worker):
         super().__init__("deleter of records", self._trim)
 
     def _trim(self) -> None:
-        wanted = {s.partition: max(s.trimmed_to, s.acknowledged - TRIMMED_KEEPS) for s in self._streams}
-        places = [TopicPartition(s.kind.name, s.partition, wanted[s.partition]) for s in self._streams]
+        by_number = {stream.partition: stream for stream in self._streams}
+        for stream in self._streams:
+            stream.trim_asked = max(stream.trim_asked, stream.acknowledged - TRIMMED_KEEPS)
+        places = [TopicPartition(s.kind.name, s.partition, s.trim_asked) for s in self._streams]
         for place, answer in self._admin.delete_records(places, request_timeout=ADMIN_S).items():
+            stream = by_number[place.partition]
             try:
                 start = answer.result(ADMIN_S).low_watermark
             except KafkaException:
                 continue  # The agent is being started again; it is asked once more.
-            if start < wanted[place.partition]:
-                self.score.complain(f"{place} begins at {start} after it was trimmed")
-        for stream in self._streams:
-            stream.trimmed_to = wanted[stream.partition]
+            if start < stream.trim_asked:
+                self.score.complain(f"{stream.name} begins at {start} after it was trimmed")
+            stream.trimmed_to = stream.trim_asked
         self.score.succeed()
         self.pause(2.0)
 

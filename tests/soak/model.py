@@ -68,6 +68,8 @@ class Stream:
     acknowledged: int = 0
     trimmed_to: int = 0
     """DeleteRecords has said so."""
+    trim_asked: int = 0
+    """DeleteRecords was asked for; whether it was carried out is not known of the last one that failed."""
 
     @property
     def name(self) -> str:
@@ -120,7 +122,7 @@ def problems_of(stream: Stream, start: int, found: Sequence[Found], read_ms: int
 
 def _problems_of_start(stream: Stream, start: int, read_ms: int) -> list[str]:
     """Has anything been taken that nothing claims?"""
-    kind, taken = stream.kind, range(stream.trimmed_to, start)
+    kind, taken = stream.kind, range(max(stream.trimmed_to, stream.trim_asked), start)
     if start < stream.trimmed_to:
         return [f"{stream.name} starts at {start}, though it was trimmed to {stream.trimmed_to}"]
     if not taken:

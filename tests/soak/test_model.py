@@ -68,10 +68,13 @@ def test_retention_by_size_leaves_that_size() -> None:
 
 def test_nothing_is_taken_from_a_log_that_keeps_all_but_what_was_deleted() -> None:
     stream = stream_of(BY_NAME["trimmed"])
-    stream.trimmed_to = 20
+    stream.trimmed_to = stream.trim_asked = 20
     assert problems_of(stream, 20, whole(stream, 20), NOW_MS) == []
     assert problems_of(stream, 21, whole(stream, 21), NOW_MS) != []
     assert problems_of(stream, 19, whole(stream, 19), NOW_MS) != []
+    stream.trim_asked = 21  # and nobody knows whether that was done
+    assert problems_of(stream, 20, whole(stream, 20), NOW_MS) == []
+    assert problems_of(stream, 21, whole(stream, 21), NOW_MS) == []
 
 
 def test_compaction_may_take_all_but_the_last_record_of_each_key() -> None:
