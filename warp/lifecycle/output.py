@@ -130,6 +130,10 @@ class SegmentWriter:
         elif self._split(memoryview(batches), base_offset, max_timestamp_ms) != end_offset:
             raise ValueError(f"log {log_id}: the batches from {base_offset} on do not end at {end_offset}")
 
+    def close_extent(self) -> None:
+        """What comes next begins a new extent, and nothing that was added is needed any more. Raises ValueError."""
+        self._close()
+
     def seal(self, key: str, created_ms: int, place: int = 0) -> SealedOutput:
         """The segment under this key. `place` is its place among the segments of the swap that it goes into.
 
