@@ -22,7 +22,9 @@ from warp.ids import IdSource, LogId
 from warp.lifecycle.backlog import Backlog, HoldBack
 from warp.lifecycle.dead import DeadLimits, DeadSegments
 from warp.lifecycle.epoch import EpochCheck
+from warp.lifecycle.levels import MergeLimits
 from warp.lifecycle.objects import JobObjects
+from warp.lifecycle.orphans import RECEIPTS_AGE_S, OrphanLimits, OrphanSweep
 from warp.lifecycle.pace import Pace
 from warp.lifecycle.producer_expiry import ProducerExpiry
 from warp.lifecycle.retention import Retention
@@ -69,7 +71,10 @@ class AgentLifecycle:
         self.policies = Policies(catalogue)
         self.pace = Pace(clock, config.jobs_bandwidth_bytes_per_s)
         self.hold_back = HoldBack()
-        self.backlog = Backlog(store, clock, bytes_max=config.merge_backlog_bytes_max)
+        self.merge_limits = MergeLimits(
+            memory_bytes=config.jobs_memory_bytes_max, backlog_bytes_max=config.merge_backlog_bytes_max
+        )
+        self.backlog = Backlog(store, clock, self.merge_limits)
         self.epoch = EpochCheck(objects, store, ids, is_conditional=has_conditional_puts)
         self._config = config
         self._store = store
@@ -86,7 +91,7 @@ class AgentLifecycle:
 
     def _deleting_jobs(self) -> Iterator[Job]:
         config, store, clock = self._config, self._store, self._clock
-        grace_s = config.delete_grace_ms / 1000
+        grace_s, window_s = config.delete_grace_ms / 1000, config.restore_window_ms / 1000
         retention = Retention(
             store, clock, self.policies, self._log_starts_at, is_clock_trusted=self._is_clock_trusted
         )
@@ -98,11 +103,20 @@ class AgentLifecycle:
             self._objects_of("segments"),
             clock,
             self.epoch.may_delete,
-            DeadLimits(grace_s=grace_s, restore_window_s=config.restore_window_ms / 1000),
+            DeadLimits(grace_s=grace_s, restore_window_s=window_s),
         )
         yield self._job(
             "segments", min(SEGMENTS_INTERVAL_S, grace_s / SHARE), segments.run, segments.counters
         )
+        orphans = OrphanSweep(
+            store,
+            self._objects_of("orphans"),
+            clock,
+            self.epoch.may_delete,
+            OrphanLimits(age_s=config.orphan_age_ms / 1000, receipts_age_s=max(RECEIPTS_AGE_S, window_s)),
+            is_clock_trusted=self._is_clock_trusted,
+        )
+        yield self._job("orphans", config.orphan_interval_ms / 1000, orphans.run, orphans.counters)
         expiry_s = config.producer_expiry_ms / 1000
         producers = ProducerExpiry(
             store, clock, expiry_ms=config.producer_expiry_ms, is_clock_trusted=self._is_clock_trusted

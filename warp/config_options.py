@@ -342,8 +342,9 @@ OPTIONS: Final = (
     ),
     Option(
         "merge-backlog-max", "merge_backlog_bytes_max", kinds.SIZE, "4GiB",
-        "Data that waits to be merged above which producers are held back, more and more, until merging keeps up.",
-        minimum=1024 * 1024, maximum=1024 * GIB,
+        "Data that waits to be merged above which producers are held back, more and more, until merging keeps up. "
+        "For each 2 MiB of it, one small segment may wait.",
+        minimum=256 * 1024 * 1024, maximum=1024 * GIB,
     ),
     Option(
         "compaction-interval", "compaction_interval_ms", kinds.DURATION, "15s",

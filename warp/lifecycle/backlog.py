@@ -17,15 +17,12 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from warp.clock import Clock
+from warp.lifecycle.levels import MergeLimits, debt as merge_debt
 from warp.metadata.group_model import Lease
 from warp.metadata.life_model import DeadSegment, Quarantined, SegmentTotals
 
 _log = logging.getLogger("warp.jobs")
 
-BYTES_PER_SEGMENT: Final = 256 * 1024
-"""So many small segments may wait as the bytes that may would fill in this size: each costs a request and its rows."""
-SEGMENTS_MIN: Final = 1_000
-"""But at least so many."""
 COUNTED_MAX: Final = 1_000
 """Dead segments and quarantined extents are counted up to this."""
 REST_RATIO: Final = 50
@@ -43,11 +40,11 @@ class BacklogStore(Protocol):
 
 
 class Backlog:
-    """The job that measures. `bytes_max` of level 0 may wait."""
+    """The job that measures. `limits` say how much of which level may wait."""
 
-    def __init__(self, store: BacklogStore, clock: Clock, *, bytes_max: int) -> None:
+    def __init__(self, store: BacklogStore, clock: Clock, limits: MergeLimits) -> None:
         self.debt = 0.0
-        """What waits to be merged, divided by what may wait; as of the last pass."""
+        """What waits to be merged, divided by what may wait, on the level that is worst off; as of the last pass."""
         self.levels: Sequence[SegmentTotals] = ()
         """Live segments."""
         self.dead_segments = 0
@@ -58,8 +55,7 @@ class Backlog:
         """Has there been a pass?"""
         self._store = store
         self._clock = clock
-        self._bytes_max = bytes_max
-        self._segments_max = max(SEGMENTS_MIN, bytes_max // BYTES_PER_SEGMENT)
+        self._limits = limits
         self._rests_until_s = -math.inf
 
     async def run(self, _lease: Lease) -> None:
@@ -71,7 +67,7 @@ class Backlog:
         self.dead_segments = len(await self._store.dead_segments(COUNTED_MAX))
         self.quarantined_extents = len(await self._store.quarantined(COUNTED_MAX))
         self.levels, self.is_known = levels, True
-        self.debt = self._debt(levels)
+        self.debt = merge_debt({total.level: total for total in levels}, self._limits).ratio
         now_s = self._clock.monotonic()
         self._rests_until_s = now_s + REST_RATIO * (now_s - began_s)
 
@@ -79,12 +75,6 @@ class Backlog:
         """It is another agent's business now, and what was measured here grows old."""
         self.debt, self.is_known = 0.0, False
         self.levels, self.dead_segments, self.quarantined_extents = (), 0, 0
-
-    def _debt(self, levels: Sequence[SegmentTotals]) -> float:
-        waiting = [total for total in levels if total.level == 0]
-        size_bytes = sum(total.size_bytes for total in waiting)
-        segments = sum(total.segments for total in waiting)
-        return max(size_bytes / self._bytes_max, segments / self._segments_max)
 
 
 @dataclass(frozen=True, slots=True)
