@@ -23,6 +23,7 @@ from warp.lifecycle.backlog import Backlog, HoldBack
 from warp.lifecycle.dead import DeadLimits, DeadSegments
 from warp.lifecycle.epoch import EpochCheck
 from warp.lifecycle.levels import MergeLimits
+from warp.lifecycle.merge import MergeJob
 from warp.lifecycle.objects import JobObjects
 from warp.lifecycle.orphans import RECEIPTS_AGE_S, OrphanLimits, OrphanSweep
 from warp.lifecycle.pace import Pace
@@ -41,6 +42,8 @@ SEGMENTS_INTERVAL_S: Final = 60.0
 """Between two looks for segments that have died, or whose objects may go; sooner with a short grace period."""
 PRODUCERS_INTERVAL_S: Final = 600.0
 """Between two looks for idle producers, as in Kafka; sooner with a short expiry."""
+MEMORY_SHARES: Final = 2
+"""Merging and compaction may both run at one agent: each has its share of --jobs-memory."""
 SHARE: Final = 4
 """So many looks fit into a short grace period or expiry."""
 WATCH_S: Final = 0.5
@@ -72,7 +75,8 @@ class AgentLifecycle:
         self.pace = Pace(clock, config.jobs_bandwidth_bytes_per_s)
         self.hold_back = HoldBack()
         self.merge_limits = MergeLimits(
-            memory_bytes=config.jobs_memory_bytes_max, backlog_bytes_max=config.merge_backlog_bytes_max
+            memory_bytes=config.jobs_memory_bytes_max // MEMORY_SHARES,
+            backlog_bytes_max=config.merge_backlog_bytes_max,
         )
         self.backlog = Backlog(store, clock, self.merge_limits)
         self.epoch = EpochCheck(objects, store, ids, is_conditional=has_conditional_puts)
@@ -87,7 +91,17 @@ class AgentLifecycle:
         """What each job counts by itself: dataclasses of numbers."""
         self._log_starts_at = log_starts_at
         self._watch: asyncio.Task[None] | None = None
-        self.jobs = [Job(BACKLOG, BACKLOG_INTERVAL_S, self.backlog.run), *self._deleting_jobs()]
+        self.jobs = [
+            Job(BACKLOG, BACKLOG_INTERVAL_S, self.backlog.run),
+            *self._rewriting_jobs(ids),
+            *self._deleting_jobs(),
+        ]
+
+    def _rewriting_jobs(self, ids: IdSource) -> Iterator[Job]:
+        config, store, clock = self._config, self._store, self._clock
+        objects = self._objects_of("merge")
+        merge = MergeJob(store, objects, clock, ids, self.policies, self.pace, limits=self.merge_limits)
+        yield self._job("merge", config.merge_interval_ms / 1000, merge.run, merge.counters)
 
     def _deleting_jobs(self) -> Iterator[Job]:
         config, store, clock = self._config, self._store, self._clock
