@@ -17,6 +17,7 @@ from warp.metadata.commits import LOCK_LOGS
 from warp.metadata.group_model import Lease
 from warp.metadata.leases import share_leases
 from warp.metadata.life_model import IndexRow, NewExtent, Swap, SwapRefused, SwapResult
+from warp.metadata.model import NO_TIMESTAMP
 from warp.metadata.session import Database, Row, Session, Statement, Value, load_statements
 
 _SQL = load_statements("swaps")
@@ -192,11 +193,16 @@ async def _insert_segments(session: Session, change: Swap) -> list[int]:
 def _extent_rows(
     added: Sequence[NewExtent], removed: Sequence[IndexRow], ids: Sequence[int], current: dict[Place, _Extent]
 ) -> list[tuple[Value, ...]]:
-    """The rows to insert. Each takes over the prefix maximum of the removed extent in which it ends."""
+    """The rows to insert. Each takes over the prefix maximum of the removed extent in which it ends.
+
+    Its own timestamp can't be above that, and is that extent's own where its batches have none.
+    """
     places = sorted((row.log_id, row.end_offset) for row in removed)
     rows: list[tuple[Value, ...]] = []
     for extent in sorted(added, key=lambda extent: (extent.log_id, extent.end_offset)):
         ends_in = current[places[bisect_left(places, (extent.log_id, extent.end_offset))]]
+        has_time = extent.max_timestamp_ms != NO_TIMESTAMP
+        timestamp_ms = extent.max_timestamp_ms if has_time else ends_in.max_timestamp_ms
         rows.append(
             (
                 extent.log_id,
@@ -205,7 +211,7 @@ def _extent_rows(
                 ids[extent.segment],
                 extent.position,
                 extent.size_bytes,
-                extent.max_timestamp_ms,
+                min(timestamp_ms, ends_in.prefix_max_timestamp_ms),
                 ends_in.prefix_max_timestamp_ms,
             )
         )
