@@ -171,7 +171,7 @@ _Group = list[tuple[Unit, WaitingBatch]]
 
 
 def _by_log(units: Sequence[Unit]) -> list[_Group]:
-    """The batches of each log, in order of arrival; logs in order of their first batch."""
+    """The batches of each log, in order of arrival; logs by id, so that merging reads segments from front to back."""
     groups: dict[LogId, _Group] = {}
     for unit in units:
         for item in unit.batches:
@@ -181,7 +181,7 @@ def _by_log(units: Sequence[Unit]) -> list[_Group]:
                 groups[log_id] = [(unit, item)]
             else:
                 group.append((unit, item))
-    return list(groups.values())
+    return [groups[log_id] for log_id in sorted(groups)]
 
 
 def _placed(groups: Sequence[_Group]) -> list[SealedBatch]:

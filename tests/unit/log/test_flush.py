@@ -54,7 +54,7 @@ def test_a_request_is_answered_after_its_bytes_are_stored_and_its_offsets_commit
     run_sim(main)
 
 
-def test_requests_of_one_turn_share_a_segment_grouped_by_log_in_order_of_arrival() -> None:
+def test_requests_of_one_turn_share_a_segment_log_by_log_each_in_order_of_arrival() -> None:
     async def main(loop: SimLoop) -> None:
         bench = Bench(loop)
         units = [
@@ -65,7 +65,7 @@ def test_requests_of_one_turn_share_a_segment_grouped_by_log_in_order_of_arrival
         assert [answer[0].base_offset for answer in answers] == [0, 0, 1, 2, 0]
         (image,) = bench.store.images()
         index = index_of(image)
-        assert [(e.partition, e.record_count) for e in index.extents] == [(2, 4), (1, 6), (3, 5)]
+        assert [(e.partition, e.record_count) for e in index.extents] == [(1, 6), (2, 4), (3, 5)]
 
     run_sim(main)
 
