@@ -23,6 +23,7 @@ from warp.metadata.fsck_store import FsckStore
 from warp.objectstore.base import ObjectStore
 
 ORPHAN_AGE_MS: Final = 3_600_000
+BEFORE_ALL_LOGS: Final = LogId(-(2**63))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,24 +54,24 @@ async def check(
     Raises MetadataError when the metadata can't be read. An object store that does not answer is a finding.
     """
     report = Report()
-    log_total, segment_total = await store.totals()
-    progress("logs", 0, log_total)
+    totals = await store.totals()
+    progress("logs", 0, totals.logs)
     logs = LogCheck(report)
-    after: LogId | None = LogId(0)
+    after: LogId | None = BEFORE_ALL_LOGS
     while after is not None:
         after = await store.walk_logs(after, logs)
-        progress("logs", report.counts["logs"], log_total)
+        progress("logs", report.counts["logs"], totals.logs)
     reads_footers = scope.reads_footers or scope.is_deep
     await RowCheck(report, store, progress, reads_footers=reads_footers, is_deep=scope.is_deep).run()
     await _check_epoch(report, store, objects)
     listing = ObjectCheck(report, store, objects, clock, progress, orphan_age_ms=orphan_age_ms)
     try:
-        await listing.run(segment_total)
+        await listing.run(totals)
     except ObjectStoreError as error:
         report.add(unread("the object store", error))
         return report
     if reads_footers:
-        await SegmentCheck(report, store, objects, progress, is_deep=scope.is_deep).run(segment_total)
+        await SegmentCheck(report, store, objects, progress, is_deep=scope.is_deep).run(totals)
     return report
 
 

@@ -17,7 +17,7 @@ from warp.lifecycle.fsck_report import RESTORE, Finding, Kind, Progress, Report
 from warp.lifecycle.fsck_segments import MISSING, unread
 from warp.log.segment import RECEIPTS_PREFIX
 from warp.metadata.fsck_model import SegmentFacts
-from warp.metadata.fsck_store import FsckStore
+from warp.metadata.fsck_store import FsckStore, Totals
 from warp.metadata.life_model import SegmentState
 from warp.objectstore.base import ObjectInfo, ObjectStore
 
@@ -76,7 +76,7 @@ class ObjectCheck:
         self._page: list[ObjectInfo] = []
         self._has_marker = False
 
-    async def run(self, total: int) -> None:
+    async def run(self, totals: Totals) -> None:
         """List the store, then ask for what was not listed. Raises MetadataError and ObjectStoreError."""
         done = 0
         async for found in self._objects.list():
@@ -84,14 +84,14 @@ class ObjectCheck:
             self._sort_in(found)
             if len(self._page) == KEYS_PER_PAGE:
                 await self._look_up()
-                self._progress("objects", done, max(total, done))
+                self._progress("objects", done, max(totals.segments, done))
         await self._look_up()
         if not self._has_marker and await self._store.setting(IS_MARKED) is not None:
             text = "the store has no marker of a cluster: it is another store, or has lost objects"
             self._report.add(
                 Finding(Kind.MARKER, MARKER_KEY, text, "name the store that the cluster's data is in")
             )
-        await self._ask_for_unlisted(total)
+        await self._ask_for_unlisted(totals)
 
     def _sort_in(self, found: ObjectInfo) -> None:
         counts = self._report.counts
@@ -176,10 +176,10 @@ class ObjectCheck:
         again: Sequence[SegmentFacts] = (await self._store.segments_of([key], with_extents=False)).segments
         return bool(again) and again[0].state == SegmentState.LIVE
 
-    async def _ask_for_unlisted(self, total: int) -> None:
+    async def _ask_for_unlisted(self, totals: Totals) -> None:
         after_id = done = 0
         while True:
-            page = (await self._store.segments(after_id, with_extents=False)).segments
+            page = (await self._store.segments(after_id, totals.last_segment_id, with_extents=False)).segments
             if not page:
                 return
             after_id = page[-1].segment_id
@@ -190,7 +190,7 @@ class ObjectCheck:
                 done += 1
                 if segment.segment_id not in self._listed:
                     await self._missing(segment)
-            self._progress("segment rows", done, total)
+            self._progress("segment rows", done, totals.segments)
 
     async def _missing(self, segment: SegmentFacts) -> None:
         """A live segment that the listing did not have: it may be newer than that."""
@@ -198,9 +198,7 @@ class ObjectCheck:
             found = await self._objects.head(segment.key)
         except ObjectNotFound:
             if await self._still_live(segment.key):
-                self._report.add(
-                    Finding(Kind.OBJECT_MISSING, segment.key, "the object is not there", RESTORE)
-                )
+                self._report.add(Finding(Kind.OBJECT_MISSING, segment.key, MISSING, RESTORE))
         except (ObjectStoreError, ValueError) as error:
             self._report.add(unread(segment.key, error))
         else:

@@ -14,7 +14,7 @@ from warp.lifecycle.fsck_batches import BadBytes, check_batches
 from warp.lifecycle.fsck_report import REPAIR, RESTORE, Finding, Kind, Progress, Repair, RepairKind, Report
 from warp.log.segment import SegmentExtent, SegmentFormatError, SegmentIndex, check_magic, parse_index
 from warp.metadata.fsck_model import PlacedExtent, SegmentFacts
-from warp.metadata.fsck_store import FsckStore
+from warp.metadata.fsck_store import FsckStore, Totals
 from warp.metadata.life_model import SegmentState
 from warp.objectstore.base import Buffer, ObjectStore
 
@@ -39,11 +39,11 @@ class SegmentCheck:
         self._is_deep = is_deep
         self._turns = asyncio.Semaphore(READS_AT_A_TIME)
 
-    async def run(self, total: int) -> None:
-        """Look at all segments, by id. Raises MetadataError."""
+    async def run(self, totals: Totals) -> None:
+        """Look at all segments that there were, by id. Raises MetadataError."""
         after_id = done = 0
         while True:
-            page = await self._store.segments(after_id, with_extents=True)
+            page = await self._store.segments(after_id, totals.last_segment_id, with_extents=True)
             if not page.segments:
                 return
             after_id = page.segments[-1].segment_id
@@ -55,7 +55,7 @@ class SegmentCheck:
                 for finding in findings:
                     self._report.add(finding)
             done += len(live)
-            self._progress("segments", done, total)
+            self._progress("segments", done, totals.segments)
 
     async def _look(self, segment: SegmentFacts, extents: Sequence[PlacedExtent]) -> Sequence[Finding]:
         """What is wrong with a live segment and what the index says is in it; looked at twice if anything is."""

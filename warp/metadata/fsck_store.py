@@ -57,6 +57,14 @@ class LogVisitor(Protocol):
         """An extent whose log is not among the logs; `deleted` if it is one of a deleted topic."""
 
 
+class Totals(NamedTuple):
+    """Logs, live segments, and the newest segment of any kind."""
+
+    logs: int
+    segments: int
+    last_segment_id: int
+
+
 class SegmentPage(NamedTuple):
     """Segments, and the extents in those of them that are live, from one snapshot."""
 
@@ -84,14 +92,13 @@ class FsckStore:
             row = await session.one(READ_SETTING, name)
         return None if row is None else row[0]
 
-    async def totals(self) -> tuple[int, int]:
-        """How many logs and live segments there are, for a progress bar."""
+    async def totals(self) -> Totals:
+        """How much there is: where to end, since more may come faster than it is looked at."""
         async with self._database.snapshot() as session:
-            logs = await session.one(SQL["count_logs"])
-            segments = await session.one(SQL["count_segments"])
-        assert logs is not None, "a count has one row"
-        assert segments is not None, "a count has one row"
-        return logs[0], segments[0]
+            found = [
+                await session.one(SQL[name]) for name in ("count_logs", "count_segments", "last_segment")
+            ]
+        return Totals(*(row[0] for row in found if row is not None))
 
     async def walk_logs(self, after: LogId, visitor: LogVisitor) -> LogId | None:
         """Show some logs after an id, and all extents up to the last of them, from one snapshot.
@@ -136,11 +143,11 @@ class FsckStore:
         """Topics by id, behind one."""
         return [TopicFacts(*row) for row in await self._page("topics_of_page", after)]
 
-    async def segments(self, after_id: int, *, with_extents: bool) -> SegmentPage:
-        """Segments by id, behind one; no more than a few where their extents are wanted too."""
+    async def segments(self, after_id: int, last_id: int, *, with_extents: bool) -> SegmentPage:
+        """Segments by id, behind one, up to one; no more than a few where their extents are wanted too."""
         async with self._database.snapshot() as session:
             limit = SEGMENTS_PER_PAGE if with_extents else self._rows_per_page
-            rows = await session.all(SQL["page_of_segments"], after_id, limit)
+            rows = await session.all(SQL["page_of_segments"], after_id, last_id, limit)
             return await _with_extents(session, [SegmentFacts(*row) for row in rows], with_extents)
 
     async def segments_of(self, keys: Sequence[str], *, with_extents: bool) -> SegmentPage:

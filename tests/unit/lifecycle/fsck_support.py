@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tests.unit.metadata.support import NOW_MS, Store, Stores, sqlite_stores
-from warp._records import build_batch, parse_header
+from warp._records import build_batch, parse_header, stamp_batches
 from warp.ids import LogId, ProducerId
 from warp.lifecycle.fsck import DEEP, Scope, check
+from warp.lifecycle.fsck_repair import repair
 from warp.lifecycle.fsck_report import Report
 from warp.lifecycle.output import SegmentWriter
 from warp.log.segment import ExtentBatches, build_segment
+from warp.metadata.fsck_repairs import FsckRepairs
 from warp.metadata.fsck_store import FsckStore
 from warp.metadata.model import BatchEntry, SegmentCommit, Topic
-from warp.metadata.session import Argument, parse_statements
+from warp.metadata.session import Argument, Statement, parse_statements
 from warp.objectstore.memory import MemoryStore
 
 HOUR_MS = 3_600_000
@@ -39,16 +42,21 @@ class World:
 
     def produce(self, *batches: tuple[int, int], time_ms: int = NOW_MS, producer: int = -1) -> str:
         """Write and commit one segment: batches of (partition, records). Its key."""
+        return self.store.run(self.produce_while_running(*batches, time_ms=time_ms, producer=producer))
+
+    async def produce_while_running(
+        self, *batches: tuple[int, int], time_ms: int = NOW_MS, producer: int = -1
+    ) -> str:
+        """The same, from a coroutine."""
         grouped: dict[int, list[bytes]] = {}
         for partition, records in batches:
             grouped.setdefault(partition, []).append(_batch(records, time_ms, producer, len(batches)))
         extents = [self._extent(partition, datas) for partition, datas in grouped.items()]
         key = self.store.ids.segment_key()
         parts = build_segment(extents, created_ms=self.store.clock.time_ms())
-        self.store.run(self.objects.put(key, parts))
-        size_bytes = sum(map(len, parts))
-        entries = self._entries(grouped)
-        self.store.commit([SegmentCommit(key, size_bytes, self.store.clock.time_ms(), entries)], NOW_MS)
+        await self.objects.put(key, parts)
+        commit = SegmentCommit(key, sum(map(len, parts)), self.store.clock.time_ms(), self._entries(grouped))
+        await self.store.metadata.commit([commit], NOW_MS)
         return key
 
     def merge(self, partition: int) -> str:
@@ -93,14 +101,21 @@ class World:
             )  # fmt: skip
         return key
 
-    def rows(self, sql: str, *arguments: Argument) -> list[tuple[object, ...]]:
-        found: list[tuple[object, ...]] = self.store.rows(sql, *arguments)
+    def rows(self, sql: str, *arguments: Argument) -> list[tuple[Any, ...]]:
+        found: list[tuple[Any, ...]] = self.store.rows(sql, *arguments)
         return found
 
     def execute(self, sql: str, *arguments: Argument) -> None:
         """Change a table behind everybody's back; it has to change something."""
-        statement = parse_statements(f"-- name: damage\n{sql}")["damage"]
-        assert self.store.run(self.store.database.execute(statement, *arguments)) > 0, sql
+        assert self.store.run(self.store.database.execute(self.statement(sql), *arguments)) > 0, sql
+
+    def statement(self, sql: str) -> Statement:
+        """A statement as it stands."""
+        return parse_statements(f"-- name: damage\n{sql}")["damage"]
+
+    def repair(self, report: Report) -> None:
+        """What --repair does with a report."""
+        self.store.run(repair(report, FsckRepairs(self.store.database, extents_per_step=2)))
 
     def check(self, scope: Scope = DEEP) -> Report:
         """What fsck says of it all."""
@@ -167,7 +182,5 @@ def _batch(records: int, time_ms: int, producer: int, seed: int) -> bytes:
 
 
 def _stamped(data: bytearray, base_offset: int) -> bytes:
-    from warp._records import stamp_batches  # noqa: PLC0415
-
     stamp_batches(data, base_offset)
     return bytes(data)

@@ -30,7 +30,7 @@ EXAMPLES: Final = """\
   warp inspect log orders 3 --from 1000000 --limit 20 --json
 
 `segment` needs no database: it reads a file of that name, or an object of the store that the agent's options name; a
-damaged one too, as far as it can be read. `log` reads the metadata, beside agents at work. Exit code 1: damage was seen.
+damaged one too, as far as that can be read. `log` reads the metadata, beside agents at work. Exit code 1: damage seen.
 """
 
 

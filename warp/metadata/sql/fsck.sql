@@ -43,9 +43,9 @@ limit $2
 
 -- name: page_of_segments
 select s.segment_id, s.key, s.size_bytes, s.level, s.state, s.created_ms, s.died_ms from segments s
-where s.segment_id > $1
+where s.segment_id > $1 and s.segment_id <= $2
 order by s.segment_id
-limit $2
+limit $3
 
 -- name: segments_by_key
 select s.segment_id, s.key, s.size_bytes, s.level, s.state, s.created_ms, s.died_ms
@@ -54,6 +54,9 @@ where s.key = w.key
 
 -- name: count_segments
 select count(*) from segments s where s.state = 0
+
+-- name: last_segment
+select coalesce(max(s.segment_id), 0) from segments s
 
 -- name: count_logs
 select count(*) from logs
