@@ -11,7 +11,7 @@ from cpython.bytearray cimport PyByteArray_FromStringAndSize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport INT32_MAX, INT64_MAX, int32_t, int64_t, uint8_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
 from warp._batch cimport (
     BATCH_CRC_START, BATCH_HEADER_BYTES, BATCH_PREFIX_BYTES, CODEC_MASK, CONTROL_BIT, CORRUPT_MESSAGE,
@@ -74,7 +74,6 @@ cdef class KeyMap:
     """
 
     cdef key_map map
-    cdef size_t slots_max
     cdef bint is_busy
 
     def __cinit__(self, Py_ssize_t bytes_max, bytes secret not None):
@@ -82,34 +81,18 @@ cdef class KeyMap:
             raise ValueError(f"a map of keys needs {KEY_SLOTS_MIN * KEY_SLOT_BYTES} bytes")
         if len(secret) != SECRET_BYTES:
             raise ValueError(f"a secret has {SECRET_BYTES} bytes")
-        self.slots_max = <size_t> bytes_max // KEY_SLOT_BYTES
-        # Zeroed by the system when it is touched: a small log costs little, however large the map may become.
-        self.map.slots = <key_slot*> calloc(self.slots_max, KEY_SLOT_BYTES)
+        cdef size_t slots = <size_t> bytes_max // KEY_SLOT_BYTES
+        # Large ones are zeroed by the system, page by page, as they are touched.
+        self.map.slots = <key_slot*> calloc(slots, KEY_SLOT_BYTES)
         if self.map.slots == NULL:
             raise MemoryError
         memcpy(self.map.secret, <const char*> secret, SECRET_BYTES)
-        self.set_size(self.slots_max)
+        self.map.slot_count = slots
+        # Three quarters: fuller, searches become long.
+        self.map.used_max = max(slots - slots // 4 - 1, <size_t> 1)
 
     def __dealloc__(self):
         free(self.map.slots)
-
-    cdef void set_size(self, size_t slot_count) noexcept nogil:
-        self.map.slot_count = slot_count
-        self.map.used = 0
-        # Three quarters: fuller, searches become long.
-        self.map.used_max = max(slot_count - slot_count // 4 - 1, <size_t> 1)
-
-    def clear(self, keys_max=None):
-        """Forget all keys. Up to `keys_max` (None: as many as there is memory for) fit in from now on.
-
-        A map that is sized for few keys is cleared, and searched, faster.
-        """
-        cdef size_t slot_count = self.slots_max
-        if keys_max is not None and keys_max < self.slots_max // 2:
-            slot_count = max(<size_t> keys_max * 2, <size_t> KEY_SLOTS_MIN)
-        with nogil:
-            memset(self.map.slots, 0, self.map.slot_count * KEY_SLOT_BYTES)
-            self.set_size(slot_count)
 
     def __len__(self):
         return self.map.used

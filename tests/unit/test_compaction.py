@@ -21,7 +21,9 @@ NOW_MS = 1_700_000_000_000
 Pair = tuple[bytes | None, bytes | None]
 
 
-def batch(*pairs: Pair, time_ms: int = NOW_MS, codec: int = 0, producer: int = -1, sequence: int = -1) -> bytes:  # fmt: skip
+def batch(
+    *pairs: Pair, time_ms: int = NOW_MS, codec: int = 0, producer: int = -1, sequence: int = -1
+) -> bytes:
     return build_batch(
         [(key, value, [("h", b"1")], time_ms + index) for index, (key, value) in enumerate(pairs)],
         codec=codec,
@@ -73,9 +75,6 @@ def test_a_map_tells_the_newest_offset_of_each_key() -> None:
     assert len(keys) == 3
     found = [keys.newest_offset(key) for key in (b"a", b"b", b"", b"c")]
     assert found == [104, 101, 103, None]
-    keys.clear()
-    assert len(keys) == 0
-    assert keys.newest_offset(b"a") is None
 
 
 def test_an_older_offset_does_not_replace_a_newer_one() -> None:
@@ -105,18 +104,6 @@ def test_a_full_map_says_where_it_stopped_and_still_knows_its_keys(bytes_max: in
     # What was noted goes on counting, and so do further records of known keys.
     assert noted(keys, batch((b"0", b"v")), 5_000) == 5_001
     assert keys.newest_offset(b"0") == 5_000
-
-
-def test_a_map_that_is_cleared_for_few_keys_holds_them_and_no_more_than_its_memory_later() -> None:
-    keys = key_map(24 * 1_000)
-    keys.clear(10)
-    assert 10 <= keys.keys_max < 20
-    assert noted(keys, batch(*((b"%d" % index, b"v") for index in range(10)))) == 10
-    keys.clear(10_000)
-    assert 700 < keys.keys_max < 1_000
-    assert keys.newest_offset(b"1") is None
-    keys.clear(0)
-    assert keys.keys_max == 1
 
 
 def test_a_map_needs_memory_and_a_secret() -> None:
