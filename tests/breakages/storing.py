@@ -225,7 +225,7 @@ OFFSETS = (
         "warp/log/sealed.py",
         "                group.append((unit, item))\n",
         "                group.insert(0, (unit, item))\n",
-        (f"{FLUSH}::test_requests_of_one_turn_share_a_segment_grouped_by_log_in_order_of_arrival",),
+        (f"{FLUSH}::test_requests_of_one_turn_share_a_segment_log_by_log_each_in_order_of_arrival",),
     ),
     Breakage(
         "commit-other-batches-under-the-same-key",
