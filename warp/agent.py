@@ -16,7 +16,7 @@ from warp import __version__
 from warp.agent_cluster import AgentCluster, LoadMeter, fixed_facts
 from warp.agent_groups import Groups, build_groups, group_jobs
 from warp.agent_http import AgentHttp
-from warp.agent_lifecycle import AgentLifecycle
+from warp.agent_lifecycle import AgentLifecycle, LifecycleLimits
 from warp.agent_log import Log, build_log, flush_settings_json
 from warp.agent_metrics import read_quotas, read_server
 from warp.agent_security import AgentSecurity, build_security
@@ -71,6 +71,7 @@ class Agent:
         metrics: Metrics | None = None,
         name: str | None = None,
         hedge_limits: HedgeLimits | None = None,
+        lifecycle_limits: LifecycleLimits | None = None,
         ended: Callable[[str], None] | None = None,
     ) -> None:
         self.config = config
@@ -84,6 +85,7 @@ class Agent:
         self._made_at_s = clock.monotonic()
         self._name = name
         self._hedge_limits = hedge_limits or HedgeLimits()
+        self._lifecycle_limits = lifecycle_limits
         self._object_store = object_store
         self._metadata = metadata
         self._metadata_is_open = False
@@ -323,6 +325,7 @@ class Agent:
             fetched_bytes_per_s=fetched,
             peer_certificate=self._certificate_hash(),
             merge_debt_permille=int(1000 * self.lifecycle.own_debt),
+            quarantined_extents=self.lifecycle.own_quarantined_extents,
         )
 
     def _certificate_hash(self) -> str:
@@ -368,7 +371,7 @@ class Agent:
             is_clock_trusted=lambda: cluster.membership.is_clock_trusted,
         )
         lifecycle = self._lifecycle = self._build_lifecycle(catalogue, parts)
-        cluster.share_jobs(lifecycle.jobs, of_clusters=group_jobs(groups))
+        cluster.share_jobs(lifecycle.jobs, group_jobs(groups), lifecycle.runner_limits)
         self._server = self._build_server(catalogue, parts, groups, discovery)
 
     def _build_lifecycle(self, catalogue: CatalogueService, parts: Log) -> AgentLifecycle:
@@ -383,6 +386,7 @@ class Agent:
             self.cluster,
             (self.cluster.hints or parts.fetch).log_starts_at,
             has_conditional_puts=self.abilities.conditional_create,
+            limits=self._lifecycle_limits,
         )
         lifecycle.show(self.metrics)
         return lifecycle
@@ -438,7 +442,7 @@ class Agent:
             metrics=self.render_metrics,
             trace=self.trace,
             object_store=self.object_store_facts,
-            cluster=lambda: {**self.cluster.describe(), "merge_debt": round(self.lifecycle.debt, 3)},
+            cluster=lambda: {**self.cluster.describe(), **self.lifecycle.summary()},
             jobs=self.lifecycle.describe,
         )
         security = self.security

@@ -19,7 +19,7 @@ from warp.cluster.catalogue import CatalogueService
 from warp.cluster.describe import describe
 from warp.cluster.forgetting import FORGET_INTERVAL_S, Forgetting
 from warp.cluster.hints import HintBus
-from warp.cluster.jobs import Job, JobRunner
+from warp.cluster.jobs import Job, JobLimits, JobRunner
 from warp.cluster.membership import Membership, MembershipLimits
 from warp.cluster.membership_metrics import beat_counter, show_membership
 from warp.cluster.slot_policy import ClusterSlotPolicy
@@ -205,14 +205,21 @@ class AgentCluster:
         self.hints.start()
         return self.hints
 
-    def share_jobs(self, jobs: Sequence[Job], of_clusters: Sequence[Job]) -> None:
+    def share_jobs(
+        self, jobs: Sequence[Job], of_clusters: Sequence[Job], limits: JobLimits | None = None
+    ) -> None:
         """Take part in running jobs from `start` on: those, and where there may be other agents `of_clusters` too."""
         member = self.membership
         if self.is_shared:
             forgetting = Forgetting(self._store, lambda: member.rows, lambda: member.view)
             jobs = [*jobs, *of_clusters, Job("gone-agents", FORGET_INTERVAL_S, forgetting.run)]
         self.jobs = JobRunner(
-            self._store, self._clock, jobs, view=lambda: member.view, may_run=self._may_run_jobs
+            self._store,
+            self._clock,
+            jobs,
+            view=lambda: member.view,
+            may_run=self._may_run_jobs,
+            limits=limits,
         )
 
     def chunk_routes(self, cache: ChunkCache) -> dict[str, Handler]:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from warp.agent_cluster import AgentCluster
 from warp.agent_policies import Policies
 from warp.clock import Clock
 from warp.cluster.catalogue import CatalogueService
-from warp.cluster.jobs import Job, JobCounters, job_lease
+from warp.cluster.jobs import Job, JobCounters, JobLimits, job_lease
 from warp.config import AgentConfig
 from warp.ids import IdSource, LogId
 from warp.lifecycle.backlog import Backlog, HoldBack
@@ -52,6 +52,14 @@ WATCH_S: Final = 0.5
 Run = Callable[[Lease], Awaitable[None]]
 
 
+@dataclass(frozen=True, slots=True)
+class LifecycleLimits:
+    """Bounds that no option sets; a simulation has smaller ones. None: as the configuration makes them."""
+
+    merge: MergeLimits | None = None
+    runner: JobLimits | None = None
+
+
 class AgentLifecycle:
     """The jobs on data at one agent, and its watch on their backlog: `start`, then `close`.
 
@@ -70,11 +78,14 @@ class AgentLifecycle:
         log_starts_at: Callable[[LogId, int], None],
         *,
         has_conditional_puts: bool,
+        limits: LifecycleLimits | None = None,
     ) -> None:
+        limits = limits or LifecycleLimits()
         self.policies = Policies(catalogue)
         self.pace = Pace(clock, config.jobs_bandwidth_bytes_per_s)
         self.hold_back = HoldBack()
-        self.merge_limits = MergeLimits(
+        self.runner_limits = limits.runner
+        self.merge_limits = limits.merge or MergeLimits(
             memory_bytes=config.jobs_memory_bytes_max // MEMORY_SHARES,
             backlog_bytes_max=config.merge_backlog_bytes_max,
         )
@@ -145,6 +156,16 @@ class AgentLifecycle:
         return max(self.own_debt, self._cluster.membership.view.merge_debt)
 
     @property
+    def quarantined_extents(self) -> int:
+        """How many extents of the cluster jobs leave alone because they can't be read, as far as this agent knows."""
+        return max(self.own_quarantined_extents, self._cluster.membership.view.quarantined_extents)
+
+    @property
+    def own_quarantined_extents(self) -> int:
+        """What this agent has to tell of them; 0 while counting is another's job."""
+        return self.backlog.quarantined_extents if self._holds(BACKLOG) else 0
+
+    @property
     def own_debt(self) -> float:
         """The debt that this agent has to tell; 0.0 while measuring is another's job."""
         return self.backlog.debt if self._holds(BACKLOG) else 0.0
@@ -191,6 +212,10 @@ class AgentLifecycle:
 
     # What it shows.
 
+    def summary(self) -> dict[str, Any]:
+        """What there is to do in the whole cluster, as far as this agent knows: fields of /v1/cluster and /v1/jobs."""
+        return {"merge_debt": round(self.debt, 3), "quarantined_extents": self.quarantined_extents}
+
     def describe(self) -> dict[str, Any]:
         """The fields of /v1/jobs: docs/operations.md says what each means."""
         jobs, measured = self._cluster.jobs, self.backlog
@@ -198,14 +223,13 @@ class AgentLifecycle:
         intervals_s = {} if jobs is None else jobs.intervals_s
         return {
             "has_role": JOBS in self._config.roles,
-            "merge_debt": round(self.debt, 3),
+            **self.summary(),
             "holds_producers_back": self.hold_back.is_on,
             "bandwidth_bytes_per_s": self._config.jobs_bandwidth_bytes_per_s,
             "refused_deletions": self.epoch.refusals,
             "measured": {
                 "levels": [total._asdict() for total in measured.levels],
                 "dead_segments": measured.dead_segments,
-                "quarantined_extents": measured.quarantined_extents,
             }
             if measured.is_known
             else None,
@@ -278,4 +302,4 @@ class AgentLifecycle:
             ((str(total.level),), total.size_bytes) for total in backlog.levels
         ]
         metrics.dead_segments.read = lambda: backlog.dead_segments
-        metrics.quarantined_extents.read = lambda: backlog.quarantined_extents
+        metrics.quarantined_extents.read = lambda: self.quarantined_extents

@@ -37,7 +37,7 @@ class AgentFacts:
     that leave alone. `peer_certificate` is the SHA-256 of the certificate that it shows there, in hex. The numbers are
     its load, for those who choose among agents; `connections` leaves out those whose clients were told to work
     elsewhere. `merge_debt_permille` is what waits to be merged beside what may wait, in thousandths, as the one agent
-    tells that measures it; 0 of the others.
+    tells that measures it, and `quarantined_extents` how many jobs can't read; 0 of the others.
     """
 
     endpoints: tuple[str, ...] = ()
@@ -52,6 +52,7 @@ class AgentFacts:
     fetched_bytes_per_s: int = 0
     peer_certificate: str = ""
     merge_debt_permille: int = 0
+    quarantined_extents: int = 0
 
     def to_json(self) -> str:
         """The stored form."""
@@ -143,6 +144,11 @@ class ClusterView:
     def merge_debt(self) -> float:
         """The largest debt of merging that an agent which lives tells of; above 1 producers are held back."""
         return max((agent.facts.merge_debt_permille for agent in self.agents.values()), default=0) / 1000
+
+    @property
+    def quarantined_extents(self) -> int:
+        """The most extents that an agent which lives says can't be read."""
+        return max((agent.facts.quarantined_extents for agent in self.agents.values()), default=0)
 
     def holder(self, lease_name: str) -> LiveAgent | None:
         """Who holds a lease and lives; None when nobody does, as far as is known here."""
