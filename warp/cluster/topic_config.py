@@ -44,6 +44,9 @@ MOST_LAG = "max.compaction.lag.ms"
 
 _NO_EFFECT = "Accepted for compatibility; has no effect here, "
 _NO_LOCAL_FILES = _NO_EFFECT + "because there are no local log files."
+_NO_LOG_SEGMENTS = (
+    _NO_EFFECT + "because records are deleted by extents of at most 4 MiB, not by log segments."
+)
 _NO_REPLICAS = _NO_EFFECT + "because the object store keeps the data safe, not replicas."
 _NO_TIERS = _NO_EFFECT + "because all data is in the object store from the start."
 _NOT_YET = " Kept and shown; this release does not delete or compact records by itself yet."
@@ -210,19 +213,20 @@ TOPIC_CONFIGS: tuple[ConfigDefinition, ...] = (
     ),
     ConfigDefinition(
         "retention.bytes", ConfigType.LONG, "-1", integer(-1, LONG_MAX),
-        "How many bytes a partition keeps before the oldest records are deleted; -1 is no limit." + _NOT_YET,
+        "How many bytes a partition keeps at least, before its oldest records are deleted; -1 is no limit. Holds where "
+        "cleanup.policy names delete.",
         ("log.retention.bytes",),
-        effect=Effect.KEPT,
     ),
     ConfigDefinition(
         "retention.ms", ConfigType.LONG, "604800000", integer(-1, LONG_MAX),
-        "How long records are kept before they are deleted, in milliseconds; -1 is for ever." + _NOT_YET,
+        "How long records are kept at least, by their timestamps, before they are deleted, in milliseconds; -1 is for "
+        "ever. Holds where cleanup.policy names delete.",
         ("log.retention.ms", "log.retention.minutes", "log.retention.hours"),
-        effect=Effect.KEPT,
     ),
     ConfigDefinition(
         "segment.bytes", ConfigType.INT, "1073741824", integer(1024 * 1024, INT_MAX),
-        "An upper bound on the size of a record batch; segments are shared by all partitions here.",
+        "An upper bound on the size of a record batch; segments are shared by all partitions here, and records are "
+        "deleted by extents of at most 4 MiB.",
         ("log.segment.bytes",),
     ),
     ConfigDefinition(
@@ -233,13 +237,13 @@ TOPIC_CONFIGS: tuple[ConfigDefinition, ...] = (
     ),
     ConfigDefinition(
         "segment.jitter.ms", ConfigType.LONG, "0", integer(0, LONG_MAX),
-        _NO_LOCAL_FILES,
+        _NO_LOG_SEGMENTS,
         ("log.roll.jitter.ms", "log.roll.jitter.hours"),
         effect=Effect.NONE,
     ),
     ConfigDefinition(
         "segment.ms", ConfigType.LONG, "604800000", integer(1, LONG_MAX),
-        _NO_LOCAL_FILES,
+        _NO_LOG_SEGMENTS,
         ("log.roll.ms", "log.roll.hours"),
         effect=Effect.NONE,
     ),
