@@ -61,7 +61,7 @@ class _Due(NamedTuple):
 
 
 class Compaction:
-    """The job. Where `is_clock_trusted` says that this machine's clock can't tell what has had its time, nothing is done."""
+    """The job. Without a clock that can be trusted (`is_clock_trusted`) it does nothing."""
 
     def __init__(
         self,
