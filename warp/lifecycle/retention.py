@@ -154,6 +154,8 @@ class Retention:
                     starts[head.log_id] = start
                     if not is_whole:
                         unfinished[head.log_id] = bound
+                # Where the database is in this process, nothing else lets the loop go.
+                await asyncio.sleep(0)
             await self._move(lease, starts)
             left = unfinished
 
@@ -199,22 +201,22 @@ class Retention:
         """The end of the last extent without which the log is still as large as it may be; False: not looked further.
 
         The size is read after the extents: what else makes the log smaller meanwhile is then counted twice rather than
-        not at all, and too little goes rather than too much.
+        not at all, and too little goes rather than too much. So it is where the extents are less than the size says.
         """
         ends: list[tuple[int, int]] = []
         offset = walked_bytes = 0
-        limit = ROWS_FIRST
+        limit, is_all = ROWS_FIRST, False
         while walked_bytes <= head.size_bytes - size_bytes_max and len(ends) < WALKED_ROWS_MAX:
             rows = await self._store.extents_of_log(head.log_id, offset, limit)
             for row in rows:
                 walked_bytes += row.size_bytes
                 ends.append((row.end_offset, walked_bytes))
-            if len(rows) < limit:
+            if is_all := len(rows) < limit:
                 break
             offset, limit = rows[-1].end_offset, ROWS_MAX
             await asyncio.sleep(0)
         start = head.start_offset
         for now in await self._store.log_heads([head.log_id]):
-            excess_bytes = now.size_bytes - size_bytes_max
+            excess_bytes = (min(now.size_bytes, walked_bytes) if is_all else now.size_bytes) - size_bytes_max
             start = max((end for end, gone_bytes in ends if gone_bytes <= excess_bytes), default=start)
         return start, len(ends) < WALKED_ROWS_MAX

@@ -246,6 +246,21 @@ def test_a_log_with_very_many_extents_too_much_is_cut_in_one_pass(monkeypatch: p
     run(scenario)
 
 
+def test_a_size_that_is_wrong_costs_no_records() -> None:
+    async def scenario(bench: Bench) -> None:
+        topic = await bench.new_topic("t")
+        [log] = topic.logs
+        for _ in range(4):
+            await bench.flush((log, NOW_MS))
+        extent_bytes = await size_of(bench, log) // 4
+        await bench.rows("update logs set size_bytes = size_bytes * 100 returning log_id")
+        bench.policies[0] = _with(bench, retention_bytes=3 * extent_bytes)
+        await retention(bench).run(await bench.lease())
+        assert await bench.extents(log) == [(1, 2), (2, 3), (3, 4)]
+
+    run(scenario)
+
+
 def test_time_and_size_hold_together() -> None:
     async def scenario(bench: Bench) -> None:
         topic = await bench.new_topic("t", partitions=2)
