@@ -42,13 +42,20 @@ COMMANDS: Final = (
     ),
     Command("produce", "warp.cli.produce", "Send lines from a file or standard input to a topic"),
     Command("consume", "warp.cli.consume", "Print the records of a topic"),
+    Command("backup", "warp.cli.backup", "Copy the metadata of a data directory to a file, beside its agent"),
+    Command("restore", "warp.cli.restore", "Put a database right that is older than its bucket"),
+    Command("rebuild", "warp.cli.rebuild", "Make the metadata anew out of the bucket alone"),
     Command("bench", "warp.cli.bench.command", "Measure a Kafka broker, whichever it is"),
     Command("why-slow", "warp.cli.why_slow", "Say where the time of slow requests went"),
     Command(
         "cost", "warp.cli.cost.command", "Show what an agent asks of its object store, and what that costs"
     ),
-    Command("fsck", "warp.cli.fsck.command", "Prove that metadata and object store agree, and repair what can be"),
-    Command("inspect", "warp.cli.inspect.command", "Show what is in a segment, or where the data of a log are"),
+    Command(
+        "fsck", "warp.cli.fsck.command", "Prove that metadata and object store agree, and repair what can be"
+    ),
+    Command(
+        "inspect", "warp.cli.inspect.command", "Show what is in a segment, or where the data of a log are"
+    ),
     Command("config", "warp.cli.config", "Show what the agent's settings come to"),
     Command(
         "doctor", "warp.cli.doctor.command", "See whether this machine and its stores are fit for an agent"

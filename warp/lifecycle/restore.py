@@ -36,8 +36,33 @@ def no_progress(_what: str, _done: int, _total: int) -> None:
     """For whoever does not look."""
 
 
+async def make_plan(
+    objects: ObjectStore, rows: RestoreStore | None, progress: Progress = no_progress
+) -> Plan:
+    """What there is to do; without `rows`, for a database that has nothing yet.
+
+    Raises ObjectStoreError and MetadataError; changes nothing.
+    """
+    known = Known() if rows is None else await _read_known(rows)
+    keys = known.keys()
+    reader = BucketReader(
+        objects,
+        is_known=keys.__contains__,
+        progress=lambda done, total: progress("objects", done, total),
+    )
+    bucket = await reader.read()
+    planner = Planner(
+        objects,
+        known,
+        bucket,
+        copied=await _possible_originals(objects, known, bucket),
+        progress=lambda done, total: progress("logs", done, total),
+    )
+    return await planner.plan()
+
+
 class Restore:
-    """One run over a database that no agent uses, and its bucket. Both stores are open."""
+    """Carries out a plan, on a database that no agent uses, and its bucket. Both stores are open."""
 
     def __init__(
         self,
@@ -47,33 +72,12 @@ class Restore:
         ids: IdSource,
         *,
         is_conditional: bool = True,
-        progress: Progress = no_progress,
     ) -> None:
         self._objects = objects
         self._metadata = metadata
         self._rows = rows
         self._ids = ids
         self._is_conditional = is_conditional
-        self._progress = progress
-
-    async def plan(self) -> Plan:
-        """What there is to do. Raises ObjectStoreError and MetadataError; changes nothing."""
-        known = await self._read_known()
-        keys = known.keys()
-        reader = BucketReader(
-            self._objects,
-            is_known=keys.__contains__,
-            progress=lambda done, total: self._progress("objects read", done, total),
-        )
-        bucket = await reader.read()
-        planner = Planner(
-            self._objects,
-            known,
-            bucket,
-            copied=await self._possible_originals(known, bucket),
-            progress=lambda done, total: self._progress("logs planned", done, total),
-        )
-        return await planner.plan()
 
     async def carry_out(self, plan: Plan, now_ms: int, settings: Mapping[str, str] | None = None) -> int:
         """Do it, and set these settings with it; the epoch that was taken.
@@ -100,36 +104,38 @@ class Restore:
                 return
         raise ObjectStoreError("others take epochs all the time: stop all agents that use this bucket")
 
-    async def _read_known(self) -> Known:
-        rows = self._rows
-        known = Known(
-            topics={topic.topic_id: topic for topic in await rows.topics()},
-            deleted_topics=await rows.deleted_topics(),
-            segments={segment.segment_id: segment async for segment in rows.segments()},
-            logs={LogKey(log.topic_id, log.partition): log async for log in rows.logs()},
-        )
-        for log in known.logs.values():
-            if producers := await rows.producers(log.log_id):
-                known.producers[log.log_id] = producers
-        async for extent in rows.extents():
-            known.extents.setdefault(extent.log_id, []).append(extent)
-        return known
 
-    async def _possible_originals(self, known: Known, bucket: Bucket) -> list[FoundSegment]:
-        """Segments of the database that look from outside like one of the bucket that has no receipt."""
-        looks = {(segment.created_ms, segment.size_bytes) for segment in bucket.unplaced()}
-        return [
-            found
-            for segment in known.segments.values()
-            if segment.level == 0
-            and (segment.created_ms, segment.size_bytes) in looks
-            and segment.key in bucket.keys
-            and (found := await self._read(segment)) is not None
-        ]
+async def _read_known(rows: RestoreStore) -> Known:
+    known = Known(
+        topics={topic.topic_id: topic for topic in await rows.topics()},
+        deleted_topics=await rows.deleted_topics(),
+        segments={segment.segment_id: segment async for segment in rows.segments()},
+        logs={LogKey(log.topic_id, log.partition): log async for log in rows.logs()},
+    )
+    for log in known.logs.values():
+        if producers := await rows.producers(log.log_id):
+            known.producers[log.log_id] = producers
+    async for extent in rows.extents():
+        known.extents.setdefault(extent.log_id, []).append(extent)
+    return known
 
-    async def _read(self, segment: StoredSegment) -> FoundSegment | None:
-        try:
-            index = await read_index(self._objects, segment.key)
-        except SegmentFormatError:
-            return None
-        return found_segment(segment.key, segment.size_bytes, index)
+
+async def _possible_originals(objects: ObjectStore, known: Known, bucket: Bucket) -> list[FoundSegment]:
+    """Segments of the database that look from outside like one of the bucket that has no receipt."""
+    looks = {(segment.created_ms, segment.size_bytes) for segment in bucket.unplaced()}
+    return [
+        found
+        for segment in known.segments.values()
+        if segment.level == 0
+        and (segment.created_ms, segment.size_bytes) in looks
+        and segment.key in bucket.keys
+        and (found := await _read(objects, segment)) is not None
+    ]
+
+
+async def _read(objects: ObjectStore, segment: StoredSegment) -> FoundSegment | None:
+    try:
+        index = await read_index(objects, segment.key)
+    except SegmentFormatError:
+        return None
+    return found_segment(segment.key, segment.size_bytes, index)

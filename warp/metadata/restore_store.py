@@ -27,6 +27,7 @@ from warp.metadata.session import Database, Session, Statement, load_statements,
 from warp.metadata.sqlite import SqliteDatabase
 
 _SQL = load_statements("restore")
+READ_SETTING = load_statements("settings")["read_setting"]
 WRITE_SETTING = load_statements("settings")["write_setting"]
 LOCK_LOGS = load_statements("commits")["lock_logs"]
 INSERT_LOGS = load_statements("topics")["insert_logs"]
@@ -72,6 +73,11 @@ class RestoreStore:
         row = await self._database.one(_SQL["is_anything_there"])
         assert row is not None, "it counts, so it has a row"
         return not any(row)
+
+    async def setting(self, name: str) -> str | None:
+        """A cluster setting, None when nobody has set it."""
+        row = await self._database.one(READ_SETTING, name)
+        return None if row is None else row[0]
 
     async def agents(self) -> dict[int, tuple[str, int]]:
         """Per broker id the agent's name, and the counter that moves while it lives."""

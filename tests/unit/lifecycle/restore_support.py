@@ -14,7 +14,8 @@ from warp._records import build_batch, iterate_records, parse_header
 from warp.errors import ErrorCode
 from warp.ids import IdSource, LogId, ProducerId, TopicId
 from warp.lifecycle.epoch import begin_epoch
-from warp.lifecycle.restore import Restore
+from warp.lifecycle.restore import Restore, make_plan
+from warp.lifecycle.restore_plan import Plan
 from warp.log.segment import MAGIC, RECEIPTS_PREFIX, ExtentBatches, Receipt, ReceiptRun, build_segment
 from warp.metadata.model import BatchEntry, ExtentQuery, NewTopic, SegmentCommit, Topic
 from warp.metadata.restore_store import RestoreStore
@@ -158,8 +159,12 @@ class World:
         key = RECEIPTS_PREFIX + self.live.ids.segment_key().removeprefix("segments/")
         await self.objects.put(key, image)
 
-    def restore(self, metadata: Metadata) -> Restore:
-        return Restore(self.objects, metadata.store, metadata.rows, metadata.ids)
+    async def restore(self, metadata: Metadata) -> Plan:
+        """Put a database right; what that came to."""
+        plan = await make_plan(self.objects, metadata.rows)
+        restore = Restore(self.objects, metadata.store, metadata.rows, metadata.ids)
+        await restore.carry_out(plan, self.clock.time_ms())
+        return plan
 
     async def read(self, metadata: Metadata, name: str, partition: int = 0) -> Records:
         """All records of a partition, by offset, from the log's start on; holes are passed over."""

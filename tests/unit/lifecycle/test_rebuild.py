@@ -11,6 +11,7 @@ import pytest
 from tests.unit.lifecycle.restore_support import Metadata, Part, World, everything
 from warp.errors import StartError
 from warp.lifecycle.epoch import EpochCheck, begin_epoch
+from warp.lifecycle.restore import make_plan
 from warp.lifecycle.restore_plan import Plan
 from warp.log.segment import ExtentBatches, build_segment
 from warp.metadata.life_model import IndexRow, NewExtent, NewSegment, Swap
@@ -30,10 +31,7 @@ def in_world(folder: Path, story: Callable[[World], Awaitable[None]]) -> None:
 async def rebuilt(world: World) -> tuple[Metadata, Plan]:
     """A database made of the bucket."""
     fresh = await world.empty()
-    restore = world.restore(fresh)
-    plan = await restore.plan()
-    await restore.carry_out(plan, world.clock.time_ms())
-    return fresh, plan
+    return fresh, await world.restore(fresh)
 
 
 def test_what_receipts_tell_of_is_back_at_its_offsets(tmp_path: Path) -> None:
@@ -275,7 +273,8 @@ def test_a_plan_alone_changes_nothing(tmp_path: Path) -> None:
         await world.write(Part(orders, ["a"]))
         before = dict(world.objects._objects)
         fresh = await world.empty()
-        await world.restore(fresh).plan()
+        await make_plan(world.objects, None)
+        await make_plan(world.objects, fresh.rows)
         assert await fresh.rows.is_empty()
         assert world.objects._objects == before
 
