@@ -35,8 +35,10 @@ class MergeLimits:
     """A log with as much in one merge need not climb level by level."""
     segment_bytes_max: int = 32 * MIB
     """Outputs, unless a single batch is larger; less with little memory."""
-    swap_rows_max: int = 4000
+    swap_rows_max: int = 1500
     """Index rows that one transaction replaces."""
+    swap_pause_s: float = 0.2
+    """Before asking again what has become of a swap; it doubles."""
     backlog_bytes_max: int = 1024 * MIB
     """How much unmerged data on level 0 is too much. Other levels may hold more in proportion to what they hold when
     they are due."""

@@ -26,7 +26,7 @@ from warp.metadata.life_model import IndexRow, SegmentRow, SegmentTotals
 from warp.objectstore.base import ObjectStore
 
 PAGE_SEGMENTS = 1000
-ROWS_PER_READ = 2000
+ROWS_PER_READ = 1000
 """About how many index rows are asked for at once."""
 
 SEGMENTS_PER_READ = 64

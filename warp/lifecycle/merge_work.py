@@ -34,8 +34,6 @@ from warp.metadata.life_model import IndexRow, NewExtent, NewSegment, Swap, Swap
 from warp.objectstore.base import ObjectStore
 
 SWAP_ATTEMPTS = 5
-SWAP_PAUSE_S = 0.2
-"""Between attempts whose outcome nobody knows; it doubles."""
 
 ROWS_PER_STEP = 64
 BYTES_PER_STEP = 2**20
@@ -274,5 +272,5 @@ class PortionWorker:
                 return await self._store.swap(lease, change)
             except OutcomeUnknown as error:
                 _log.warning("asking again what has become of a swap: %s", error)
-                await asyncio.sleep(SWAP_PAUSE_S * 2**attempt)
+                await asyncio.sleep(self._limits.swap_pause_s * 2**attempt)
         return await self._store.swap(lease, change)

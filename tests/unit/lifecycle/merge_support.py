@@ -50,6 +50,7 @@ def tiny_limits(**changes: Any) -> MergeLimits:
         "small_segment_bytes": 2000,
         "segment_bytes_max": 50_000,
         "look_s": 0.0,
+        "swap_pause_s": 0.0,
     }
     return MergeLimits(**values | changes)
 
