@@ -30,7 +30,12 @@ from warp.metadata.life_model import IndexRow, LogHead
 _log = logging.getLogger("warp.jobs")
 
 LOGS_MAX = 500
-"""Logs that are looked at, or trimmed, together."""
+"""Logs that are looked at together."""
+LOGS_TRIMMED_MAX = 100
+ROWS_TRIMMED_MAX = 250
+"""Logs and rows of one transaction that deletes: short, for where the database is in this process producers wait."""
+REST_S_MAX = 0.1
+"""After such a step the job rests for as long as the step took, but no longer than this."""
 ROWS_FIRST = 16
 ROWS_MAX = 1_000
 """Extents per step: mostly a few are enough."""
@@ -92,6 +97,7 @@ class Retention:
     ) -> None:
         self.counters = RetentionCounters()
         self._store = store
+        self._clock = clock
         self._time = time or SteadyTime(clock)
         self._policies = policies
         self._log_starts_at = log_starts_at
@@ -115,17 +121,26 @@ class Retention:
             await asyncio.sleep(0)
 
     async def _trim(self, lease: Lease, log_ids: Sequence[LogId]) -> None:
-        while log_ids:
-            trimmed = await self._store.trim_logs(lease, log_ids, ROWS_MAX)
-            if not trimmed:
-                break
-            self.counters.extents_trimmed += trimmed
-            await asyncio.sleep(0)
+        for begin in range(0, len(log_ids), LOGS_TRIMMED_MAX):
+            some = log_ids[begin : begin + LOGS_TRIMMED_MAX]
+            trimmed = ROWS_TRIMMED_MAX
+            while trimmed == ROWS_TRIMMED_MAX:
+                began_s = self._clock.monotonic()
+                trimmed = await self._store.trim_logs(lease, some, ROWS_TRIMMED_MAX)
+                self.counters.extents_trimmed += trimmed
+                await self._rest(began_s)
 
     async def _clear_deleted(self, lease: Lease) -> None:
-        while cleared := await self._store.clear_deleted_logs(lease, ROWS_MAX):
+        cleared = 1
+        while cleared:
+            began_s = self._clock.monotonic()
+            cleared = await self._store.clear_deleted_logs(lease, ROWS_TRIMMED_MAX)
             self.counters.deleted_log_rows += cleared
-            await asyncio.sleep(0)
+            await self._rest(began_s)
+
+    async def _rest(self, began_s: float) -> None:
+        """Leave as much time to others as a step has taken."""
+        await asyncio.sleep(min(self._clock.monotonic() - began_s, REST_S_MAX))
 
     def _bounds(self) -> Iterator[_Bound]:
         """All logs that have a bound, each as its topic has it now."""
