@@ -20,6 +20,8 @@ from warp.cluster.jobs import Job, JobCounters, JobLimits, job_lease
 from warp.config import AgentConfig
 from warp.ids import IdSource, LogId
 from warp.lifecycle.backlog import Backlog, HoldBack
+from warp.lifecycle.compact import Compaction
+from warp.lifecycle.compact_plan import CompactionLimits
 from warp.lifecycle.dead import DeadLimits, DeadSegments
 from warp.lifecycle.epoch import EpochCheck
 from warp.lifecycle.levels import MergeLimits
@@ -57,6 +59,7 @@ class LifecycleLimits:
     """Bounds that no option sets; a simulation has smaller ones. None: as the configuration makes them."""
 
     merge: MergeLimits | None = None
+    compaction: CompactionLimits | None = None
     runner: JobLimits | None = None
 
 
@@ -84,11 +87,13 @@ class AgentLifecycle:
         self.policies = Policies(catalogue)
         self.pace = Pace(clock, config.jobs_bandwidth_bytes_per_s)
         self.hold_back = HoldBack()
+        memory_bytes = config.jobs_memory_bytes_max // MEMORY_SHARES
         self.runner_limits = limits.runner
         self.merge_limits = limits.merge or MergeLimits(
-            memory_bytes=config.jobs_memory_bytes_max // MEMORY_SHARES,
+            memory_bytes=memory_bytes,
             backlog_bytes_max=config.merge_backlog_bytes_max,
         )
+        self._compaction_limits = limits.compaction or CompactionLimits(memory_bytes=memory_bytes)
         self.backlog = Backlog(store, clock, self.merge_limits)
         self.epoch = EpochCheck(objects, store, ids, is_conditional=has_conditional_puts)
         self._config = config
@@ -113,6 +118,17 @@ class AgentLifecycle:
         objects = self._objects_of("merge")
         merge = MergeJob(store, objects, clock, ids, self.policies, self.pace, limits=self.merge_limits)
         yield self._job("merge", config.merge_interval_ms / 1000, merge.run, merge.counters)
+        compaction = Compaction(
+            store,
+            self._objects_of("compact"),
+            clock,
+            ids,
+            self.policies,
+            self.pace,
+            limits=self._compaction_limits,
+            is_clock_trusted=self._is_clock_trusted,
+        )
+        yield self._job("compact", config.compaction_interval_ms / 1000, compaction.run, compaction.counters)
 
     def _deleting_jobs(self) -> Iterator[Job]:
         config, store, clock = self._config, self._store, self._clock

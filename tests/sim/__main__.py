@@ -54,7 +54,8 @@ def summary(outcome: Outcome) -> str:
         f"seed {outcome.seed}: {outcome.acknowledged} batches acknowledged, {outcome.records_read} records read, "
         f"{outcome.crashes} crashes, {outcome.faults} faults, "
         f"{outcome.hedges_won} of {outcome.hedges} hedges won, {outcome.groups} groups, "
-        f"{outcome.group_commits} commits of theirs, {outcome.steps} steps, {outcome.virtual_s:.0f} s"
+        f"{outcome.group_commits} commits of theirs, {outcome.merges} merges, "
+        f"{outcome.objects_deleted} objects deleted, {outcome.steps} steps, {outcome.virtual_s:.0f} s"
     )
 
 

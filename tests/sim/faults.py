@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from tests.sim.loop import OUTSIDE, SimClock, SimLoop
@@ -140,6 +140,27 @@ class SimObjectStore(MemoryStore):
         if self._sky.strikes(self._sky.weather.get_fails):
             raise ObjectStoreError("the store is down")
         return await super().get(key, start, length)
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Remove, or fail; then some may be gone all the same."""
+        weather = self._sky.weather
+        await self._sky.pause(weather.put_s)
+        fails, in_doubt = self._sky.strikes(weather.put_fails), self._sky.strikes(weather.put_is_ambiguous)
+        await super().delete(keys[: self._sky.chance.randint(0, len(keys))] if fails else keys)
+        if fails or in_doubt:
+            raise ObjectStoreError("no answer from the store")
+
+    async def list(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
+        """All that is there, or some of it and an error; what others do meanwhile may show or not."""
+        await self._sky.pause(self._sky.weather.get_s)
+        async for found in super().list(prefix):
+            if self._sky.strikes(self._sky.weather.get_fails / 10):
+                raise ObjectStoreError("the store is down")
+            yield found
+
+    def present(self) -> Sequence[str]:
+        """The keys of all objects, as they are at this moment."""
+        return sorted(self._objects)
 
     async def head(self, key: str) -> ObjectInfo:
         """Look, or fail."""

@@ -182,6 +182,7 @@ class Host:
             metadata=MetadataStore(life.database, self.clock, self._ids),
             name=self.name if world.cluster is None else None,
             hedge_limits=HEDGES,
+            lifecycle_limits=world.jobs.limits,
             ended=lambda reason: self._told_to_end(life, reason),
         )
 

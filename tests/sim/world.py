@@ -25,6 +25,7 @@ from tests.sim.guard import Guard, is_guarded
 from tests.sim.guests import PLACE, Guests
 from tests.sim.history import History
 from tests.sim.hosts import HEDGES, Host, Life
+from tests.sim.jobs import Jobs
 from tests.sim.loop import OUTSIDE, Process, SimClock, SimLoop
 from tests.sim.network import Network
 from tests.sim.producers import IdempotentProducer, PairProducer
@@ -64,6 +65,9 @@ class Outcome:
     groups: int
     group_commits: int
     """OffsetCommits of members that were answered without an error."""
+    merges: int
+    objects_deleted: int
+    """By jobs, a time of grace after nothing referred to them any more."""
     steps: int
     virtual_s: float
 
@@ -87,7 +91,8 @@ class World:
         self.ids = IdSource(self.clock, random.Random(self.chance.random()).randbytes)
         self.cluster = Cluster(self) if has_cluster(seed) else None
         self.guard = Guard(self) if is_guarded(seed) else None
-        self.config = self._config()
+        self.jobs = Jobs(self)
+        self.config = self.jobs.configured(self._config())
         self.groups: list[Group] = groups_of(self, [*SHARED, *PAIR])
         agents = self.chance.choice((1, 1, 2))
         if self.guard is not None:
@@ -131,6 +136,10 @@ class World:
     def any_address(self) -> str:
         """Where some agent listens, if it lives."""
         return self.any_host().address
+
+    def connect(self) -> sqlite3.Connection:
+        """To the database, without faults, beside the agents."""
+        return sqlite3.connect(self.database_path)
 
     def acknowledged(self, batch: Batch) -> None:
         """Some acknowledgements are put in doubt at once."""
@@ -214,6 +223,9 @@ class World:
                 self.history.violate("P6", f"{life.name} did not drain")
             self._check_memory(agent, life.name)
             self.judge_hedges(life)
+            life.agent = None
+            host.crash()
+        await self.jobs.finish(logs)
         for key in self.objects.keys_used_twice:
             self.history.violate("P1", f"two PUTs had the key {key}")
 
@@ -233,6 +245,7 @@ class World:
         """At the end of an agent: what it sent twice, and whether that was within its budget."""
         if life.agent is None:
             return
+        self.jobs.count(life.agent)
         for hedges in (life.agent.log.flusher.put_hedges, life.agent.log.cache.hedges):
             if hedges is not None:
                 self.hedges += hedges.started
@@ -432,6 +445,8 @@ def play(
         world.hedges_won,
         len(world.groups),
         sum(group.facts.commits for group in world.groups),
+        world.jobs.merges,
+        world.jobs.objects_deleted,
         world.loop.steps,
         virtual_s,
     )

@@ -1,0 +1,146 @@
+"""Background jobs in a world: at work all the time, with bounds that small worlds reach, and judged in the end.
+
+A world's logs are merged, and what nobody needs any more is deleted, while its agents crash and its stores fail. When
+all is well again one agent that knows nothing of before is started alone, with as long as it needs to do what is left.
+After that every record has to be where it was, everything that the index refers to has to be there and intact, and
+nothing else may be left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from tests.sim.facts import Partition
+from tests.sim.readers import read_log
+from warp.agent import Agent
+from warp.agent_lifecycle import LifecycleLimits
+from warp.cluster.jobs import JobLimits
+from warp.config import AgentConfig
+from warp.ids import SEGMENT_PREFIX
+from warp.lifecycle import fsck
+from warp.lifecycle.fsck_report import Report
+from warp.lifecycle.levels import MergeLimits
+from warp.metadata.fsck_store import FsckStore
+from warp.metadata.sqlite_reader import SqliteReader
+
+if TYPE_CHECKING:
+    from tests.sim.world import World
+
+FINISH_S = 60.0
+"""How long the last agent may take for what is left to do."""
+QUIET_S = 3.0
+"""For so long nothing has to have happened."""
+
+
+class Jobs:
+    """The jobs of one world. They have chances of their own."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        chance = self._chance = random.Random(f"{world.seed} jobs")
+        segments = chance.choice((2, 4, 8))
+        size_bytes = chance.choice((1_000, 5_000, 50_000))
+        self.limits = LifecycleLimits(
+            merge=MergeLimits(
+                memory_bytes=chance.choice((4_000, 40_000, 4_000_000)),
+                due_bytes=(size_bytes, 4 * size_bytes, 16 * size_bytes),
+                due_segments=(segments, 3, 3),
+                due_small_segments=2,
+                small_segment_bytes=chance.choice((1, 500)),
+                segment_bytes_max=chance.choice((2_000, 20_000, 2**25)),
+                swap_rows_max=chance.choice((3, 20, 4_000)),
+                backlog_bytes_max=size_bytes * chance.choice((4, 40, 4_000)),
+                pass_s=chance.choice((0.5, 30.0)),
+            ),
+            runner=JobLimits(first_pass_s=0.5, failure_pause_s=chance.choice((0.3, 1.0))),
+        )
+        self.merges = 0
+        self.objects_deleted = 0
+        self.grace_s = chance.choice((1.0, 3.0))
+
+    def configured(self, config: AgentConfig) -> AgentConfig:
+        """With intervals and times of grace below what users may set."""
+        chance = self._chance
+        return dataclasses.replace(
+            config,
+            merge_interval_ms=chance.choice((20, 200, 1_000)),
+            compaction_interval_ms=chance.choice((100, 1_000)),
+            retention_check_interval_ms=chance.choice((200, 1_000)),
+            delete_grace_ms=int(1_000 * self.grace_s),
+            orphan_age_ms=int(1_000 * self.grace_s),
+            orphan_interval_ms=chance.choice((500, 1_500)),
+        )
+
+    def count(self, agent: Agent) -> None:
+        """At the end of an agent: what its jobs have done."""
+        done = {job["name"]: job["done"] for job in agent.lifecycle.describe()["jobs"]}
+        self.merges += done["merge"]["merges"]
+        self.objects_deleted += done["segments"]["segments_deleted"]
+
+    async def finish(self, logs: dict[Partition, list[bytes]]) -> None:
+        """Let one agent do all that is left, and judge: the logs are still these."""
+        world = self._world
+        [host, *_] = world.hosts
+        host.boot()
+        assert host.booting is not None
+        await host.booting
+        agent = host.agent
+        assert agent is not None, "the last agent does not serve"
+        if not await self._within(FINISH_S, self._is_done):
+            world.history.violate("P9", f"after {FINISH_S} s jobs have left: {self._rows()}")
+        for partition, log in logs.items():
+            if await read_log(world, partition, host.address) != log:
+                world.history.violate("P9", f"{partition} is another log once the jobs are through with it")
+        report = await self._report()
+        for finding in report.findings:
+            world.history.violate("P9", finding.line)
+        if not await agent.stop(30.0):
+            world.history.violate("P6", "the last agent did not drain")
+        host.crash()
+
+    async def _within(self, timeout_s: float, is_so: Callable[[], object]) -> bool:
+        """Has it been so for QUIET_S, before the time is over?"""
+        loop = self._world.loop
+        ends_s, since_s = loop.time() + timeout_s, loop.time()
+        while loop.time() < ends_s:
+            await asyncio.sleep(0.25)
+            if not is_so():
+                since_s = loop.time()
+            elif loop.time() - since_s >= QUIET_S:
+                return True
+        return False
+
+    def _is_done(self) -> bool:
+        left = self._rows()
+        return not left["empty"] and not left["dead"] and not left["unknown"]
+
+    def _rows(self) -> dict[str, int]:
+        """What there is to do: live segments without extents, dead ones, objects that nothing names."""
+        connection = self._world.connect()
+        try:
+            states = dict(connection.execute("select key, state from segments").fetchall())
+            [empty] = connection.execute(
+                "select count(*) from segments s where state = 0"
+                " and not exists (select 1 from extents e where e.segment_id = s.segment_id)"
+            ).fetchone()
+        finally:
+            connection.close()
+        found = [key for key in self._world.objects.present() if key.startswith(SEGMENT_PREFIX)]
+        return {
+            "empty": empty,
+            "dead": sum(state == 1 for state in states.values()),
+            "unknown": sum(states.get(key) != 0 for key in found),
+        }
+
+    async def _report(self) -> Report:
+        world = self._world
+        reader = SqliteReader(world.database_path)
+        await reader.open()
+        try:
+            return await fsck.check(FsckStore(reader), world.objects, world.clock, scope=fsck.DEEP)
+        finally:
+            await reader.close()
