@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -26,6 +26,7 @@ from warp.objectstore.base import ObjectStore
 
 READS_AT_ONCE_MAX = 16
 ATTEMPTS_MAX = 3
+RETRY_S = 1.0
 
 
 class LogKey(NamedTuple):
@@ -220,9 +221,7 @@ class BucketReader:
                 self._done += 1
                 self._progress(self._done, len(wanted))
 
-        async with asyncio.TaskGroup() as group:
-            for _ in range(READS_AT_ONCE_MAX):
-                group.create_task(work())
+        await at_once(work)
         self._bucket.segments.sort(key=lambda segment: segment.key)
         return self._bucket
 
@@ -261,12 +260,22 @@ class BucketReader:
             except (ObjectNotFound, ShortObject):
                 raise
             except ObjectStoreError:
-                await asyncio.sleep(1)
+                await asyncio.sleep(RETRY_S)
         return await read_index(self._objects, key)
 
     def _take_receipts(self, receipts: Sequence[Receipt]) -> None:
         for receipt in receipts:
             self._bucket.receipts.setdefault(receipt.key, tuple(receipt.runs))
+
+
+async def at_once(work: Callable[[], Coroutine[None, None, None]]) -> None:
+    """Run READS_AT_ONCE_MAX of the same side by side; the first error ends all of them."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(READS_AT_ONCE_MAX):
+                group.create_task(work())
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
 
 
 def partitions_of(candidates: Mapping[LogKey, object]) -> list[LogKey]:

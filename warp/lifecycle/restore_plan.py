@@ -8,7 +8,6 @@ records on was ever given out, and there they are appended anew. What lies betwe
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -26,11 +25,11 @@ from warp.lifecycle.rebuild_plan import (
 )
 from warp.lifecycle.rebuild_read import (
     KNOWN_LEVEL,
-    READS_AT_ONCE_MAX,
     Bucket,
     Candidate,
     FoundSegment,
     LogKey,
+    at_once,
     partitions_of,
 )
 from warp.log.segment import SegmentExtent
@@ -161,9 +160,7 @@ class Planner:
                     found[log] = planned
                 self._progress(len(found), len(logs))
 
-        async with asyncio.TaskGroup() as group:
-            for _ in range(READS_AT_ONCE_MAX):
-                group.create_task(work())
+        await at_once(work)
         self._restoration.logs = [found[log] for log in logs if log in found]
         self._plan_segments()
         self._counts.logs = len(self._restoration.logs)

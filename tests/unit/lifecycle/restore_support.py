@@ -17,6 +17,7 @@ from warp.lifecycle.epoch import begin_epoch
 from warp.lifecycle.restore import Restore, make_plan
 from warp.lifecycle.restore_plan import Plan
 from warp.log.segment import MAGIC, RECEIPTS_PREFIX, ExtentBatches, Receipt, ReceiptRun, build_segment
+from warp.metadata.life_model import NewExtent, NewSegment, Swap
 from warp.metadata.model import BatchEntry, ExtentQuery, NewTopic, SegmentCommit, Topic
 from warp.metadata.restore_store import RestoreStore
 from warp.metadata.sqlite import SqliteDatabase
@@ -232,3 +233,25 @@ async def everything(world: World, metadata: Metadata) -> Mapping[tuple[TopicId,
         for topic in (await metadata.topics()).values()
         for partition, log_id in enumerate(topic.logs)
     }
+
+
+async def merge(world: World, topic_name: str, *, level: int = 1) -> None:
+    """Put one segment of a higher level in the place of all extents of a topic's first partition."""
+    topic = (await world.live.topics())[topic_name]
+    records = await world.read(world.live, topic_name)
+    rows = await world.live.store.extents_of_log(topic.logs[0], 0, 1000)
+    data = b""
+    for row in rows:
+        data += bytes(await world.objects.get(row.key, row.position, row.size_bytes))
+    world.clock.seconds += 1
+    base, end = rows[0].base_offset, rows[-1].end_offset
+    batches = [ExtentBatches(topic.topic_id, topic.name, 0, [data], len(records), 1, 1, base, end)]
+    image = build_segment(batches, created_ms=world.clock.time_ms(), level=level)
+    key = world.live.ids.segment_key()
+    await world.objects.put(key, image)
+    size = sum(map(len, image))
+    added = NewExtent(topic.logs[0], base, end, 0, 8, len(data), 1)
+    await world.live.store.swap(
+        None, Swap([NewSegment(key, size, level, world.clock.time_ms())], rows, [added])
+    )
+    await world.objects.delete(sorted({row.key for row in rows}))

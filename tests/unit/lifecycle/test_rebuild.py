@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.lifecycle.restore_support import Metadata, Part, World, everything
+from tests.unit.lifecycle.restore_support import Metadata, Part, World, everything, merge
 from warp.errors import StartError
 from warp.lifecycle.epoch import EpochCheck, begin_epoch
 from warp.lifecycle.restore import make_plan
 from warp.lifecycle.restore_plan import Plan
-from warp.log.segment import ExtentBatches, build_segment
-from warp.metadata.life_model import IndexRow, NewExtent, NewSegment, Swap
+from warp.metadata.life_model import IndexRow
 
 
 def in_world(folder: Path, story: Callable[[World], Awaitable[None]]) -> None:
@@ -121,28 +120,6 @@ def test_ids_that_were_given_out_are_not_given_out_again(tmp_path: Path) -> None
         assert topic.logs[0] > 1_000_000
 
     in_world(tmp_path, story)
-
-
-async def merge(world: World, topic_name: str, *, level: int = 1) -> None:
-    """Put one segment of a higher level in the place of all extents of a topic's first partition."""
-    topic = (await world.live.topics())[topic_name]
-    records = await world.read(world.live, topic_name)
-    rows = await world.live.store.extents_of_log(topic.logs[0], 0, 1000)
-    data = b""
-    for row in rows:
-        data += bytes(await world.objects.get(row.key, row.position, row.size_bytes))
-    world.clock.seconds += 1
-    base, end = rows[0].base_offset, rows[-1].end_offset
-    batches = [ExtentBatches(topic.topic_id, topic.name, 0, [data], len(records), 1, 1, base, end)]
-    image = build_segment(batches, created_ms=world.clock.time_ms(), level=level)
-    key = world.live.ids.segment_key()
-    await world.objects.put(key, image)
-    size = sum(map(len, image))
-    added = NewExtent(topic.logs[0], base, end, 0, 8, len(data), 1)
-    await world.live.store.swap(
-        None, Swap([NewSegment(key, size, level, world.clock.time_ms())], rows, [added])
-    )
-    await world.objects.delete(sorted({row.key for row in rows}))
 
 
 def test_merged_segments_tell_their_offsets_when_what_they_hold_is_gone_elsewhere(tmp_path: Path) -> None:
