@@ -24,6 +24,8 @@ from warp.objectstore.base import ObjectInfo, ObjectStore
 MARKER_KEY = "warp-cluster.json"
 IS_MARKED = "object-store.is_marked"
 """As `warp.cluster.marker` has them."""
+PROBE_PREFIX = "probe/"
+"""What agents store at their start to see what the store can do, and remove again."""
 KEYS_PER_PAGE = 1000
 NAMED_MAX = 20
 """So many objects of a kind that is not wrong are named; the others are counted."""
@@ -103,6 +105,8 @@ class ObjectCheck:
             counts["receipts"] += 1
         elif found.key.startswith(EPOCH_PREFIX):
             counts["epochs"] += 1
+        elif found.key.startswith(PROBE_PREFIX):
+            counts["probe objects"] += 1
         elif found.key == MARKER_KEY:
             self._has_marker = True
         else:
