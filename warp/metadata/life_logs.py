@@ -26,7 +26,6 @@ LOG_DIRT = _SQL["log_dirt"]
 WALK_LOGS = _SQL["walk_logs"]
 EXTENTS_BEFORE_STARTS = _SQL["extents_before_starts"]
 LOCK_DELETED_LOGS = _SQL["lock_deleted_logs"]
-EXTENTS_OF_DELETED_LOGS = _SQL["extents_of_deleted_logs"]
 PRODUCERS_OF_DELETED_LOGS = _SQL["producers_of_deleted_logs"]
 DELETE_PRODUCERS = _SQL["delete_producers"]
 FORGET_DELETED_LOGS = _SQL["forget_deleted_logs"]
@@ -34,7 +33,10 @@ WALK_PRODUCERS = _SQL["walk_producers"]
 LOCK_PRODUCERS = _SQL["lock_producers"]
 DELETE_IDLE_PRODUCERS = _SQL["delete_idle_producers"]
 
-DELETED_LOGS_PER_STEP = 100
+LOGS_PER_STATEMENT = 32
+"""From so many logs at once the extents to be deleted are read; from each no more than may be deleted in all."""
+
+_LAST_OFFSET = 2**63 - 1
 
 ProducerCursor = tuple[LogId, ProducerId]
 
@@ -144,15 +146,28 @@ async def trim_logs(database: Database, lease: Lease, log_ids: Sequence[LogId], 
     async with database.transaction() as session:
         await share_leases(session, [lease])
         starts = [(row[0], row[1]) for row in await session.all(LOCK_LOGS, _ids(log_ids))]
-        rows = await session.all(EXTENTS_BEFORE_STARTS, starts, extents_max)
-        places = [(row[0], row[1]) for row in rows]
-        await delete_extents(session, places)
-        await forget_quarantined(session, places)
+        rows = await _delete_first_extents(session, starts, extents_max)
         grown: dict[LogId, int] = {}
         for log_id, _, size_bytes in rows:
             grown[log_id] = grown.get(log_id, 0) - size_bytes
         await session.execute_rows(CHANGE_LOGS, [(log_id, size, 0) for log_id, size in grown.items()])
-    return len(places)
+    return len(rows)
+
+
+async def _delete_first_extents(
+    session: Session, ends: Sequence[tuple[LogId, int]], extents_max: int
+) -> list[Row]:
+    """Delete the first extents that end at or below an offset of their log; logs, end offsets and sizes of them."""
+    rows: list[Row] = []
+    for start in range(0, len(ends), LOGS_PER_STATEMENT):
+        if len(rows) >= extents_max:
+            break
+        part = ends[start : start + LOGS_PER_STATEMENT]
+        rows += await session.all(EXTENTS_BEFORE_STARTS, part, extents_max - len(rows))
+    places = [(row[0], row[1]) for row in rows]
+    await delete_extents(session, places)
+    await forget_quarantined(session, places)
+    return rows
 
 
 async def clear_deleted_logs(database: Database, lease: Lease, rows_max: int) -> int:
@@ -162,25 +177,17 @@ async def clear_deleted_logs(database: Database, lease: Lease, rows_max: int) ->
     """
     async with database.transaction() as session:
         await share_leases(session, [lease])
-        logs = await session.all(LOCK_DELETED_LOGS, min(DELETED_LOGS_PER_STEP, rows_max))
+        logs = await session.all(LOCK_DELETED_LOGS, min(LOGS_PER_STATEMENT, rows_max))
         ids = [(row[0],) for row in logs]
         if not ids:
             return 0
-        removed = await _clear_extents(session, ids, rows_max)
+        extents = await _delete_first_extents(session, [(row[0], _LAST_OFFSET) for row in logs], rows_max)
+        removed = len(extents)
         if removed < rows_max:
             removed += await _clear_producers(session, ids, rows_max - removed)
         if removed < rows_max:
-            ids = ids[: rows_max - removed]
-            removed += await session.execute(FORGET_DELETED_LOGS, ids)
+            removed += await session.execute(FORGET_DELETED_LOGS, ids[: rows_max - removed])
     return removed
-
-
-async def _clear_extents(session: Session, log_ids: Sequence[tuple[int]], rows_max: int) -> int:
-    rows = await session.all(EXTENTS_OF_DELETED_LOGS, log_ids, rows_max)
-    places = [(row[0], row[1]) for row in rows]
-    await delete_extents(session, places)
-    await forget_quarantined(session, places)
-    return len(places)
 
 
 async def _clear_producers(session: Session, log_ids: Sequence[tuple[int]], rows_max: int) -> int:

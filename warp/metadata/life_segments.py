@@ -6,6 +6,7 @@ be found out by anybody at any time after, and is final.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from warp.metadata.group_model import Lease
@@ -15,7 +16,6 @@ from warp.metadata.session import Database, Session, Statement, load_statements
 
 _SQL = load_statements("life_segments")
 SEGMENT_TOTALS = _SQL["segment_totals"]
-OLDEST_SEGMENTS = _SQL["oldest_segments"]
 LIVE_LEVELS = _SQL["live_levels"]
 LIVE_SEGMENTS_OF_LEVEL = _SQL["live_segments_of_level"]
 LOCK_LIVE_SEGMENTS = _SQL["lock_live_segments"]
@@ -28,6 +28,8 @@ FORGET_SEGMENTS = _SQL["forget_segments"]
 KNOWN_KEYS = _SQL["known_keys"]
 CLAIM_KEYS = _SQL["claim_keys"]
 
+SEGMENTS_PER_LOOK = 200
+
 
 async def segment_totals(database: Database) -> list[SegmentTotals]:
     """Number and bytes of the live segments of each level that has any, by level."""
@@ -35,8 +37,16 @@ async def segment_totals(database: Database) -> list[SegmentTotals]:
 
 
 async def oldest_segments(database: Database, level: int, limit: int, after_id: int) -> list[SegmentRow]:
-    """Live segments of a level by id, without those that are empty or hold a quarantined extent."""
-    return [SegmentRow(*row) for row in await database.all(OLDEST_SEGMENTS, level, limit, after_id)]
+    """The first so many live segments of a level by id, without those that are empty or hold a quarantined extent."""
+    found: list[SegmentRow] = []
+    while len(found) < limit:
+        rows = await database.all(LIVE_SEGMENTS_OF_LEVEL, level, after_id, SEGMENTS_PER_LOOK)
+        found += [SegmentRow(*row[:5]) for row in rows if row[5] is not None and row[6] is None]
+        if len(rows) < SEGMENTS_PER_LOOK:
+            break
+        after_id = rows[-1][0]
+        await asyncio.sleep(0)  # SQLite runs on the loop
+    return found[:limit]
 
 
 async def mark_dead(
@@ -51,7 +61,7 @@ async def mark_dead(
         found: list[tuple[int, bool]] = []
         for (level,) in await session.all(LIVE_LEVELS):
             rows = await session.all(LIVE_SEGMENTS_OF_LEVEL, level, after_id, limit)
-            found += [(segment_id, bool(has_extents)) for segment_id, has_extents in rows]
+            found += [(row[0], row[5] is not None) for row in rows]
         walked = sorted(found)[:limit]
         died = await _mark_dead(session, [segment_id for segment_id, full in walked if not full], now_ms)
     return died, walked[-1][0] if len(walked) == limit else None

@@ -8,6 +8,7 @@ import pytest
 
 from tests.unit.metadata.life_support import HOLDER, merged, rows_of, states, taken
 from tests.unit.metadata.support import NOW_MS, Store, batch, segment
+from warp.metadata import life_segments
 from warp.metadata.group_model import LeaseLost
 from warp.metadata.life_model import DeadSegment, SegmentState, SegmentTotals
 
@@ -52,6 +53,19 @@ def test_segments_with_a_quarantined_extent_are_left_out(store: Store) -> None:
     assert [row.key for row in store.oldest_segments(0, 9)] == ["b"]
     found = store.extents_in_segments([first.segment_id, last.segment_id])
     assert [(row.log_id, row.key) for row in found] == [(x, "b"), (y, "a"), (y, "b")]
+
+
+def test_many_segments_that_are_of_no_use_to_a_merge_are_passed_over(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(life_segments, "SEGMENTS_PER_LOOK", 2)
+    [x] = store.new_topic("t").logs
+    for key in "abcdefgh":
+        store.commit([segment(key, batch(x))], NOW_MS)
+    rows = rows_of(store, x)
+    store.swap(None, merged("m", [row for row in rows if row.key in "abcdg"]))
+    for limit, expected in ((1, ["e"]), (2, ["e", "f"]), (3, ["e", "f", "h"]), (4, ["e", "f", "h"])):
+        assert [row.key for row in store.oldest_segments(0, limit)] == expected
 
 
 def test_segments_without_extents_die_and_others_do_not(store: Store) -> None:

@@ -65,7 +65,7 @@ def test_offsets_of_a_topic_with_many_partitions_cost_a_look_each(
         finally:
             opened.pool.release(connection)
             await opened.close()
-        return _rows_read(plan)
+        return rows_read(plan)
 
     # Per row one of each table at most: unnested, group, topic, log, offset, and what joins hand on.
     assert asyncio.run(asyncio.wait_for(read(), 60)) <= 10 * ASKED
@@ -93,12 +93,12 @@ def test_what_has_changed_lately_costs_no_look_at_all_entries(
         finally:
             opened.pool.release(connection)
             await opened.close()
-        return _rows_read(plan)
+        return rows_read(plan)
 
     assert asyncio.run(asyncio.wait_for(read(), 60)) <= 20
 
 
-def _rows_read(plan: list[str]) -> int:
+def rows_read(plan: list[str]) -> int:
     """All rows that any node has read or thrown away."""
     total = 0
     for line in plan:

@@ -4,9 +4,9 @@
 select e.log_id, e.base_offset, e.end_offset, e.segment_id, e.position, e.size_bytes, e.max_timestamp_ms, s.key, s.level
 from rows($1 as w: segment_id bigint) cross join segments s cross join extents e
 where s.segment_id = w.segment_id and e.segment_id = w.segment_id
-    and not exists (
+    and (
         select 1 from quarantined_extents q where q.log_id = e.log_id and q.end_offset = e.end_offset
-    )
+    ) is null
 order by e.log_id, e.end_offset
 
 -- name: extents_of_log
@@ -40,18 +40,26 @@ where l.log_id = w.log_id
 order by l.log_id
 
 -- name: walk_logs
--- And whether a log's first extent lies before its start altogether.
+-- And whether a log's first extent lies before its start altogether (1 or null).
 select l.log_id,
-    exists (select 1 from extents e where e.log_id = l.log_id and e.end_offset <= l.start_offset)
+    (select 1 from extents e where e.log_id = l.log_id and e.end_offset <= l.start_offset limit 1)
 from logs l
 where l.log_id > $1
 order by l.log_id
 limit $2
 
 -- name: extents_before_starts
+-- Of each log no more than $2 are looked at.
 select e.log_id, e.end_offset, e.size_bytes
 from rows($1 as w: log_id bigint, start_offset bigint) cross join extents e
-where e.log_id = w.log_id and e.end_offset <= w.start_offset
+where e.log_id = w.log_id and e.end_offset <= (
+    select max(n.end_offset) from (
+        select f.end_offset from extents f
+        where f.log_id = w.log_id and f.end_offset <= w.start_offset
+        order by f.end_offset
+        limit $2
+    ) n
+)
 order by e.log_id, e.end_offset
 limit $2
 
@@ -59,15 +67,15 @@ limit $2
 select d.log_id from deleted_logs d order by d.log_id limit $1
 lock rows of d
 
--- name: extents_of_deleted_logs
-select e.log_id, e.end_offset from rows($1 as w: log_id bigint) cross join extents e
-where e.log_id = w.log_id
-order by e.log_id, e.end_offset
-limit $2
-
 -- name: producers_of_deleted_logs
-select p.log_id, p.producer_id from rows($1 as w: log_id bigint) cross join producers p
-where p.log_id = w.log_id
+-- Of each log no more than $2 are looked at.
+select p.log_id, p.producer_id
+from rows($1 as w: log_id bigint) cross join producers p
+where p.log_id = w.log_id and p.producer_id <= (
+    select max(n.producer_id) from (
+        select f.producer_id from producers f where f.log_id = w.log_id order by f.producer_id limit $2
+    ) n
+)
 order by p.log_id, p.producer_id
 limit $2
 

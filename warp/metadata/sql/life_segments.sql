@@ -3,15 +3,6 @@
 -- name: segment_totals
 select s.level, count(*), sum(s.size_bytes) from segments s where s.state = 0 group by s.level order by s.level
 
--- name: oldest_segments
-select s.segment_id, s.key, s.size_bytes, s.level, s.created_ms
-from segments s
-where s.state = 0 and s.level = $1 and s.segment_id > $3
-    and not exists (select 1 from quarantined_extents q where q.segment_id = s.segment_id)
-    and exists (select 1 from extents e where e.segment_id = s.segment_id)
-order by s.segment_id
-limit $2
-
 -- name: live_levels
 -- The levels that live segments have, each found by one look at the index.
 with recursive walk (level) as (
@@ -23,8 +14,11 @@ with recursive walk (level) as (
 select k.level from walk k where k.level is not null
 
 -- name: live_segments_of_level
--- And whether there are extents in each.
-select s.segment_id, exists (select 1 from extents e where e.segment_id = s.segment_id)
+-- And whether there are extents in each, and quarantined ones (1 or null): looked up one by one, because a join, or
+-- exists, may become a pass over all extents.
+select s.segment_id, s.key, s.size_bytes, s.level, s.created_ms,
+    (select 1 from extents e where e.segment_id = s.segment_id limit 1),
+    (select 1 from quarantined_extents q where q.segment_id = s.segment_id limit 1)
 from segments s
 where s.state = 0 and s.level = $1 and s.segment_id > $2
 order by s.segment_id
@@ -40,8 +34,8 @@ lock rows of s
 update segments set state = 1, died_ms = $2
 where segment_id in (
     select w.segment_id from rows($1 as w: segment_id bigint)
-    where not exists (select 1 from extents e where e.segment_id = w.segment_id)
-        and not exists (select 1 from quarantined_extents q where q.segment_id = w.segment_id)
+    where (select 1 from extents e where e.segment_id = w.segment_id limit 1) is null
+        and (select 1 from quarantined_extents q where q.segment_id = w.segment_id limit 1) is null
 ) and state = 0
 
 -- name: dead_segments
