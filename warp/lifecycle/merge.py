@@ -20,6 +20,7 @@ from warp.lifecycle.merge_plan import Portion, climb, rewrite, settle, settled_l
 from warp.lifecycle.merge_rows import MergeRows
 from warp.lifecycle.merge_work import LogName, MergeCounters, PortionWorker, SwapStore
 from warp.lifecycle.model import TopicLife
+from warp.lifecycle.output import FOOTER_ROW_BYTES
 from warp.lifecycle.reading import Pace, Quarantine
 from warp.metadata.group_model import Lease
 from warp.metadata.life_model import IndexRow, SegmentRow, SegmentTotals
@@ -297,11 +298,12 @@ class SparseScan:
 
 
 def _live_bytes(rows: Sequence[IndexRow], names: Mapping[LogId, LogName]) -> dict[int, int]:
-    """Bytes of known logs' extents, by segment."""
+    """What known logs' extents take, by segment, with their part of the footer: small ones have little else."""
     live: dict[int, int] = {}
     for row in rows:
         if row.segment_id is not None and row.log_id in names:
-            live[row.segment_id] = live.get(row.segment_id, 0) + row.size_bytes
+            taken = row.size_bytes + FOOTER_ROW_BYTES + len(names[row.log_id].topic)
+            live[row.segment_id] = live.get(row.segment_id, 0) + taken
     return live
 
 

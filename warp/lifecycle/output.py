@@ -20,7 +20,8 @@ from warp.objectstore.base import Buffer, SummedParts
 EXTENT_BYTES_MAX = 4 * 2**20
 """The largest extent of level 1 and above, but for a single batch that is larger: the size of the cache's chunks."""
 
-_FOOTER_ROW_BYTES = 60
+FOOTER_ROW_BYTES = 60
+"""What the footer has for an extent, but for the name of its topic."""
 
 
 class SealedOutput(NamedTuple):
@@ -206,7 +207,7 @@ class SegmentWriter:
                 f"log {extent.log_id}: the batches from {extent.base_offset} on end at {end_offset}, "
                 f"not at {extent.end_offset}"
             )
-        self.size_bytes += _FOOTER_ROW_BYTES
+        self.size_bytes += FOOTER_ROW_BYTES
         self._extents.append(
             (
                 extent.log_id,
