@@ -18,7 +18,7 @@ from warp._records import parse_header
 from warp.clock import Clock
 from warp.ids import IdSource, LogId
 from warp.lifecycle.ages import SteadyTime
-from warp.lifecycle.compact_log import ExtentStore, LogPass, Span
+from warp.lifecycle.compact_log import ExtentStore, LogPass, Progress, Span
 from warp.lifecycle.compact_output import CompactionCounters, CompactionOutput, SwapStore
 from warp.lifecycle.compact_plan import (
     CompactedLog,
@@ -109,37 +109,42 @@ class Compaction:
             self._limits,
             self.counters,
         )
-        passes: list[tuple[LogId, LogPass, Memory]] = []
+        dropped = await self._compact_all(due, output, lease, now_ms, shares=True)
+        # Others have changed these meanwhile. Now each is swapped in as soon as it is written.
+        await self._compact_all(dropped, output, lease, now_ms, shares=False)
+
+    async def _compact_all(
+        self, due: Sequence[_Due], output: CompactionOutput, lease: Lease, now_ms: int, *, shares: bool
+    ) -> list[_Due]:
+        """A pass over each log; those of which the last part was dropped at the end."""
+        passes: list[tuple[_Due, Progress, Memory]] = []
         for each in due:
             span = await self._span(each, now_ms)
             if span is None:
                 continue
-            log_pass = self._pass(each.log, span, output, lease, now_ms)
+            log_pass = LogPass(
+                self._store,
+                self._source,
+                self.quarantine,
+                output,
+                each.log,
+                span,
+                lease,
+                now_ms,
+                self._ids.random_bytes(SECRET_BYTES),
+                self._limits,
+                self.counters,
+                shares=shares,
+            )
             memory = await log_pass.run()
             if memory is not None:
-                passes.append((each.log.log_id, log_pass, memory))
-            await asyncio.sleep(0)
+                passes.append((each, log_pass.progress, memory))
+            del log_pass  # and its map
         await output.flush()
-        for log_id, log_pass, memory in passes:
-            if not log_pass.is_dropped:
-                self._known[log_id] = memory
-
-    def _pass(
-        self, log: CompactedLog, span: Span, output: CompactionOutput, lease: Lease, now_ms: int
-    ) -> LogPass:
-        return LogPass(
-            self._store,
-            self._source,
-            self.quarantine,
-            output,
-            log,
-            span,
-            lease,
-            now_ms,
-            self._ids.random_bytes(SECRET_BYTES),
-            self._limits,
-            self.counters,
-        )
+        for each, progress, memory in passes:
+            if not progress.is_dropped:
+                self._known[each.log.log_id] = memory
+        return [each for each, progress, _ in passes if progress.is_dropped]
 
     # Which logs
 

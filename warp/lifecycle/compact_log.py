@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -64,8 +65,35 @@ class Span(NamedTuple):
     stored_clean_offset: int
 
 
+@dataclass(slots=True)
+class Progress:
+    """How far a pass has come: what it leaves behind while its last part waits in the output.
+
+    Up to `done` everything is swapped in, or stays as it is; up to `added` it will once the output is. `is_dropped`
+    says that the last part could not be swapped in.
+    """
+
+    done: Place
+    added: Place
+    is_dropped: bool = False
+
+    def settle(self, row: IndexRow) -> None:
+        """An extent stays as it is."""
+        is_all_done = self.added == self.done
+        self.added = Place(row.end_offset, self.added.size_bytes + row.size_bytes)
+        if is_all_done:
+            self.done = self.added
+
+    def ended(self, is_swapped: bool) -> None:
+        """What was added up to now is swapped in, or it never will be."""
+        if is_swapped:
+            self.done = self.added
+        else:
+            self.is_dropped = True
+
+
 class LogPass:
-    """A pass over one log. `run` gives what is to be remembered of it, once all of it is swapped in."""
+    """A pass over one log. With `shares`, a small last part of it waits in the output for others to join it."""
 
     def __init__(
         self,
@@ -80,6 +108,8 @@ class LogPass:
         secret: bytes,
         limits: CompactionLimits,
         counters: CompactionCounters,
+        *,
+        shares: bool,
     ) -> None:
         self._store = store
         self._source = source
@@ -99,16 +129,12 @@ class LogPass:
         self._quarantined: frozenset[int] = frozenset()
         self._has_gap = False
         """Whether something before the extent at hand could not be judged."""
-        self._done = self._added = Place(span.start_offset, 0)
-        """Up to where everything is swapped in, or stays as it is; and up to where it will once the output is."""
-        self._is_dropped = False
+        start = Place(span.start_offset, 0)
+        self.progress = Progress(start, start)
+        self._shares = shares
+        self._read_bytes = 0
         self._begun = -1
         """The extent, by its end offset, of which keys were noted last."""
-
-    @property
-    def is_dropped(self) -> bool:
-        """Whether the last that was made of the log could not be swapped in."""
-        return self._is_dropped
 
     def _new_map(self) -> KeyMap:
         """A map as large as it may have to be, and no larger than it may be."""
@@ -116,7 +142,7 @@ class LogPass:
         return KeyMap(min(self._limits.map_bytes, SLOT_BYTES * (keys_max + 1)), self._secret)
 
     async def run(self) -> Memory | None:
-        """Compact, and leave the last part of it in the output, to be flushed with others' if it is small.
+        """Compact; what is to be remembered of the log, unless `progress` says later that it was dropped.
 
         None when nothing was noted, or others changed the log over and over again. Raises MetadataError and its kinds,
         and ObjectStoreError.
@@ -132,13 +158,14 @@ class LogPass:
             _log.info("log %d changes faster than it is compacted; it is left for later", self._log.log_id)
             return None
         self._counters.passes_over_logs += 1
-        unread = [row for row in self._unread.values() if row.base_offset < until]
-        clean_offset = clean_until(until, self._span.stored_clean_offset, unread)
-        self._output.begin(self._log, self._ended)
-        self._output.finish(self._log, clean_offset)
-        return Memory(
-            clean_offset, until, frozenset(row.end_offset for row in unread), self._added.size_bytes
-        )
+        unread = frozenset(row.end_offset for row in self._unread_before(until))
+        return Memory(self._clean_offset(until), until, unread, self.progress.added.size_bytes)
+
+    def _unread_before(self, until: int) -> list[IndexRow]:
+        return [row for row in self._unread.values() if row.base_offset < until]
+
+    def _clean_offset(self, until: int) -> int:
+        return clean_until(until, self._span.stored_clean_offset, self._unread_before(until))
 
     async def _quarantined_now(self) -> frozenset[int]:
         found = await self._store.quarantined_of_log(self._log.log_id)
@@ -179,7 +206,7 @@ class LogPass:
         if row.segment_id is None or self._is_unread(row):
             return row.end_offset
         async for window in self._source.windows(row, self._limits.window_bytes):
-            self._counters.read_bytes += len(window.data)
+            self._count(window)
             if window.end_offset <= from_offset:
                 continue
             self._begun = row.end_offset
@@ -202,23 +229,28 @@ class LogPass:
 
     async def _filter_all(self, until: int) -> bool:
         """Write the log up to an offset; False when others keep changing it."""
-        tries = 0
+        tries, progress = 0, self.progress
         while True:
-            before = self._added = self._done
+            before = progress.added = progress.done
             is_through = await self._filter_from(until, 4**tries)
-            if not is_through or self._output.size_of(self._log.log_id) * 4 > self._limits.output_bytes:
-                await self._output.flush()
-            if is_through and not self._is_dropped:
+            if is_through:
+                self._output.begin(self._log, progress.ended)
+                self._output.finish(self._log, self._clean_offset(until))
+                if self._shares and tries == 0 and self._read_bytes <= self._limits.output_bytes:
+                    # Small enough to be done all over again, should it be dropped.
+                    return True
+            await self._output.flush()
+            if is_through and not progress.is_dropped:
                 return True
-            self._is_dropped = False
-            tries = 0 if self._done.offset > before.offset else tries + 1
+            progress.is_dropped = False
+            tries = 0 if progress.done.offset > before.offset else tries + 1
             if tries >= self._limits.tries_max:
                 return False
             self._quarantined = await self._quarantined_now()
 
     async def _filter_from(self, until: int, part: int) -> bool:
         """Go through extents from where the pass has come to; False when others are found to have changed the log."""
-        position = self._done.offset
+        position = self.progress.done.offset
         if position == self._span.start_offset:
             self._has_gap = False
         while position < until:
@@ -232,7 +264,7 @@ class LogPass:
                 position = row.end_offset
                 if self._output.is_full(part):
                     await self._output.flush()
-                if self._is_dropped:
+                if self.progress.is_dropped:
                     return False
         return True
 
@@ -240,7 +272,7 @@ class LogPass:
         """Write what is kept of an extent, if it has to be written anew. False: begin again where all is done."""
         if row.segment_id is None or self._is_unread(row):
             self._has_gap |= row.segment_id is not None
-            self._settle(row)
+            self.progress.settle(row)
             return True
         held: list[tuple[int, Compacted]] = []
         is_added, held_bytes, kept_bytes = False, 0, 0
@@ -262,15 +294,16 @@ class LogPass:
             return False
         if is_added:
             self._output.replace(self._log, row)
-            self._added = Place(row.end_offset, self._added.size_bytes + kept_bytes)
+            added_bytes = self.progress.added.size_bytes + kept_bytes
+            self.progress.added = Place(row.end_offset, added_bytes)
         else:
-            self._settle(row)
+            self.progress.settle(row)
         return True
 
     async def _compacted(self, row: IndexRow, until: int) -> AsyncIterator[tuple[CheckedBatches, Compacted]]:
         """An extent window by window, with what is kept of each. Raises BadExtent and ExtentMoved."""
         async for window in self._source.windows(row, self._limits.window_bytes):
-            self._counters.read_bytes += len(window.data)
+            self._count(window)
             kept = await self._native(row, window, partial(self._compact_window, window, until))
             self._has_gap |= kept.is_transactional
             self._counters.records_dropped += kept.dropped_count
@@ -289,23 +322,9 @@ class LogPass:
         )
 
     def _add(self, row: IndexRow, held: Sequence[tuple[int, Compacted]]) -> None:
-        self._output.begin(self._log, self._ended)
+        self._output.begin(self._log, self.progress.ended)
         for base_offset, kept in held:
             self._output.add(self._log, row, base_offset, kept)
-
-    def _settle(self, row: IndexRow) -> None:
-        """An extent stays as it is."""
-        is_all_done = self._added == self._done
-        self._added = Place(row.end_offset, self._added.size_bytes + row.size_bytes)
-        if is_all_done:
-            self._done = self._added
-
-    def _ended(self, is_swapped: bool) -> None:
-        """What was added up to now is swapped in, or it never will be."""
-        if is_swapped:
-            self._done = self._added
-        else:
-            self._is_dropped = True
 
     # Both
 
@@ -327,6 +346,10 @@ class LogPass:
             return await in_thread(work, len(window.data))
         except InvalidBatch as error:
             raise BadExtent(row, f"a batch from offset {window.base_offset} on: {error}") from error
+
+    def _count(self, window: CheckedBatches) -> None:
+        self._read_bytes += len(window.data)
+        self._counters.read_bytes += len(window.data)
 
     async def _pass_over(self, bad: BadExtent) -> None:
         await self._quarantine.add(self._lease, [bad])

@@ -113,11 +113,6 @@ class CompactionOutput:
         is_large = self._writer.size_bytes * part >= self._limits.output_bytes
         return is_large or self._writer.is_full or rows * part >= self._limits.rows_max
 
-    def size_of(self, log_id: LogId) -> int:
-        """Bytes of extents that the log has in the output at hand."""
-        share = self._shares.get(log_id)
-        return 0 if share is None else sum(row.size_bytes for row in share.removed)
-
     def begin(self, log: CompactedLog, on_end: Callable[[bool], None]) -> None:
         """A log is about to add to the output at hand. `on_end(is_swapped)` is called once that was flushed."""
         self._shares.setdefault(log.log_id, _Share([], on_end)).on_end = on_end

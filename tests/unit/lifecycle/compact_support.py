@@ -59,7 +59,9 @@ class World(Cluster):
     def pass_hours(self, hours: float) -> None:
         self.clock.seconds += hours * 3600
 
-    async def append(self, *pairs: Pair, log: LogId | None = None, time_ms: int | None = None, **options: Any) -> None:  # fmt: skip
+    async def append(
+        self, *pairs: Pair, log: LogId | None = None, time_ms: int | None = None, **options: Any
+    ) -> None:
         """Commit one batch, in a segment of its own, at the present."""
         await self.append_batches([(pairs, options)], log=log, time_ms=time_ms)
 
@@ -133,7 +135,7 @@ class World(Cluster):
         return {record.offset: (record.key, record.value) for record in await self.consume(offset, log)}
 
     async def check_log(self, log: LogId | None = None, *, is_clean: bool = False) -> None:
-        """What was promised of a log holds, for a consumer from its start and from every offset."""
+        """What was promised of a log holds, for a consumer from its start and from many offsets."""
         log = self.log if log is None else log
         state = (await self.store.log_states([log]))[log]
         await self._check_tiling(log, state.start_offset, state.next_offset, state.size_bytes)
@@ -147,7 +149,7 @@ class World(Cluster):
         assert offsets == sorted(set(offsets))
         assert not history or offsets[-1] == history[-1].offset, "the last record stays"
         self._check_kept(history, set(offsets))
-        for start in {0, *(w.offset for w in history)} - {0}:
+        for start in range(state.start_offset, state.next_offset, 1 + len(history) // 25):
             assert [r.offset for r in await self.consume(start, log)] == [o for o in offsets if o >= start]
         if is_clean:
             self._check_clean(whole, await self.clean_offset(log))

@@ -267,7 +267,7 @@ def test_a_batch_with_more_keys_than_the_map_is_compacted_in_several_passes(tmp_
 
 def test_idempotent_batches_keep_their_producer_and_are_known_again(tmp_path: Path) -> None:
     async def scenario(world: World) -> None:
-        options = {"producer_id": 5, "producer_epoch": 0}
+        options: dict[str, Any] = {"producer_id": 5, "producer_epoch": 0}
         await world.append((b"a", b"1"), (b"b", b"1"), **options, base_sequence=0)
         await world.append((b"a", b"2"), **options, base_sequence=2)
         await world.compact()
