@@ -14,9 +14,10 @@ from warp.log.segment import RECEIPTS_PREFIX, ExtentBatches, Receipt, ReceiptRun
 from warp.metadata.group_model import Lease
 from warp.metadata.life_model import SegmentState
 from warp.metadata.model import BatchEntry, CommitResult, NewTopic, SegmentCommit, Topic
-from warp.metadata.session import parse_statements
+from warp.metadata.session import Database, parse_statements
 from warp.metadata.sqlite import SqliteDatabase
 from warp.metadata.store import MetadataStore
+from warp.metadata.urls import open_database
 from warp.objectstore.base import ObjectInfo
 from warp.objectstore.memory import MemoryStore
 
@@ -55,10 +56,14 @@ class TwoClocks:
 class Bench:
     """Stores, and short ways to fill them and to look into them. `told` is what readers were told of log starts."""
 
-    def __init__(self) -> None:
+    def __init__(self, url: str | None = None) -> None:
         self.clock = TwoClocks()
         self.ids = IdSource(self.clock, random.Random(1).randbytes)
-        self.database = SqliteDatabase(":memory:", now_ms=self.clock.time_ms)
+        self.database: Database = (
+            SqliteDatabase(":memory:", now_ms=self.clock.time_ms)
+            if url is None
+            else open_database(url, self.clock)
+        )
         self.store = MetadataStore(self.database, self.clock, self.ids)
         self.objects = MemoryStore(self.clock, bytes_max=2**30)
         self.policies: list[TopicLife] = []
@@ -210,11 +215,11 @@ class _Watched:
         return lambda *arguments: self._plan.call(name, operation, *arguments)
 
 
-def run(scenario: Callable[[Bench], Coroutine[Any, Any, T]]) -> T:
-    """Run a scenario on a fresh bench."""
+def run(scenario: Callable[[Bench], Coroutine[Any, Any, T]], url: str | None = None) -> T:
+    """Run a scenario on a fresh bench; its metadata on SQLite, or in the database of the URL."""
 
     async def main() -> T:
-        bench = Bench()
+        bench = Bench(url)
         await bench.store.open()
         try:
             return await asyncio.wait_for(scenario(bench), 60)

@@ -6,6 +6,8 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import pytest
+
 from tests.unit.lifecycle.sweep_support import DAY_MS, NOW_MS, Bench, Boom, FaultPlan, run
 from warp.ids import LogId
 from warp.lifecycle.dead import DeadSegments
@@ -95,7 +97,13 @@ async def undisturbed(bench: Bench) -> tuple[dict[str, object], int]:
     return state, calls
 
 
-def test_what_is_to_be_deleted_is_deleted_and_the_rest_stays() -> None:
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def url(request: pytest.FixtureRequest) -> str | None:
+    """Where the metadata are."""
+    return None if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+
+
+def test_what_is_to_be_deleted_is_deleted_and_the_rest_stays(url: str | None) -> None:
     async def scenario(bench: Bench) -> None:
         state, _ = await undisturbed(bench)
         assert await bench.extents(LogId(1)) == [(7, 8)]
@@ -111,7 +119,7 @@ def test_what_is_to_be_deleted_is_deleted_and_the_rest_stays() -> None:
         assert state["deleted"] == []
         assert state["producers"] == [(2, 3)]
 
-    run(scenario)
+    run(scenario, url)
 
 
 def test_after_a_failure_of_any_call_later_passes_end_in_the_same_state() -> None:
