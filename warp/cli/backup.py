@@ -55,8 +55,8 @@ def _backup(config: AgentConfig, target: Path, *, is_json: bool) -> int:
     path = sqlite_path(config.metadata)
     if path is None:
         raise UsageError(
-            f"{mask_url(config.metadata)} is no SQLite database: back PostgreSQL up by its own tools, as "
-            "docs/backup.md says"
+            f"{mask_url(config.metadata)} is no SQLite database: back PostgreSQL up by its own tools, "
+            "pg_dump for example, as docs/backup.md says"
         )
     if target.exists():
         raise UsageError(f"{target} is there already; name another file")

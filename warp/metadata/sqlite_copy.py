@@ -53,6 +53,8 @@ def put_in_place(new: Path, path: Path, now_ms: int) -> Path | None:
     """
     kept = path.with_name(f"{path.name}.before-{now_ms}")
     had_one = path.exists()
+    if not new.is_file():
+        raise StartError(f"can't put {new} in the place of {path}: it is not there")
     try:
         if had_one:
             path.rename(kept)

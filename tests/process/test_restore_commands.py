@@ -1,0 +1,208 @@
+"""`warp backup`, `restore` and `rebuild` as users run them, on what agents under load leave behind."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
+
+from tests.process.conftest import run_warp
+from tests.support.process import AgentProcess
+
+PARTITIONS = 3
+WINDOW_S = 11.0
+"""Receipts are written with the next segment, or alone after ten seconds without one."""
+JOBS = (
+    "--flush-interval", "20ms", "--merge-interval", "100ms", "--delete-grace", "1s", "--orphan-age", "2s",
+    "--orphan-interval", "1s",
+)  # fmt: skip
+
+
+class Load:
+    """Produces records that are all different until it is told to stop, and knows when and where each was taken."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self._producer = Producer(
+            {
+                "bootstrap.servers": bootstrap, "enable.idempotence": True, "linger.ms": 5,
+                "message.timeout.ms": 60_000, "reconnect.backoff.max.ms": 200,
+            }
+        )  # fmt: skip
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.acknowledged: dict[str, tuple[int, int, float]] = {}
+        """Per value its partition, its offset, and when that was known."""
+
+    def __enter__(self) -> Load:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def wait_for(self, count: int) -> None:
+        deadline = time.monotonic() + 60
+        while len(self.acknowledged) < count:
+            assert time.monotonic() < deadline, f"{len(self.acknowledged)} of {count}"
+            time.sleep(0.01)
+
+    def _run(self) -> None:
+        number = 0
+        while not self._is_over.wait(0.005):
+            for _ in range(5):
+                number += 1
+                self._producer.produce(
+                    "orders", f"v{number}".encode(), f"k{number}".encode(), callback=self._told
+                )
+            self._producer.poll(0)
+        self._producer.flush(60)
+
+    def _told(self, error: object, message: Message) -> None:
+        if error is None:
+            value, partition, offset = message.value(), message.partition(), message.offset()
+            assert isinstance(value, bytes)
+            assert partition is not None
+            assert offset is not None
+            self.acknowledged[value.decode()] = (partition, offset, time.monotonic())
+
+
+def consumed(bootstrap: str) -> dict[tuple[int, int], str]:
+    """All records of the topic, by partition and offset."""
+    consumer = Consumer(
+        {"bootstrap.servers": bootstrap, "group.id": "unused", "enable.partition.eof": True,
+         "auto.offset.reset": "error", "enable.auto.commit": False}
+    )  # fmt: skip
+    starts = [
+        TopicPartition("orders", p, consumer.get_watermark_offsets(TopicPartition("orders", p), 30)[0])
+        for p in range(PARTITIONS)
+    ]
+    consumer.assign(starts)
+    found: dict[tuple[int, int], str] = {}
+    ended = 0
+    while ended < PARTITIONS:
+        message = consumer.poll(30)
+        assert message is not None, f"nothing for 30 s after {len(found)} records"
+        if message.error():
+            assert str(message.error()).find("_PARTITION_EOF") >= 0, message.error()
+            ended += 1
+            continue
+        partition, offset, value = message.partition(), message.offset(), message.value()
+        assert partition is not None
+        assert offset is not None
+        assert isinstance(value, bytes)
+        found[partition, offset] = value.decode()
+    consumer.close()
+    return found
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> AgentProcess:
+    """One with its jobs at work, not started yet."""
+    return AgentProcess(tmp_path / "data", *JOBS)
+
+
+def make_topic(agent: AgentProcess) -> None:
+    code, _, error = run_warp(
+        "topic", "create", "orders", "-b", agent.bootstrap, "--partitions", str(PARTITIONS)
+    )
+    assert code == 0, error
+
+
+def remove_database(data_dir: Path) -> None:
+    for path in data_dir.glob("metadata.sqlite*"):
+        path.unlink()
+
+
+def warp(*words: str) -> str:
+    code, out, error = run_warp(*words)
+    assert code == 0, error + out
+    return out
+
+
+def test_a_deleted_database_is_rebuilt_and_only_the_last_moments_move(agent: AgentProcess) -> None:
+    data = str(agent.data_dir)
+    with agent:
+        make_topic(agent)
+        with Load(agent.bootstrap) as load:
+            load.wait_for(800)
+            agent.kill()
+            killed_at, acknowledged = time.monotonic(), dict(load.acknowledged)
+            remove_database(agent.data_dir)
+            looked_at = json.loads(warp("rebuild", "--from-bucket", "--data-dir", data, "--json"))
+            assert not looked_at["is_done"]
+            assert not (agent.data_dir / "metadata.sqlite").exists()
+            done = json.loads(warp("rebuild", "--from-bucket", "--data-dir", data, "--yes", "--json"))
+            assert {**done, "is_done": False, "epoch": None} == looked_at
+            agent.start()
+        found = consumed(agent.bootstrap)
+        assert agent.stop() == 0
+    values = sorted(found.values())
+    assert values == sorted(set(values)), "nothing twice"
+    assert set(acknowledged) <= set(load.acknowledged) <= set(values), "nothing lost"
+    moved = [
+        known_at
+        for value, (partition, offset, known_at) in acknowledged.items()
+        if found.get((partition, offset)) != value
+    ]
+    assert len(moved) < len(acknowledged) / 2
+    assert all(known_at > killed_at - WINDOW_S for known_at in moved)
+    assert warp("fsck", "--data-dir", data, "--deep").splitlines()[-1] == "clean"
+
+
+def test_a_backup_of_an_agent_under_load_is_put_back_and_all_that_came_after_is_there(
+    agent: AgentProcess, tmp_path: Path
+) -> None:
+    data, backup = str(agent.data_dir), tmp_path / "backup.sqlite"
+    with agent:
+        make_topic(agent)
+        with Load(agent.bootstrap) as load:
+            load.wait_for(300)
+            assert "checked" in warp("backup", "--data-dir", data, "--to", str(backup))
+            load.wait_for(len(load.acknowledged) + 300)
+            # Stopped in order, it writes its last receipts.
+            assert agent.stop() == 0
+            acknowledged = dict(load.acknowledged)
+            assert "Run it with --yes" in warp("restore", "--data-dir", data, "--from", str(backup))
+            done = json.loads(warp("restore", "--data-dir", data, "--from", str(backup), "--yes", "--json"))
+            assert Path(done["kept"]).is_file()
+            assert done["moved"] == done["lost"] == 0
+            agent.start()
+        found = consumed(agent.bootstrap)
+        assert agent.stop() == 0
+    values = sorted(found.values())
+    assert values == sorted(set(values)), "nothing twice"
+    for value, (partition, offset, _) in (acknowledged | load.acknowledged).items():
+        assert found[partition, offset] == value
+    assert warp("fsck", "--data-dir", data, "--deep").splitlines()[-1] == "clean"
+
+
+def test_no_agent_starts_on_a_backup_that_was_not_restored(agent: AgentProcess, tmp_path: Path) -> None:
+    backup = tmp_path / "backup.sqlite"
+    with agent:
+        make_topic(agent)
+        warp("backup", "--data-dir", str(agent.data_dir), "--to", str(backup))
+        assert agent.stop() == 0
+    remove_database(agent.data_dir)
+    backup.rename(agent.data_dir / "metadata.sqlite")
+    code, _, error = run_warp(*agent.command()[3:])
+    assert code == 1
+    assert "run `warp restore`" in error
+    warp("restore", "--data-dir", str(agent.data_dir), "--yes")
+    with agent:
+        assert agent.stop() == 0
+
+
+def test_beside_an_agent_at_work_nothing_is_restored(agent: AgentProcess, tmp_path: Path) -> None:
+    data, backup = str(agent.data_dir), tmp_path / "backup.sqlite"
+    with agent:
+        make_topic(agent)
+        warp("backup", "--data-dir", data, "--to", str(backup))
+        for words in (("restore", "--from", str(backup)), ("rebuild", "--from-bucket")):
+            code, _, error = run_warp(*words, "--data-dir", data, "--yes")
+            assert code == 1
+            assert "is in use by process" in error
