@@ -8,7 +8,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from warp.errors import MetadataError
-from warp.ids import LogId, TopicId
+from warp.ids import LogId
 
 
 class SegmentState(IntEnum):
@@ -141,27 +141,6 @@ class Quarantined(NamedTuple):
     segment_id: int
     reason: str
     found_ms: int
-
-
-class StoredSegment(NamedTuple):
-    """A segment in any state. `died_ms` is None while it lives."""
-
-    row: SegmentRow
-    state: SegmentState
-    died_ms: int | None
-
-
-class StoredLog(NamedTuple):
-    """A log as it is stored. `topic` is its topic's name."""
-
-    log_id: LogId
-    topic_id: TopicId
-    topic: str
-    partition: int
-    start_offset: int
-    next_offset: int
-    size_bytes: int
-    clean_offset: int
 
 
 class SwapRefused(MetadataError):
