@@ -29,6 +29,25 @@ class Portion:
         self.rows.append(row)
         self.size_bytes += row.size_bytes
 
+    def cut_off(self, log_id: LogId, limits: MergeLimits) -> list[IndexRow]:
+        """Give back what of a log at the end fills no extent, so that it can begin the next portion: a log that is cut
+        elsewhere has two small extents. Nothing, if that would leave less than half a portion."""
+        at, of_log = len(self.rows), 0
+        while at and self.rows[at - 1].log_id == log_id:
+            at -= 1
+            of_log += self.rows[at].size_bytes
+        full_bytes, kept_bytes = of_log // EXTENT_BYTES_MAX * EXTENT_BYTES_MAX, self.size_bytes - of_log
+        while at < len(self.rows) and self.rows[at].size_bytes <= full_bytes:
+            full_bytes -= self.rows[at].size_bytes
+            kept_bytes += self.rows[at].size_bytes
+            at += 1
+        if kept_bytes < limits.output_bytes // 2 and at < limits.swap_rows_max // 2:
+            return []
+        rest = self.rows[at:]
+        del self.rows[at:]
+        self.size_bytes = kept_bytes
+        return rest
+
     def leave_out(self, logs: Collection[LogId]) -> None:
         """Forget the extents of some logs."""
         if logs:
@@ -97,9 +116,10 @@ def _portions(
     portion = Portion(level)
     for number, row in enumerate(rows, 1):
         if is_wanted(row):
-            if not portion.has_room(row, limits):
+            while not portion.has_room(row, limits):
+                rest = portion.cut_off(row.log_id, limits)
                 yield portion
-                portion = Portion(level)
+                portion = Portion(level, rest, sum(row.size_bytes for row in rest))
             portion.take(row)
         if number % ROWS_PER_STEP == 0:
             yield None

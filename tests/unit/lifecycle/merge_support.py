@@ -252,11 +252,8 @@ class Cluster:
             )
             [part] = answer.partitions
             assert part.error is ErrorCode.NONE, part
-            records = [
-                (record.offset, record.value or b"")
-                for buffer in part.records
-                for record in iterate_records(buffer, 2**30)
-            ]
+            data = b"".join(part.records)
+            records = [(record.offset, record.value or b"") for record in iterate_records(data, 2**30)]
             answer.release()
             found += [record for record in records if record[0] >= offset]
             if not records:
@@ -295,6 +292,10 @@ class Cluster:
         """Segments that hold something, by level."""
         found = {level: await self.store.oldest_segments(level, 100_000) for level in range(6)}
         return {level: rows for level, rows in found.items() if rows}
+
+    async def bytes_of_segments(self) -> int:
+        """The size of all segments that hold something."""
+        return sum(segment.size_bytes for rows in (await self.levels()).values() for segment in rows)
 
     async def check_objects(self) -> None:
         """Segments above level 0 say of themselves what the index says, batch by batch."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 import pytest
@@ -135,6 +136,18 @@ def test_portions_hold_everything_in_order_and_stay_within_their_bounds(seed: in
         of_log = [row for row in rows if row.log_id == log_id]
         front = [row for row in fronts if row.log_id == log_id]
         assert front == of_log[: len(front)]
+
+
+def test_portions_are_cut_where_extents_are_full() -> None:
+    limits = MergeLimits(memory_bytes=64 * MIB)
+    rows = [row(log, 10 * number, MIB) for log in range(5) for number in range(7)]
+    portions = made(climb(rows, 0, {}, limits))
+    cuts = [[(log, count) for log, count in Counter(r.log_id for r in p.rows).items()] for p in portions]
+    assert cuts == [[(0, 7), (1, 7)], [(2, 7), (3, 7)], [(4, 7)]]
+    long = made(rewrite([row(1, 10 * number, MIB) for number in range(35)], 1, limits))
+    assert [len(portion.rows) for portion in long] == [16, 16, 3]
+    odd = made(rewrite([row(1, 0, MIB), *(row(2, 10 * number, MIB) for number in range(20))], 1, limits))
+    assert [len(portion.rows) for portion in odd] == [13, 8]
 
 
 def test_a_portion_forgets_the_logs_that_are_left_out() -> None:
