@@ -43,8 +43,6 @@ class Effect(enum.Enum):
     """What comes of a config's value here."""
 
     HONOURED = "honoured"
-    KEPT = "kept"
-    """Checked and shown, but the work that it governs is not done yet."""
     NONE = "without meaning"
     """Checked and shown; there is nothing here that it could govern."""
 

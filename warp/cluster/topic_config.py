@@ -49,7 +49,6 @@ _NO_LOG_SEGMENTS = (
 )
 _NO_REPLICAS = _NO_EFFECT + "because the object store keeps the data safe, not replicas."
 _NO_TIERS = _NO_EFFECT + "because all data is in the object store from the start."
-_NOT_YET = " Kept and shown; this release does not delete or compact records by itself yet."
 
 COMPRESSION_LEVEL_MAX = {"gzip": 9, "lz4": 12, "zstd": 19}
 """The highest levels that are used, whatever is set: those of zstd above cost memory beyond any bound of an agent's."""
@@ -66,10 +65,9 @@ TOPIC_CONFIGS: tuple[ConfigDefinition, ...] = (
     ConfigDefinition(
         "cleanup.policy", ConfigType.LIST, "delete", list_of("delete", "compact"),
         "What happens to old records: delete them by time and size, compact them to the last one per key, or both; "
-        "empty keeps everything. With compact records need keys, and without delete DeleteRecords is refused."
-        + _NOT_YET,
+        "empty keeps everything. With compact records need keys, and without delete DeleteRecords is refused. It may "
+        "be changed at any time; records without key that are there already go when the log is compacted.",
         ("log.cleanup.policy",),
-        effect=Effect.KEPT,
     ),
     ConfigDefinition(
         "compression.gzip.level", ConfigType.INT, "-1", either(-1, integer(1, 9)),
@@ -96,9 +94,9 @@ TOPIC_CONFIGS: tuple[ConfigDefinition, ...] = (
     ),
     ConfigDefinition(
         "delete.retention.ms", ConfigType.LONG, "86400000", integer(0, LONG_MAX),
-        "How long a compacted topic keeps the markers of deleted keys, in milliseconds." + _NOT_YET,
+        "How long the markers of deleted keys stay in a compacted topic, in milliseconds, counted from the first time "
+        "that they were compacted; the first compaction after that drops them.",
         ("log.cleaner.delete.retention.ms",),
-        effect=Effect.KEPT,
     ),
     ConfigDefinition(
         "file.delete.delay.ms", ConfigType.LONG, "60000", integer(0, LONG_MAX),
@@ -148,9 +146,9 @@ TOPIC_CONFIGS: tuple[ConfigDefinition, ...] = (
     ),
     ConfigDefinition(
         "max.compaction.lag.ms", ConfigType.LONG, str(LONG_MAX), integer(1, LONG_MAX),
-        "The longest that a record of a compacted topic stays uncompacted, in milliseconds." + _NOT_YET,
+        "How long a record of a compacted topic waits for compaction at most, in milliseconds: with an older one a "
+        "log is compacted whatever min.cleanable.dirty.ratio says.",
         ("log.cleaner.max.compaction.lag.ms",),
-        effect=Effect.KEPT,
     ),
     ConfigDefinition(
         "max.message.bytes", ConfigType.INT, "1048588", integer(0, INT_MAX),
@@ -174,15 +172,15 @@ TOPIC_CONFIGS: tuple[ConfigDefinition, ...] = (
     ),
     ConfigDefinition(
         "min.cleanable.dirty.ratio", ConfigType.DOUBLE, "0.5", double(0, 1),
-        "How large a part of a compacted log has to be uncompacted before it is compacted again." + _NOT_YET,
+        "How large a part of a compacted log's bytes has to be new before it is compacted again. Lower values keep "
+        "logs smaller, and read and write them more often.",
         ("log.cleaner.min.cleanable.ratio",),
-        effect=Effect.KEPT,
     ),
     ConfigDefinition(
         "min.compaction.lag.ms", ConfigType.LONG, "0", integer(0, LONG_MAX),
-        "The least time that a record of a compacted topic stays uncompacted, in milliseconds." + _NOT_YET,
+        "How long a record of a compacted topic stays as it is at least, in milliseconds. Counted by extents, which "
+        "are at most 4 MiB: one stays as long as its newest record does, and what comes after it too.",
         ("log.cleaner.min.compaction.lag.ms",),
-        effect=Effect.KEPT,
     ),
     ConfigDefinition(
         "min.insync.replicas", ConfigType.INT, "1", integer(1, INT_MAX),
