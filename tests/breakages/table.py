@@ -13,6 +13,7 @@ from tests.breakages import (
     authenticating,
     clustering,
     configs,
+    deleting,
     entries,
     grouping,
     membership,
@@ -44,4 +45,5 @@ BREAKAGES = (
     *authenticating.PROVED,
     *configs.CONFIGURED,
     *quotas.HELD_BACK,
+    *deleting.IN_TIME,
 )

@@ -232,6 +232,7 @@ class Retention:
             await asyncio.sleep(0)
         start = head.start_offset
         for now in await self._store.log_heads([head.log_id]):
-            excess_bytes = (min(now.size_bytes, walked_bytes) if is_all else now.size_bytes) - size_bytes_max
+            size_bytes = min(now.size_bytes, walked_bytes) if is_all else now.size_bytes
+            excess_bytes = size_bytes - size_bytes_max
             start = max((end for end, gone_bytes in ends if gone_bytes <= excess_bytes), default=start)
         return start, len(ends) < WALKED_ROWS_MAX
