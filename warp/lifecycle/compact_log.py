@@ -258,6 +258,9 @@ class LogPass:
             if not rows:
                 return True
             small = joinable(rows, frozenset(self._unread) | self._quarantined)
+            if rows[0].base_offset < position and self.progress.added != self.progress.done:
+                # Joined meanwhile with what waits in the output, which is of no use any more.
+                return False
             for row in rows:
                 if not await self._filter_extent(row, until, row.end_offset in small):
                     return False
