@@ -122,7 +122,7 @@ class World:
             flush_bytes_max=self.chance.choice((300, 2_000, 8_000_000)),
             flush_uploads_max=self.chance.choice((1, 2, 4)),
             request_memory_bytes_max=self.chance.choice((400_000, 200_000_000)),
-            fetch_memory_bytes_max=self.chance.choice((2_000, 100_000_000)),
+            fetch_memory_bytes_max=self.chance.choice((20_000, 100_000_000)),
             cache_bytes_max=self.chance.choice((4 * 2**20, 64 * 2**20)),
             group_session_min_ms=1_000,
             group_rebalance_delay_ms=200,
