@@ -98,6 +98,11 @@ class MergeJob:
         return self._work.counters
 
     @property
+    def held_bytes(self) -> int:
+        """Bytes of segments in memory."""
+        return self._work.held.now
+
+    @property
     def held_bytes_peak(self) -> int:
         """The most bytes of segments that were in memory at a time."""
         return self._work.held.peak

@@ -136,9 +136,19 @@ class PortionWorker:
             await self._carry_out_large(lease, portion.rows[0], portion.level, names)
             return
         built = await self._build(lease, portion, names)
-        await self.finish()
-        if built is not None:
-            self._storing = asyncio.ensure_future(self._store_one(lease, built))
+        if built is None:
+            await self.finish()
+            return
+        size_bytes = built.output.segment.size_bytes
+        self.held.take(size_bytes)
+        try:
+            await self.finish()
+        except BaseException:
+            self.held.give(size_bytes)
+            raise
+        self._storing = asyncio.ensure_future(self._store_one(lease, built))
+        # However it ends: a task that is stopped early never runs its own lines.
+        self._storing.add_done_callback(lambda _: self.held.give(size_bytes))
 
     async def finish(self) -> None:
         """Wait until the last portion is in the index. Raises as `carry_out` does."""
@@ -176,9 +186,7 @@ class PortionWorker:
             await self._quarantine.add(lease, bad)
         if writer.is_empty:
             return None
-        output = writer.seal(self._ids.segment_key(), self._clock.time_ms())
-        self.held.take(output.segment.size_bytes)
-        return _Built(output, removed)
+        return _Built(writer.seal(self._ids.segment_key(), self._clock.time_ms()), removed)
 
     async def _each(
         self, reader: PortionReader, rows: Sequence[IndexRow], bad: list[BadExtent]
@@ -214,11 +222,8 @@ class PortionWorker:
 
     async def _store_one(self, lease: Lease, built: _Built) -> None:
         output = built.output
-        try:
-            await self._put(output)
-            await self._swap(lease, Swap([output.segment], built.removed, output.extents))
-        finally:
-            self.held.give(output.segment.size_bytes)
+        await self._put(output)
+        await self._swap(lease, Swap([output.segment], built.removed, output.extents))
 
     async def _carry_out_large(
         self, lease: Lease, row: IndexRow, level: int, names: Mapping[LogId, LogName]

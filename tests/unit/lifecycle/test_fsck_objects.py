@@ -145,7 +145,8 @@ def test_objects_of_dead_segments_and_of_other_kinds_are_counted(world: World) -
     key = world.store.ids.segment_key()
     world.replace(key, b"x")
     assert world.store.claim_key(key, 1)
-    for other in ("receipts/aa/1", "notes.txt", "segments/odd", "segments/ff/zz"):
+    receipts = world.store.ids.segment_key().replace("segments/", "receipts/")
+    for other in (receipts, "probe/token/1", "notes.txt", "segments/odd", "segments/ff/zz", "receipts/aa/1"):
         world.replace(other, b"y")
     report = world.check()
     assert report.is_clean
