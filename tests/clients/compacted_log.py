@@ -49,12 +49,13 @@ def ensure_topic(bootstrap: str, topic: str, partitions: int, **configs: str) ->
 class CompactedLog:
     """The table of one topic, read to the end on entry. Use as a context manager.
 
-    `records_read` counts what came over the wire, at start and since.
+    `records_read` counts what came over the wire, at start and since, and `tombstones_read` those of it without value.
     """
 
     def __init__(self, bootstrap: str, topic: str, partitions: int = 1) -> None:
         self.topic = topic
         self.records_read = 0
+        self.tombstones_read = 0
         self._partitions = partitions
         self._rows: dict[bytes, bytes] = {}
         self._positions = dict.fromkeys(range(partitions), 0)
@@ -171,6 +172,7 @@ class CompactedLog:
         self.records_read += 1
         self._positions[partition] = offset + 1
         if value is None:
+            self.tombstones_read += 1
             self._rows.pop(key, None)
         else:
             self._rows[key] = bytes(value)
