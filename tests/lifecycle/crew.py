@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from tests.broker.support import Broker
 from warp.clock import SystemClock
 from warp.errors import MetadataError, ObjectStoreError
+from warp.lifecycle.compact import Compaction
 from warp.lifecycle.dead import DeadLimits, DeadSegments
 from warp.lifecycle.levels import MergeLimits
 from warp.lifecycle.merge import MergeJob
@@ -49,11 +50,13 @@ class Crew:
         self.merge = MergeJob(
             store, objects, clock, agent._ids, lifecycle.policies, lifecycle.pace, limits=due
         )
+        self.compaction = Compaction(store, objects, clock, agent._ids, lifecycle.policies, lifecycle.pace)
         self.retention = Retention(store, clock, lifecycle.policies, agent.log.fetch.log_starts_at)
         self.segments = DeadSegments(store, objects, clock, may_delete, DeadLimits(grace_s=GRACE_S))
         self.orphans = OrphanSweep(store, objects, clock, may_delete, OrphanLimits(age_s=ORPHAN_AGE_S))
         self.jobs: dict[str, Callable[[Lease], Awaitable[None]]] = {
             "merge": self.merge.run,
+            "compact": self.compaction.run,
             "retention": self.retention.run,
             "segments": self.segments.run,
             "orphans": self.orphans.run,

@@ -81,7 +81,7 @@ class Soak:
         changer = PolicyChanger(bootstrap, "changing")
         killer = Killer(self.place.agents, self.seed, KILL_EVERY_S)
         time.sleep(self.seconds)
-        workers: Sequence[Worker] = [killer, fleeting, trimmer, changer, *writers, roamer]
+        workers: Sequence[Worker] = [killer, fleeting, trimmer, changer, roamer, *writers]
         for worker in workers:
             worker.stop()
         wait_until_seen(members, {stream.partition: stream.acknowledged for stream in kept}, SETTLE_S)
