@@ -19,6 +19,7 @@ from warp.cluster.catalogue import CatalogueService
 from warp.cluster.jobs import Job, JobCounters, JobLimits, job_lease
 from warp.config import AgentConfig
 from warp.ids import IdSource, LogId
+from warp.lifecycle.ages import SteadyTime
 from warp.lifecycle.backlog import Backlog, HoldBack
 from warp.lifecycle.compact import Compaction
 from warp.lifecycle.compact_plan import CompactionLimits
@@ -99,6 +100,7 @@ class AgentLifecycle:
         self._config = config
         self._store = store
         self._clock = clock
+        self._time = SteadyTime(clock)
         self._catalogue = catalogue
         self._cluster = cluster
         self._objects = objects
@@ -126,6 +128,7 @@ class AgentLifecycle:
             self.policies,
             self.pace,
             limits=self._compaction_limits,
+            time=self._time,
             is_clock_trusted=self._is_clock_trusted,
         )
         yield self._job("compact", config.compaction_interval_ms / 1000, compaction.run, compaction.counters)
@@ -134,7 +137,12 @@ class AgentLifecycle:
         config, store, clock = self._config, self._store, self._clock
         grace_s, window_s = config.delete_grace_ms / 1000, config.restore_window_ms / 1000
         retention = Retention(
-            store, clock, self.policies, self._log_starts_at, is_clock_trusted=self._is_clock_trusted
+            store,
+            clock,
+            self.policies,
+            self._log_starts_at,
+            time=self._time,
+            is_clock_trusted=self._is_clock_trusted,
         )
         yield self._job(
             "retention", config.retention_check_interval_ms / 1000, retention.run, retention.counters
@@ -145,6 +153,7 @@ class AgentLifecycle:
             clock,
             self.epoch.may_delete,
             DeadLimits(grace_s=grace_s, restore_window_s=window_s),
+            time=self._time,
         )
         yield self._job(
             "segments", min(SEGMENTS_INTERVAL_S, grace_s / SHARE), segments.run, segments.counters
@@ -155,12 +164,17 @@ class AgentLifecycle:
             clock,
             self.epoch.may_delete,
             OrphanLimits(age_s=config.orphan_age_ms / 1000, receipts_age_s=max(RECEIPTS_AGE_S, window_s)),
+            time=self._time,
             is_clock_trusted=self._is_clock_trusted,
         )
         yield self._job("orphans", config.orphan_interval_ms / 1000, orphans.run, orphans.counters)
         expiry_s = config.producer_expiry_ms / 1000
         producers = ProducerExpiry(
-            store, clock, expiry_ms=config.producer_expiry_ms, is_clock_trusted=self._is_clock_trusted
+            store,
+            clock,
+            expiry_ms=config.producer_expiry_ms,
+            time=self._time,
+            is_clock_trusted=self._is_clock_trusted,
         )
         yield self._job(
             "producers", min(PRODUCERS_INTERVAL_S, expiry_s / SHARE), producers.run, producers.counters
