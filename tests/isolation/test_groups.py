@@ -365,7 +365,7 @@ def test_a_group_that_has_no_number_because_another_came_first_is_found(
 
 PASSED_OVER = (
     "lock_catalogue", "find_topics", "remember_deleted_logs", "delete_logs", "delete_configs",
-    "remember_deleted_topics", "delete_topics", "set_catalogue_version",
+    "remember_deleted_topics", "forget_deleted_topics", "delete_topics", "set_catalogue_version",
 )  # fmt: skip
 
 

@@ -380,7 +380,8 @@ class CatalogueService:
     def _follow(self, changes: CatalogueChanges) -> None:
         """Put a newer snapshot in the place of the one at hand, and tell observers."""
         before = self._current
-        entries, made = apply_changes(before.entries, changes.entries, are_all=changes.are_all_entries)
+        changes = changes.since(before.by_id)
+        entries, made = apply_changes(before.entries, changes.entries, are_all=changes.are_all)
         if EntryKind.CONFIG in made:
             self._defaults = BrokerDefaults(self._defaults.static, entries[EntryKind.CONFIG])
         self._current = newer_catalogue(

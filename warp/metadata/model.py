@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from warp.errors import ErrorCode
@@ -38,14 +38,21 @@ class CatalogueChanges:
     """What makes a newer catalogue out of an older one.
 
     Topics that are new or changed, ids of topics that are gone, and per kind the entries that are new, changed or gone;
-    or all entries that there are, when the older catalogue is a very old one.
+    or, when the older catalogue is a very old one, all topics and entries that there are (`are_all`).
     """
 
     version: int
     topics: Sequence[Topic]
     removed: Sequence[TopicId]
     entries: Mapping[EntryKind, Sequence[EntryChange]] = field(default_factory=dict)
-    are_all_entries: bool = False
+    are_all: bool = False
+
+    def since(self, known: Iterable[TopicId]) -> CatalogueChanges:
+        """The same changes, with `removed` as it is for who knows these topics, where they are all that there are."""
+        if not self.are_all:
+            return self
+        there = {topic.topic_id for topic in self.topics}
+        return replace(self, removed=[topic_id for topic_id in known if topic_id not in there])
 
 
 @dataclass(frozen=True, slots=True)

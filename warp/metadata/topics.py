@@ -1,6 +1,8 @@
 """Topics, and what has changed in the catalogue.
 
-Whoever changes a topic first locks the catalogue (`catalogue_version.py`), so changes come one after the other.
+Whoever changes a topic first locks the catalogue (`catalogue_version.py`), so changes come one after the other. The row
+of a deleted topic stays for so many versions of the catalogue, so that agents find the deletion out; one that has
+missed more of them reads all topics anew.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from warp.errors import ErrorCode
 from warp.ids import LogId, TopicId
+from warp.metadata import entry_rows
 from warp.metadata.catalogue_version import lock_catalogue, read_version, set_version
 from warp.metadata.entry_rows import changed_entries
 from warp.metadata.model import CatalogueChanges, CatalogueRows, NewTopic, Topic
@@ -28,6 +31,7 @@ INSERT_CONFIGS = _SQL["insert_configs"]
 INSERT_LOGS = _SQL["insert_logs"]
 FIND_TOPICS = _SQL["find_topics"]
 REMEMBER_DELETED_TOPICS = _SQL["remember_deleted_topics"]
+FORGET_DELETED_TOPICS = _SQL["forget_deleted_topics"]
 LOGS_OF_TOPICS = _SQL["logs_of_topics"]
 LOCK_LOGS_OF_TOPICS = _SQL["lock_logs_of_topics"]
 REMEMBER_DELETED_LOGS = _SQL["remember_deleted_logs"]
@@ -36,6 +40,9 @@ DELETE_CONFIGS = _SQL["delete_configs"]
 DELETE_TOPICS = _SQL["delete_topics"]
 TOUCH_TOPIC = _SQL["touch_topic"]
 CONFIGS_OF_TOPICS = _SQL["configs_of_topics"]
+
+DELETED_TOPICS_KEPT_MS = 30 * 24 * 3600 * 1000
+"""How long a deletion is remembered at least: a restored database must not bring the topic back."""
 
 
 async def read_catalogue(database: Database, known_version: int | None) -> CatalogueRows | None:
@@ -56,13 +63,14 @@ async def read_changes(database: Database, known_version: int) -> CatalogueChang
         version = await read_version(session)
         if version == known_version:
             return None
-        topics = _topics(
-            await session.all(CHANGED_TOPICS, known_version),
-            await session.all(CHANGED_CONFIGS, known_version),
-            await session.all(CHANGED_LOGS, known_version),
-        )
-        removed = [row[0] for row in await session.all(REMOVED_TOPICS, known_version)]
         entries, are_all = await changed_entries(session, known_version, version)
+        since = 0 if are_all else known_version
+        topics = _topics(
+            await session.all(CHANGED_TOPICS, since),
+            await session.all(CHANGED_CONFIGS, since),
+            await session.all(CHANGED_LOGS, since),
+        )
+        removed = [] if are_all else [row[0] for row in await session.all(REMOVED_TOPICS, known_version)]
     return CatalogueChanges(version, topics, removed, entries, are_all)
 
 
@@ -116,6 +124,11 @@ async def delete_topics(database: Database, topic_ids: Sequence[TopicId], now_ms
                 REMEMBER_DELETED_TOPICS, [(row[0], row[1], version + 1, now_ms) for row in found]
             )
             await session.execute(DELETE_TOPICS, ids)
+            await session.execute(
+                FORGET_DELETED_TOPICS,
+                version + 1 - entry_rows.DELETED_VERSIONS,
+                now_ms - DELETED_TOPICS_KEPT_MS,
+            )
             await set_version(session, version + 1)
     deleted = {row[0] for row in found}
     answers = []

@@ -112,14 +112,14 @@ def test_deletions_are_forgotten_and_who_may_have_missed_some_is_told_everything
     change(store, ACL, ("d", ""))
     assert rows() == ["a", "b", "c", "d", "kept"]
     changes = store.catalogue_changes(known)
-    assert (sorted(changes.entries[ACL]), changes.are_all_entries) == (
+    assert (sorted(changes.entries[ACL]), changes.are_all) == (
         [("a", None), ("b", None), ("d", "")],
         False,
     )
     change(store, ACL, ("c", None))
     assert rows() == ["b", "c", "d", "kept"]
     changes = store.catalogue_changes(known)
-    assert (sorted(changes.entries[ACL]), changes.are_all_entries) == ([("d", ""), ("kept", "")], True)
+    assert (sorted(changes.entries[ACL]), changes.are_all) == ([("d", ""), ("kept", "")], True)
     assert read(store, known + 1) == {ACL: [("b", None), ("c", None), ("d", "")]}
 
 

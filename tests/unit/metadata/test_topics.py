@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.unit.metadata.support import Store, batch, errors
 from warp.errors import ErrorCode
 from warp.ids import TopicId
+from warp.metadata import entry_rows
 from warp.metadata.model import NewTopic, Topic
 
 UNKNOWN = TopicId(bytes(range(16)))
@@ -103,6 +106,42 @@ def test_changes_since_a_version_make_the_newer_catalogue_out_of_the_older(store
         assert sorted(topics.values(), key=lambda topic: topic.name) == list(snapshots[-1].topics)
     assert [topic.name for topic in store.catalogue_changes(snapshots[-2].version).topics] == ["gone"]
     assert kept in snapshots[-1].topics
+
+
+def test_deletions_are_forgotten_and_who_may_have_missed_some_is_told_of_all_topics(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(entry_rows, "DELETED_VERSIONS", 2)
+    day_s = 24 * 3600
+
+    def remembered() -> list[str]:
+        return [row[0] for row in store.rows("select name from deleted_topics order by 1")]
+
+    a, b, c, kept = (store.new_topic(name) for name in ("a", "b", "c", "kept"))
+    known = store.catalogue(None)
+    ids = [topic.topic_id for topic in known.topics]
+    store.delete_topics([a.topic_id])
+    store.clock.seconds += 20 * day_s
+    store.delete_topics([b.topic_id])
+    changes = store.catalogue_changes(known.version)
+    assert (changes.since(ids), set(changes.removed)) == (changes, {a.topic_id, b.topic_id})
+    assert not changes.are_all
+    store.clock.seconds += 11 * day_s
+    late = store.new_topic("late")
+    assert remembered() == ["a", "b"]
+    changes = store.catalogue_changes(known.version)
+    assert changes.are_all
+    assert {topic.name for topic in changes.topics} == {"c", "kept", "late"}
+    assert set(changes.since(ids).removed) == {a.topic_id, b.topic_id}
+    # The row of one that was deleted a short while ago stays, however many changes came since.
+    store.delete_topics([late.topic_id, c.topic_id])
+    assert remembered() == ["b", "c", "late"]
+    assert set(store.catalogue_changes(known.version).since(ids).removed) == {
+        a.topic_id,
+        b.topic_id,
+        c.topic_id,
+    }
+    assert kept in store.catalogue_changes(known.version).topics
 
 
 def test_deleting_a_topic_takes_its_logs_away_at_once(store: Store) -> None:

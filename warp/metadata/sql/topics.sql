@@ -55,6 +55,9 @@ insert into deleted_topics (topic_id, name, version, deleted_ms)
 select w.topic_id, w.name, w.version, w.deleted_ms
 from rows($1 as w: topic_id bytea, name text, version bigint, deleted_ms bigint)
 
+-- name: forget_deleted_topics
+delete from deleted_topics where version <= $1 and deleted_ms < $2
+
 -- name: logs_of_topics
 select l.log_id, l.topic_id, l.partition from rows($1 as w: topic_id bytea) cross join logs l
 where l.topic_id = w.topic_id
