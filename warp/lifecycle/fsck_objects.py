@@ -30,7 +30,9 @@ KEYS_PER_PAGE = 1000
 NAMED_MAX = 20
 """So many objects of a kind that is not wrong are named; the others are counted."""
 
-_SEGMENT_KEY = re.compile(r"segments/[0-9a-f]{2}/[0-9a-f]{12}-[0-9a-f]{20}")
+_NAME = "[0-9a-f]{2}/[0-9a-f]{12}-[0-9a-f]{20}"
+_SEGMENT_KEY = re.compile(SEGMENT_PREFIX + _NAME)
+_RECEIPTS_KEY = re.compile(RECEIPTS_PREFIX + _NAME)
 
 
 class IdSet:
@@ -101,7 +103,7 @@ class ObjectCheck:
         counts["object bytes"] += found.size_bytes
         if _SEGMENT_KEY.fullmatch(found.key):
             self._page.append(found)
-        elif found.key.startswith(RECEIPTS_PREFIX):
+        elif _RECEIPTS_KEY.fullmatch(found.key):
             counts["receipts"] += 1
         elif found.key.startswith(EPOCH_PREFIX):
             counts["epochs"] += 1
@@ -134,7 +136,7 @@ class ObjectCheck:
             elif segment.state == SegmentState.DEAD:
                 self._report.counts["dead objects"] += 1
             else:
-                self._report.counts["objects deleted before"] += 1
+                self._report.counts["objects of gone segments"] += 1
 
     async def _unknown(self, found: ObjectInfo) -> None:
         age_ms = self._clock.time_ms() - found.modified_ms

@@ -10,8 +10,8 @@ from warp.metadata.fsck_repairs import FsckRepairs
 async def repair(report: Report, repairs: FsckRepairs) -> None:
     """Put right what can be; `report.repaired` then tells what was. Raises MetadataError."""
     for wanted in report.repairs:
-        if await _carry_out(wanted, repairs):
-            report.repaired.append(wanted)
+        has_changed = await _carry_out(wanted, repairs)
+        (report.repaired if has_changed else report.not_needed).append(wanted)
 
 
 async def _carry_out(wanted: Repair, repairs: FsckRepairs) -> bool:

@@ -117,6 +117,8 @@ class Report:
     notes: list[str] = field(default_factory=list)
     repairs: list[Repair] = field(default_factory=list)
     repaired: list[Repair] = field(default_factory=list)
+    not_needed: list[Repair] = field(default_factory=list)
+    """Of the repairs: what was right by the time that it was to be repaired, by itself or by another repair."""
     _told: set[tuple[Kind, str, str]] = field(default_factory=set)
 
     @property
@@ -131,8 +133,9 @@ class Report:
 
     @property
     def is_repaired(self) -> bool:
-        """All that was found was put right."""
-        left = [finding for finding in self.findings if finding.repair not in self.repaired]
+        """All that was found was put right, or is."""
+        done = {*self.repaired, *self.not_needed}
+        left = [finding for finding in self.findings if finding.repair not in done]
         return not left and self.found.total() == len(self.findings)
 
     def add(self, finding: Finding) -> None:

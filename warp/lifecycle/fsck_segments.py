@@ -48,6 +48,9 @@ class SegmentCheck:
                 return
             after_id = page.segments[-1].segment_id
             live = [segment for segment in page.segments if segment.state == SegmentState.LIVE]
+            self._report.counts["live segments without extents"] += sum(
+                not page.extents[s.segment_id] for s in live
+            )
             found = await asyncio.gather(
                 *(self._look(segment, page.extents[segment.segment_id]) for segment in live)
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 from warp.cli.fsck.progress import ProgressBar, bar
 from warp.cli.fsck.report import human, verdict
@@ -56,7 +57,7 @@ def test_a_report_is_lines_without_control_characters() -> None:
     assert shown.startswith("log-size: evil\\x1b[2J-0 (log 4): is wrong -> mend it\n\nnote: odd\\nobject\n")
     assert "--repair would add up the size of log 4 anew" in shown
     assert shown.endswith("1 finding: 1 log-size")
-    assert "not needed any more: add up the size of log 4 anew" in human(report, repairs=True)
+    assert "right by now: add up the size of log 4 anew" in human(report, repairs=True)
     report.repaired.append(repair)
     assert "repaired: add up the size of log 4 anew" in human(report, repairs=True)
     assert verdict(report).endswith("; all repaired")
@@ -66,6 +67,11 @@ def test_what_was_not_looked_at_is_said() -> None:
     report = Report()
     report.add(Finding(Kind.UNREAD, "x", "could not be looked at", "again"))
     assert verdict(report) == "1 finding: 1 unread; not everything could be looked at"
+
+
+def test_every_kind_stands_in_the_docs() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "fsck.md").read_text("utf-8")
+    assert [kind for kind in Kind if f"`{kind}`" not in text] == []
 
 
 def test_every_repair_says_what_it_does() -> None:

@@ -52,32 +52,32 @@ def test_what_is_well_is_clean(anywhere: World) -> None:
     assert report.counts["producers"] == 2
 
 
-def test_a_topic_of_many_logs_and_a_log_of_many_extents_are_walked_to_their_ends(anywhere: World) -> None:
+def test_a_topic_of_many_logs_and_a_log_of_many_extents_are_walked_to_their_ends(world: World) -> None:
     for _ in range(12):
-        anywhere.produce((2, 1), (0, 1))
-    report = anywhere.check()
+        world.produce((2, 1), (0, 1))
+    report = world.check()
     assert (report.findings, report.counts["extents"]) == ([], 29)
 
 
-def test_merged_segments_are_clean(anywhere: World) -> None:
-    anywhere.merge(0)
-    report = anywhere.check()
+def test_merged_segments_are_clean(world: World) -> None:
+    world.merge(0)
+    report = world.check()
     assert report.findings == []
     assert report.counts["live segments, level 1"] == 1
 
 
 def test_a_log_whose_start_was_moved_is_clean_before_and_after_its_extents_are_trimmed(
-    anywhere: World,
+    world: World,
 ) -> None:
-    log_id = log_of(anywhere, 0)
-    anywhere.store.delete_records({log_id: 4})
-    assert anywhere.check().findings == []
-    anywhere.execute("delete from extents where log_id = $1 and end_offset = 4", log_id)
-    anywhere.execute(
+    log_id = log_of(world, 0)
+    world.store.delete_records({log_id: 4})
+    assert world.check().findings == []
+    world.execute("delete from extents where log_id = $1 and end_offset = 4", log_id)
+    world.execute(
         "update logs set size_bytes = (select sum(e.size_bytes) from extents e where e.log_id = $1) where log_id = $1",
         log_id,
     )
-    assert anywhere.check().findings == []
+    assert world.check().findings == []
 
 
 def test_a_deleted_topic_is_clean_while_its_data_go(anywhere: World) -> None:
@@ -171,12 +171,12 @@ def test_a_log_past_the_partitions_of_its_topic_is_found(world: World) -> None:
     assert kinds(world.check()) == ["log-without-topic"]
 
 
-def test_a_log_that_is_there_and_deleted_is_found(anywhere: World) -> None:
-    anywhere.execute(
+def test_a_log_that_is_there_and_deleted_is_found(world: World) -> None:
+    world.execute(
         "insert into deleted_logs (log_id, topic_id, partition, deleted_ms) values ($1, $2, 0, 1)",
-        log_of(anywhere, 0), anywhere.topic.topic_id,
+        log_of(world, 0), world.topic.topic_id,
     )  # fmt: skip
-    assert kinds(anywhere.check()) == ["log-undead"]
+    assert kinds(world.check()) == ["log-undead"]
 
 
 def test_a_segment_row_that_is_gone_is_found(world: World) -> None:

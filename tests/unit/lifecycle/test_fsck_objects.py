@@ -153,7 +153,7 @@ def test_objects_of_dead_segments_and_of_other_kinds_are_counted(world: World) -
     assert (report.counts["dead objects"], report.counts["receipts"], report.counts["foreign objects"]) == (
         1,
         1,
-        3,
+        4,
     )
     assert report.counts["dead segments"] == 1
     assert "'notes.txt' is none of Warp's objects" in report.notes[0]

@@ -16,18 +16,19 @@ PREFIX = "update extents set prefix_max_timestamp_ms = {} where log_id = 1 and e
 TABLES = ("logs", "extents", "segments", "producers", "quarantined_extents", "topics")
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    if request.param == "sqlite":
-        made = World.on_sqlite(tmp_path)
-    else:
-        made = World(postgres_stores(request.getfixturevalue("postgres_url")))
-    made.produce((0, 3), (1, 2), (0, 1))
-    made.produce((1, 4), (2, 1), producer=7)
-    for place in (3, 1, 2, 5, 4):
-        made.produce((0, 2), time_ms=NOW_MS + 1000 * place)
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World.on_sqlite(tmp_path)
+    fill(made)
     yield made
     made.close()
+
+
+def fill(world: World) -> None:
+    world.produce((0, 3), (1, 2), (0, 1))
+    world.produce((1, 4), (2, 1), producer=7)
+    for place in (3, 1, 2, 5, 4):
+        world.produce((0, 2), time_ms=NOW_MS + 1000 * place)
 
 
 def state(world: World) -> dict[str, list[tuple[object, ...]]]:
@@ -124,3 +125,23 @@ def test_what_cant_be_repaired_is_left_and_said(world: World) -> None:
     left = world.check()
     assert kinds(left) == ["extent-gap"]
     assert "can't be repaired: restore" in left.findings[0].remedy
+
+
+@pytest.mark.postgres
+def test_every_repair_works_on_postgres(postgres_url: str) -> None:
+    world = World(postgres_stores(postgres_url))
+    fill(world)
+    before = state(world)
+    world.execute("update logs set size_bytes = 1, max_timestamp_ms = 5 where log_id = 1")
+    world.execute("update logs set clean_offset = 100 where log_id = 2")
+    world.execute(PREFIX.format(2**60, 6))
+    quarantine(world, log_of(world, 0), 6, 3)
+    world.execute(
+        "insert into producers (log_id, producer_id, epoch, batches, written_ms) values (77, 5, 0, $1, 1)",
+        b"",
+    )
+    report = world.check()
+    assert {repair.kind for repair in report.repairs} == set(RepairKind)
+    world.repair(report)
+    assert (report.is_repaired, state(world)) == (True, before)
+    world.close()

@@ -7,6 +7,14 @@ from warp.lifecycle.fsck_report import Kind, Report
 from warp.units import approximate_size
 
 NOTES_SHOWN = 20
+WAITING = (
+    "live segments without extents",
+    "quarantined extents",
+    "extents of deleted topics",
+    "committed offsets to be removed",
+    "objects of gone segments",
+)
+"""What jobs will see to; shown where there is any."""
 
 
 def human(report: Report, *, repairs: bool) -> str:
@@ -19,7 +27,7 @@ def human(report: Report, *, repairs: bool) -> str:
         lines.append("")
     lines += [f"note: {printable(note)}" for note in report.notes[:NOTES_SHOWN]]
     for repair in report.repairs:
-        done = "repaired" if repair in report.repaired else "not needed any more"
+        done = "repaired" if repair in report.repaired else "right by now"
         lines.append(f"{done}: {repair.describe()}" if repairs else f"--repair would {repair.describe()}")
     return "\n".join([*lines, *counts(report), verdict(report)])
 
@@ -42,14 +50,10 @@ def counts(report: Report) -> list[str]:
     )
     objects = (
         f"{found['objects']} objects, {approximate_size(found['object bytes'])}: {found['receipts']} receipts, "
-        f"{found['epochs']} epochs, {found['dead objects']} dead, {found['unknown objects, young']} not committed yet, "
+        f"{found['epochs']} epochs, {found['dead objects']} dead, {found['unknown objects, young']} young and unknown, "
         f"{found['orphans']} orphans ({approximate_size(found['orphan bytes'])}), {found['foreign objects']} foreign"
     )
-    waiting = [
-        f"{found[name]} {name}"
-        for name in ("quarantined extents", "extents of deleted topics", "committed offsets to be removed")
-        if found[name]
-    ]
+    waiting = [f"{found[name]} {name}" for name in WAITING if found[name]]
     return [rows, segments, objects, *([", ".join(waiting)] if waiting else [])]
 
 
