@@ -11,6 +11,7 @@ from tests.breakages import (
     access,
     acls,
     authenticating,
+    checking,
     clustering,
     configs,
     deleting,
@@ -21,6 +22,7 @@ from tests.breakages import (
     quotas,
     serving,
     storing,
+    swapping,
     zone,
 )
 
@@ -46,4 +48,6 @@ BREAKAGES = (
     *configs.CONFIGURED,
     *quotas.HELD_BACK,
     *deleting.IN_TIME,
+    *checking.PROVED,
+    *swapping.SWAPPED,
 )
