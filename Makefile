@@ -15,6 +15,9 @@ LOCKED := mkdir -p build && flock build/lock
 MINUTES ?= 3
 # What is given to the program that a target runs: make run ARGS='--seconds 10', make test ARGS='-k fetch -x'.
 ARGS ?=
+# How many tests of the large suites run at once, 0 for one after the other. A file's tests stay together.
+WORKERS ?= 2
+AT_ONCE := -n $(WORKERS) --dist loadfile
 
 .PHONY: help run test check build clients sim soak breakages test-debug test-s3 test-cluster test-cross bench bench-micro bench-macro wheels check-wheel format clean
 
@@ -25,7 +28,7 @@ run: build ## Build, then show the system at work: warp demo
 	@env -u WARP_DEBUG_BUILD $(VENV)/bin/warp demo $(ARGS)
 
 test: build $(VENV)/.stamp-dev ## Build, then run every test that needs no other server or toolchain
-	$(PY) -m pytest -m 'not toolchain and not rgw and not postgres' $(ARGS)
+	$(PY) -m pytest $(AT_ONCE) -m 'not toolchain and not rgw and not postgres' $(ARGS)
 
 check: build $(VENV)/.stamp-dev ## Lint, types, stubs, import contracts, freshness of the wheels
 	tools/check $(VENV)/bin
@@ -34,7 +37,7 @@ build: $(VENV)/.stamp-run ## Compile the native extensions in place
 	@$(LOCKED) $(PY) setup.py --quiet build_ext --inplace
 
 clients: build $(VENV)/.stamp-dev $(KAFKAJS)/.stamp-npm $(GO_CLIENTS)/.stamp-go $(JAVA_CLIENTS)/.stamp-mvn ## Run the tests with real clients (needs kcat, node and npm, go, java and mvn)
-	$(PY) -m pytest tests/clients $(ARGS)
+	$(PY) -m pytest $(AT_ONCE) tests/clients $(ARGS)
 
 sim: build $(VENV)/.stamp-dev ## Run the simulator: ARGS='--seeds 0..999'
 	$(PY) -m tests.sim $(ARGS)
@@ -53,7 +56,7 @@ test-s3: build $(VENV)/.stamp-dev ## Run the tests over S3, also those on Ceph's
 	$(PY) -m pytest -m 'not postgres' tests/s3 tests/unit/objectstore tests/broker $(ARGS)
 
 test-cluster: build $(VENV)/.stamp-dev ## Run the tests of a cluster: PostgreSQL, several agents (needs postgresql, pgbouncer)
-	$(PY) -m pytest -m postgres tests/unit tests/isolation tests/broker tests/process tests/cluster $(ARGS)
+	$(PY) -m pytest $(AT_ONCE) -m postgres tests/unit tests/isolation tests/broker tests/process tests/cluster $(ARGS)
 
 test-cross: build $(VENV)/.stamp-dev ## Run native code for aarch64 (needs its cross compiler and qemu-user-static)
 	$(PY) -m pytest -m toolchain --ignore tests/clients $(ARGS)
