@@ -15,7 +15,8 @@ from typing import Protocol
 
 from warp.clock import Clock
 from warp.ids import IdSource, LogId
-from warp.lifecycle.levels import TOP_LEVEL, MergeDebt, MergeLimits, debt, is_due
+from warp.lifecycle.levels import TOP_LEVEL, MergeDebt, MergeLimits, is_due
+from warp.lifecycle.merge_debt import measured_debt
 from warp.lifecycle.merge_plan import Portion, climb, rewrite, settle, settled_logs
 from warp.lifecycle.merge_rows import MergeRows
 from warp.lifecycle.merge_work import LogName, MergeCounters, PortionWorker, SwapStore
@@ -31,7 +32,6 @@ ROWS_PER_READ = 1000
 """About how many index rows are asked for at once."""
 
 SEGMENTS_PER_READ = 64
-BACKLOG_PAGES_MAX = 8
 LOGS_PER_STEP = 2000
 
 REWRITTEN = TOP_LEVEL + 1
@@ -149,12 +149,11 @@ class MergeJob:
 
     async def _look(self) -> None:
         """See how much there is on each level, and begin what is to go first."""
-        totals = {row.level: row for row in await self._store.segment_totals()}
-        self._debt = await self._measured(totals)
+        totals = await self._store.segment_totals()
+        self._debt = await measured_debt(self._store, totals, self.limits)
         rank = self._open[-1].rank if self._open else REWRITTEN + 1
-        for level in sorted(totals):
-            row = totals[level]
-            if level < rank and is_due(level, row.segments, row.size_bytes, self.limits):
+        for level, segments, size_bytes in sorted(totals):
+            if level < rank and is_due(level, segments, size_bytes, self.limits):
                 # What is still on its way into the index would be read as it no longer is.
                 await self._work.finish()
                 merge = await self._begin(level)
@@ -163,26 +162,11 @@ class MergeJob:
                     return
         if rank > REWRITTEN:
             names = await self._names()
-            segments = await self._sparse.next(names)
-            if segments:
-                rows, taken = await self._read_rows(segments, names)
-                portions = rewrite(rows, segments[0].level, self.limits)
+            sparse = await self._sparse.next(names)
+            if sparse:
+                rows, taken = await self._read_rows(sparse, names)
+                portions = rewrite(rows, sparse[0].level, self.limits)
                 self._open.append(_Merge(REWRITTEN, taken, rows, names, portions))
-
-    async def _measured(self, totals: Mapping[int, SegmentTotals]) -> MergeDebt:
-        """The debt. Before it says that there is too much, it counts only what can be merged."""
-        found = debt(totals, self.limits)
-        if found.ratio <= 1 or 0 not in totals:
-            return found
-        segments = size_bytes = after_id = 0
-        for _ in range(BACKLOG_PAGES_MAX):
-            page = await self._store.oldest_segments(0, PAGE_SEGMENTS, after_id)
-            segments += len(page)
-            size_bytes += sum(row.size_bytes for row in page)
-            if len(page) < PAGE_SEGMENTS:
-                return debt({**totals, 0: SegmentTotals(0, segments, size_bytes)}, self.limits)
-            after_id = page[-1].segment_id
-        return found
 
     async def _begin(self, level: int) -> _Merge | None:
         """Choose the oldest segments of a level and read what is in them; None when it is not worth it."""
