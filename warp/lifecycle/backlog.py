@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from warp.clock import Clock
-from warp.lifecycle.levels import MergeLimits, debt as merge_debt
+from warp.lifecycle.levels import MergeLimits
+from warp.lifecycle.merge_debt import DebtStore, measured_debt
 from warp.metadata.group_model import Lease
 from warp.metadata.life_model import DeadSegment, Quarantined, SegmentTotals
 
@@ -29,7 +30,7 @@ REST_RATIO: Final = 50
 """A measurement is not repeated for this many times as long as the last one took: with many segments it costs."""
 
 
-class BacklogStore(Protocol):
+class BacklogStore(DebtStore, Protocol):
     """The part of the metadata store that knows. `MetadataStore` says what each does."""
 
     async def segment_totals(self) -> list[SegmentTotals]: ...
@@ -67,7 +68,7 @@ class Backlog:
         self.dead_segments = len(await self._store.dead_segments(COUNTED_MAX))
         self.quarantined_extents = len(await self._store.quarantined(COUNTED_MAX))
         self.levels, self.is_known = levels, True
-        self.debt = merge_debt({total.level: total for total in levels}, self._limits).ratio
+        self.debt = (await measured_debt(self._store, levels, self._limits)).ratio
         now_s = self._clock.monotonic()
         self._rests_until_s = now_s + REST_RATIO * (now_s - began_s)
 

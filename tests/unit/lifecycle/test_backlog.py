@@ -17,7 +17,7 @@ from warp.lifecycle.backlog import COUNTED_MAX, REST_RATIO, Backlog, HoldBack, H
 from warp.lifecycle.levels import MergeLimits
 from warp.metadata.cluster_model import AgentFacts, ClusterView, LiveAgent
 from warp.metadata.group_model import Lease
-from warp.metadata.life_model import DeadSegment, Quarantined, SegmentTotals
+from warp.metadata.life_model import DeadSegment, Quarantined, SegmentRow, SegmentTotals
 
 MIB = 2**20
 LEASE = Lease("job/backlog", BrokerId(1), 1)
@@ -32,6 +32,15 @@ class Store:
         self.asked = 0
         self.takes_s = 0.0
         self.fault: Exception | None = None
+        self.can_be_merged = True
+
+    async def oldest_segments(self, level: int, limit: int, after_id: int = 0) -> list[SegmentRow]:
+        found = [total for total in self.levels if total.level == level and self.can_be_merged]
+        return [
+            SegmentRow(number, f"segments/00/{number}", total.size_bytes // total.segments, level, 1)
+            for total in found
+            for number in range(after_id + 1, min(total.segments, after_id + limit) + 1)
+        ]
 
     async def segment_totals(self) -> list[SegmentTotals]:
         self.asked += 1
@@ -70,6 +79,12 @@ def measured(store: Store) -> Backlog:
 )
 def test_the_debt_is_what_waits_beside_what_may_wait(levels: list[SegmentTotals], debt: float) -> None:
     assert measured(Store(*levels)).debt == pytest.approx(debt)
+
+
+def test_what_can_never_be_merged_is_no_debt() -> None:
+    store = Store(SegmentTotals(0, 5000, 4096 * MIB))
+    store.can_be_merged = False
+    assert measured(store).debt == 0.0
 
 
 def test_what_was_counted_is_forgotten_when_counting_is_another_agents_job() -> None:
