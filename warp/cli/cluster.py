@@ -25,8 +25,8 @@ EXAMPLES = """\
   warp cluster status --json | jq '.agents[] | select(.state != "serving")'
 
 Any agent can be asked. It tells what it sees: of the others, by the database that all share; of its own session, by its
-own clock. Exit code 1 says that something is out of order: its session has lapsed, its clock is wrong, or a coordinator
-slot is nobody's.
+own clock. Exit code 1 says that something is out of order: its session has lapsed, its clock is wrong, a coordinator
+slot is nobody's, no agent runs jobs, too much waits to be merged, or records can't be read.
 """
 
 CONFIG_EXAMPLES = """\
@@ -85,6 +85,8 @@ def report(status: Mapping[str, Any]) -> str:
     parts = [_head(status), _agents(status)]
     if status["own"]["is_shared"]:
         parts.append(_held(status))
+    if "merge_debt" in status:  # Agents of older releases don't tell.
+        parts.append(f"Merging: {status['merge_debt']:.0%} of what may wait (--merge-backlog-max) waits.")
     return "\n\n".join([*parts, *problems(status), *_lost(status)]) + "\n"
 
 
@@ -106,6 +108,27 @@ def problems(status: Mapping[str, Any]) -> list[str]:
         found.append(
             f"{slots['free']} of {slots['total']} coordinator slots are nobody's at the moment: their consumer groups "
             "wait. It passes within seconds where an agent has just gone."
+        )
+    return found + _problems_of_jobs(status)
+
+
+def _problems_of_jobs(status: Mapping[str, Any]) -> list[str]:
+    found = []
+    lives = [agent for agent in status["agents"] if agent["state"] in ("serving", "leaving")]
+    if not any("jobs" in agent["roles"] for agent in lives):
+        found.append(
+            "No agent that lives has the role jobs (--roles): nothing is merged, compacted or deleted, and in the end "
+            "producers are held back."
+        )
+    if status.get("merge_debt", 0.0) > 1.0:
+        found.append(
+            f"Producers are held back: {status['merge_debt']:.1f} times as much waits to be merged as may wait. "
+            "/v1/jobs of the agent that holds job/merge tells what keeps it, and `warp doctor` there more."
+        )
+    if status.get("quarantined_extents"):
+        found.append(
+            f"{status['quarantined_extents']} extents are missing or damaged in the object store; jobs leave them "
+            "alone. `warp fsck` names them."
         )
     return found
 

@@ -120,3 +120,24 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_an_agent_alone_tells_how_much_waits_to_be_merged() -> None:
+    shown = status(is_shared=False) | {"merge_debt": 0.254, "quarantined_extents": 0}
+    assert cluster.report(shown).splitlines()[-1] == (
+        "Merging: 25% of what may wait (--merge-backlog-max) waits."
+    )
+    assert cluster.problems(shown) == []
+
+
+def test_too_much_that_waits_and_records_that_cant_be_read_are_problems() -> None:
+    held, damaged = cluster.problems(status() | {"merge_debt": 2.54, "quarantined_extents": 3})
+    assert held.startswith("Producers are held back: 2.5 times as much waits")
+    assert damaged.startswith("3 extents are missing or damaged")
+
+
+def test_a_cluster_in_which_nobody_runs_jobs_is_a_problem() -> None:
+    idle = agent(1, roles=["produce", "fetch"])
+    gone = agent(2, state="lost")
+    [problem] = cluster.problems(status(idle, gone))
+    assert problem.startswith("No agent that lives has the role jobs")

@@ -219,13 +219,13 @@ def test_a_good_machine_has_nothing_wrong() -> None:
         ({"open_files_hard": 10_255}, {"limits.open-files": Severity.WARNING}),
         ({"open_files_hard": 300}, {"limits.open-files": Severity.PROBLEM}),
         ({"memory_available_bytes": GIB // 2}, {"limits.memory": Severity.WARNING}),
-        ({"memory_available_bytes": GIB // 2, "agent_memory_bytes": GIB}, {}),
+        ({"memory_available_bytes": GIB // 2, "agent_memory_bytes": GIB * 3 // 2}, {}),
         (
             {"memory_total_bytes": GIB // 2, "memory_available_bytes": GIB // 2},
             {"limits.memory": Severity.PROBLEM},
         ),
         ({"memory_limit_bytes": GIB // 2, "memory_limit_used_bytes": 0}, {"limits.memory": Severity.PROBLEM}),
-        ({"memory_limit_bytes": 2 * GIB, "memory_limit_used_bytes": GIB // 2}, {}),
+        ({"memory_limit_bytes": 2 * GIB, "memory_limit_used_bytes": GIB // 8}, {}),
         (
             {"memory_limit_bytes": 2 * GIB, "memory_limit_used_bytes": GIB * 3 // 2},
             {"limits.memory": Severity.WARNING},

@@ -19,6 +19,7 @@ from warp.cli.doctor.facts import (
     DatabaseFacts,
     Holder,
     HolderState,
+    JobsFacts,
     PlaceFacts,
     PortFacts,
 )
@@ -26,6 +27,7 @@ from warp.cli.doctor.finding import Finding, note
 from warp.cli.doctor.judge.clients import judge_clients, judge_told
 from warp.cli.doctor.judge.clock import judge_clock
 from warp.cli.doctor.judge.cluster import judge_cluster
+from warp.cli.doctor.judge.jobs import judge_jobs
 from warp.cli.doctor.judge.machine import judge_machine, judge_software
 from warp.cli.doctor.judge.object_store import judge_object_directory, judge_object_store
 from warp.cli.doctor.judge.place import judge_metadata
@@ -39,8 +41,9 @@ from warp.cli.doctor.measure.machine import look_at_machine
 from warp.cli.doctor.measure.marker import look_at_marker
 from warp.cli.doctor.measure.object_store import look_at_object_store
 from warp.cli.doctor.measure.place import find_holder, look_at_database, look_at_place
-from warp.cli.doctor.measure.ports import look_at_http, look_at_listener
+from warp.cli.doctor.measure.ports import local, look_at_http, look_at_listener
 from warp.cli.doctor.measure.postgres import look_at_postgres
+from warp.cli.doctor.measure.status import ask_jobs
 from warp.clock import Clock
 from warp.config import AgentConfig, is_in_memory, is_shared
 from warp.config_values import Address
@@ -78,6 +81,7 @@ class Examination:
             commit, of_metadata = await self._metadata(config, holder)
         findings += of_metadata
         findings += await self._object_store(config, commit)
+        findings += judge_jobs(config, await self._jobs(config, holder))
         self._say("looking at limits")
         machine = look_at_machine(holder.pid if holder.state is HolderState.HELD else None)
         return [*findings, *judge_machine(machine, config)]
@@ -118,6 +122,16 @@ class Examination:
             self._say(f"asking {told}")
             findings += judge_clients(await self._as_client(told, port))
         return findings
+
+    async def _jobs(self, config: AgentConfig, holder: Holder) -> JobsFacts | None:
+        """What the agent of this configuration tells of jobs; None while it does not run."""
+        if config.http is None or holder.state is HolderState.NOBODY:
+            return None
+        facts = await look_at_http(config.http, is_tls=config.http_tls)
+        if facts.status is None or facts.status.refusal:
+            return None
+        self._say("asking about jobs")
+        return await ask_jobs(local(config.http), is_tls=config.http_tls)
 
     async def _security(self, config: AgentConfig) -> list[Finding]:
         """Who gets in, by the settings."""

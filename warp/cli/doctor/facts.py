@@ -211,6 +211,18 @@ class AgentStatus:
     reasons_not_ready: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class JobsFacts:
+    """What an agent that runs tells of its cluster's jobs; `refusal` when it does not tell."""
+
+    refusal: str = ""
+    has_jobs: bool = False
+    """Some agent that lives has the role."""
+    merge_debt: float = 0.0
+    """What waits to be merged, divided by what may wait; the least of a few looks."""
+    quarantined_extents: int = 0
+
+
 class BindState(StrEnum):
     """Whether an address could be listened on."""
 

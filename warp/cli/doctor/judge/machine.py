@@ -12,6 +12,7 @@ from warp.cli.doctor.finding import Finding, note, ok, problem, warning
 from warp.cli.system import DESCRIPTORS_RESERVED
 from warp.config import AgentConfig
 from warp.groups.slots import CoordinatorLimits
+from warp.metadata.cluster_model import JOBS
 from warp.metadata.sqlite import OLDEST_SQLITE
 from warp.units import approximate_size
 
@@ -21,6 +22,8 @@ TLS_CONNECTION_BYTES: Final = 300 * 1024
 """While it sends, or its peer takes nothing."""
 HTTP_TLS_BYTES_MAX: Final = 100 * MIB
 """Half a MiB for each of 200."""
+JOB_BYTES_BESIDE: Final = 128 * MIB
+"""One batch that is compacted, decompressed and written anew, beside --jobs-memory."""
 LISTEN_QUEUE: Final = 1024
 """What the agent asks the kernel for."""
 CONNECTIONS_MIN: Final = 64
@@ -48,6 +51,9 @@ def memory_bounds(config: AgentConfig) -> dict[str, int]:
         "large buffers that wait to be used again": min(FREE_BLOCK_BYTES_MAX, requests // 8),
         "record data for consumers, in memory or being sent from there": config.cache_bytes_max,
         "answers that had to be copied": config.fetch_memory_bytes_max,
+        "what background jobs hold": JOB_BYTES_BESIDE + config.jobs_memory_bytes_max
+        if JOBS in config.roles
+        else 0,
         "what members of groups make the agent keep": CoordinatorLimits().members_bytes_max,
         "buffers of the local store's writers": 8 * MIB,
         "checking large compressed batches, only where clients compress": 3 * 64 * MIB,

@@ -9,11 +9,14 @@ from typing import Any, Final
 
 import h11
 
-from warp.cli.doctor.facts import AgentStatus
+from warp.cli.doctor.facts import AgentStatus, JobsFacts
 from warp.cli.doctor.measure.broker import CONNECT_TIMEOUT_S, any_certificate
 from warp.config_values import Address
+from warp.metadata.cluster_model import JOBS
 
 ANSWER_BYTES_MAX: Final = 64 * 1024
+BACKLOG_LOOKS: Final = 3
+BACKLOG_PAUSE_S: Final = 2.0
 ANSWER_TIMEOUT_S: Final = 8.0
 """Above the five seconds that the agent gives each of its own probes for /v1/ready."""
 
@@ -41,6 +44,36 @@ async def ask_status(address: Address, *, is_tls: bool = False) -> AgentStatus:
         return AgentStatus(refusal=str(error))
     except (KeyError, TypeError, ValueError):
         return AgentStatus(refusal="answers HTTP, but not as an agent does")
+
+
+async def ask_jobs(address: Address, *, is_tls: bool = False) -> JobsFacts:
+    """What the agent behind an address tells of its cluster's jobs. Never raises for what the peer does.
+
+    Where too much waits to be merged it is asked again: what has passed by then is no finding.
+    """
+    context = any_certificate() if is_tls else None
+    try:
+        facts = _jobs(await _get(address, "/v1/cluster", context))
+        for _ in range(BACKLOG_LOOKS - 1):
+            if facts.merge_debt <= 1.0:
+                break
+            await asyncio.sleep(BACKLOG_PAUSE_S)
+            facts = _jobs(await _get(address, "/v1/cluster", context))
+        return facts
+    except _NoAgent as error:
+        return JobsFacts(refusal=f"it {error}")
+    except (KeyError, TypeError, ValueError):
+        return JobsFacts(refusal="it does not tell who does not authenticate, or is of an older release")
+
+
+def _jobs(told: dict[str, Any]) -> JobsFacts:
+    return JobsFacts(
+        has_jobs=any(
+            JOBS in agent["roles"] and agent["state"] in ("serving", "leaving") for agent in told["agents"]
+        ),
+        merge_debt=float(told["merge_debt"]),
+        quarantined_extents=int(told["quarantined_extents"]),
+    )
 
 
 async def _get(address: Address, path: str, context: ssl.SSLContext | None) -> dict[str, Any]:
