@@ -1,4 +1,7 @@
-"""Breakages of what jobs do to the metadata: swaps, trimming, the death of segments; P3 and P9."""
+"""Breakages of what jobs do to the metadata: swaps, trimming, the death of segments; P3 and P9.
+
+That locks are left out is noticed in tests/isolation, which plants that fault itself.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from tests.breakages.tree import Breakage
 LOGS = "tests/unit/metadata/test_life_logs.py"
 MODEL = "tests/unit/metadata/test_life_model.py"
 SEGMENTS = "tests/unit/metadata/test_life_segments.py"
-STEPPED = "tests/isolation/test_swaps.py"
 SWAPS = "tests/unit/metadata/test_swaps.py"
 
 SWAPPED = (
@@ -66,14 +68,6 @@ SWAPPED = (
         "        grown[row.log_id] -= row.size_bytes\n",
         "        grown[row.log_id] -= 0\n",
         (f"{SWAPS}::test_a_log_goes_on_growing_after_a_swap",),
-    ),
-    Breakage(
-        "swap-without-locking-the-logs",
-        "P3",
-        "warp/metadata/sql/commits.sql",
-        "where l.log_id = w.log_id\norder by l.log_id\nlock rows of l\n",
-        "where l.log_id = w.log_id\norder by l.log_id\n",
-        (f"{STEPPED}::test_of_two_swaps_of_the_same_rows_one_takes_effect",),
     ),
     Breakage(
         "trim-an-extent-in-which-the-log-starts",
