@@ -76,7 +76,10 @@ def _recovered(plan: Plan) -> list[str]:
             f"  {_count(counts.repeated, 'record')} that their producers had sent twice were left out."
         )
     if counts.topics_new:
-        lines.append(f"  Topics made anew, without their configs: {_names(counts.topics_new)}.")
+        lines.append(
+            f"  Topics made anew, without their configs, to be kept for ever until you set some: "
+            f"{_names(counts.topics_new)}."
+        )
     for name, own in counts.topics_renamed.items():
         lines.append(
             f"  A topic {name} is now called {own}, for another one has its name: most likely it was deleted."

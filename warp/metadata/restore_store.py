@@ -30,10 +30,13 @@ _SQL = load_statements("restore")
 READ_SETTING = load_statements("settings")["read_setting"]
 WRITE_SETTING = load_statements("settings")["write_setting"]
 LOCK_LOGS = load_statements("commits")["lock_logs"]
+INSERT_CONFIGS = load_statements("topics")["insert_configs"]
 INSERT_LOGS = load_statements("topics")["insert_logs"]
 LOGS_OF_TOPICS = load_statements("topics")["logs_of_topics"]
 
 PAGE_ROWS = 1_000
+CONFIGS_OF_NEW_TOPICS = (("retention.bytes", "-1"), ("retention.ms", "-1"))
+"""Until somebody says what their configs were: by the defaults, old records would be deleted at once."""
 
 # The counters behind ids are the one thing here that the databases have each in their own way.
 _COUNTERS_SQLITE = parse_statements(
@@ -161,6 +164,11 @@ async def _raise_rows(session: Session, restoration: Restoration) -> None:
 async def _write_topics(session: Session, restoration: Restoration, version: int, now_ms: int) -> None:
     new = [(*topic, version, now_ms) for topic in restoration.new_topics]
     await _in_pages(session, _SQL["insert_restored_topics"], new)
+    await _in_pages(
+        session,
+        INSERT_CONFIGS,
+        [(t.topic_id, name, value) for t in restoration.new_topics for name, value in CONFIGS_OF_NEW_TOPICS],
+    )
     logs: list[tuple[Any, ...]] = [
         (topic.topic_id, partition)
         for topic in restoration.new_topics

@@ -45,9 +45,10 @@ def test_what_receipts_tell_of_is_back_at_its_offsets(tmp_path: Path) -> None:
         assert await everything(world, fresh) == await everything(world, world.live)
         assert (plan.counts.kept, plan.counts.moved, plan.counts.lost) == (20, 0, 0)
         topics = await fresh.topics()
+        for_ever = {"retention.bytes": "-1", "retention.ms": "-1"}
         assert [(t.name, t.topic_id, len(t.logs), t.configs) for t in topics.values()] == [
-            ("orders", orders.topic_id, 2, {}),
-            ("users", users.topic_id, 1, {}),
+            ("orders", orders.topic_id, 2, for_ever),
+            ("users", users.topic_id, 1, for_ever),
         ]
 
     in_world(tmp_path, story)
