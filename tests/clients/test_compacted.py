@@ -98,8 +98,9 @@ def by_confluent(bootstrap: str, offset: int, fetch_bytes: int) -> list[Seen]:
             message = consumer.poll(1)
             if message is None:
                 continue
-            if message.error() is not None:
-                assert message.error().name() == "_PARTITION_EOF", message.error()
+            error = message.error()
+            if error is not None:
+                assert error.name() == "_PARTITION_EOF", error
                 assert message.offset() in (len(written()), OFFSET_END)
                 return found
             place = message.offset()
@@ -146,7 +147,7 @@ def by_aiokafka(bootstrap: str, offset: int, fetch_bytes: int) -> list[Seen]:
         ) as consumer:
             consumer.assign([partition])
             consumer.seek(partition, offset)
-            while await consumer.position(partition) < len(written()):
+            while not found or found[-1].offset + 1 < len(written()):
                 for messages in (await consumer.getmany(timeout_ms=500)).values():
                     found += [Seen(m.offset, m.key, m.value) for m in messages]
         return found

@@ -286,7 +286,7 @@ class LogPass:
                 kept_bytes += len(kept.batches)
                 is_changed = kept.dropped_count > 0 or kept.horizon_count > 0
                 if is_joined or is_added or is_changed or held_bytes > self._limits.window_bytes:
-                    self._add(row, held)
+                    await self._add(row, held)
                     is_added = True
                     held.clear()
         except (BadExtent, ExtentMoved) as error:
@@ -324,10 +324,11 @@ class LogPass:
             decompressed_bytes_max=self._limits.decompressed_bytes_max,
         )
 
-    def _add(self, row: IndexRow, held: Sequence[tuple[int, Compacted]]) -> None:
+    async def _add(self, row: IndexRow, held: Sequence[tuple[int, Compacted]]) -> None:
         self._output.begin(self._log, self.progress.ended)
         for base_offset, kept in held:
-            self._output.add(self._log, row, base_offset, kept)
+            add = partial(self._output.add, self._log, row, base_offset, kept)
+            await in_thread(add, len(kept.batches))
 
     # Both
 

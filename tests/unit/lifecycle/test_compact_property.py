@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,22 +39,23 @@ class History:
     async def live(self) -> None:
         """Go through a random history; every promise is looked at after each pass."""
         world, chance = self.world, self.chance
+        events: list[Callable[[], Awaitable[object]]] = [
+            self.produce,
+            self.compact,
+            self.compact_twice_at_once,
+            world.merge,
+            self.trim,
+            self.change_policy,
+            self.lose_agent,
+            self.wait,
+            self.damage,
+            self.repair,
+        ]
         for _ in range(STEPS):
-            event = chance.choices(
-                [
-                    self.produce,
-                    self.compact,
-                    self.compact_twice_at_once,
-                    world.merge,
-                    self.trim,
-                    self.change_policy,
-                    self.lose_agent,
-                    self.wait,
-                ],
-                [12, 5, 2, 3, 1, 1, 1, 4],
-            )[0]
+            [event] = chance.choices(events, [12, 5, 2, 3, 1, 1, 1, 4, 2, 1])
             await event()
         world.rules["compacts"] = True
+        await self.repair()
         await self.settle()
 
     async def settle(self) -> None:
@@ -140,6 +142,24 @@ class History:
         finally:
             self.world.objects.before = lambda name, key: None
         await self.check()
+
+    async def damage(self) -> None:
+        """A pass finds an extent damaged. Its bytes are what they were afterwards, but jobs don't know that."""
+        log = self.chance.choice(self.world.topics[0].logs)
+        rows = await self.world.rows(log)
+        if not rows:
+            return
+        row = self.chance.choice(rows)
+        # In the CRC of a batch's header, wherever that batch begins.
+        self.world.objects.change(row.key, row.position + 18)
+        await self.world.compact(self.job)
+        if any(found.segment_id == row.segment_id for found in await self.world.rows(log)):
+            self.world.objects.change(row.key, row.position + 18)
+        await self.check()
+
+    async def repair(self) -> None:
+        """Jobs may have all extents again."""
+        await self.world.store.release_quarantined(await self.world.store.quarantined(1000))
 
     async def wait(self) -> None:
         self.world.pass_hours(self.chance.choice([1, 10, 30]))
