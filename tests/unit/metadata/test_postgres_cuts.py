@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.postgres import PostgresServer
 from tests.support.relay import Relay
+from tests.unit.metadata.life_support import merged
 from tests.unit.metadata.support import TestClock, batch, segment
 from tests.unit.metadata.test_postgres import WRITE, database, value
 from warp.errors import MetadataUnavailable, OutcomeUnknown
@@ -112,5 +113,33 @@ def test_a_segment_whose_commit_was_cut_is_committed_once(
         again = await store.commit([sealed], clock.time_ms())
         assert [outcome.base_offset for outcome in again.outcomes[0]] == [0]
         assert (await store.log_states(topic.logs))[topic.logs[0]].next_offset == 5
+
+    run_relayed(postgres_server, postgres_url, test)
+
+
+@pytest.mark.parametrize("arrives", [False, True])
+def test_a_swap_that_was_cut_is_made_once(
+    postgres_server: PostgresServer, postgres_url: str, arrives: bool
+) -> None:
+    async def test(opened: PostgresDatabase, relay: Relay) -> None:
+        clock = TestClock()
+        ids = IdSource(clock, bytes)
+        store = MetadataStore(opened, clock, ids)
+        [topic] = await store.create_topics([NewTopic("t", ids.topic_id(), 1)])
+        assert isinstance(topic, Topic)
+        [log] = topic.logs
+        for key in "abc":
+            await store.commit([segment(key, batch(log, count=5))], clock.time_ms())
+        change = merged("m", (await store.extents_of_log(log, 0, 9))[:2], shrunk_bytes=50, clean={log: 10})
+        (relay.cut_after if arrives else relay.cut_before)(COMMIT)
+        with pytest.raises(OutcomeUnknown):
+            await store.swap(None, change)
+        assert relay.cuts == 1
+        for _ in range(2):
+            assert (await store.swap(None, change)).swapped == {log}
+        rows = await store.extents_of_log(log, 0, 9)
+        assert [(row.base_offset, row.end_offset, row.key) for row in rows] == [(0, 10, "m"), (10, 15, "c")]
+        assert (await store.log_states([log]))[log].size_bytes == 250
+        assert await store.mark_dead_among(None, [1, 2, 3, 4]) == 2
 
     run_relayed(postgres_server, postgres_url, test)
