@@ -106,7 +106,7 @@ def left(template: Path, tmp_path: Path) -> Path:
 
 def execute(left: Path, sql: str) -> None:
     connection = sqlite3.connect(left / "metadata.sqlite", isolation_level=None)
-    assert connection.execute(sql).rowcount > 0
+    assert connection.execute(sql).rowcount != 0
     connection.close()
 
 
@@ -167,6 +167,19 @@ def test_damage_is_told_in_lines_and_as_json(left: Path, here: Here) -> None:
     assert report["findings"][0]["where"] == str(key)
     code, out, _ = here.fsck("--quick", "--json")
     assert (code, json.loads(out)["found"]) == (1, {"object-missing": 1})
+
+
+def test_a_damaged_index_of_the_database_is_found_by_a_deep_check(left: Path, here: Here) -> None:
+    execute(left, "create index odd on logs (size_bytes)")
+    connection = sqlite3.connect(left / "metadata.sqlite", isolation_level=None)
+    connection.execute("pragma writable_schema = on")
+    connection.execute(
+        "update sqlite_master set sql = 'create index odd on logs (partition)' where name = 'odd'"
+    )
+    connection.close()
+    assert here.fsck()[0] == 0
+    code, out, _ = here.fsck("--deep")
+    assert (code, "database: sqlite://" in out, "missing from index odd" in out) == (1, True, True)
 
 
 def test_a_repair_is_told_first_and_done_when_asked_for(left: Path, here: Here) -> None:

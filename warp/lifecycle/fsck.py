@@ -55,12 +55,15 @@ async def check(
     """
     report = Report()
     totals = await store.totals()
-    progress("logs", 0, totals.logs)
-    logs = LogCheck(report)
+
+    def looked_at() -> None:
+        progress("logs", report.counts["logs"], totals.logs)
+
+    logs = LogCheck(report, looked_at)
     after: LogId | None = BEFORE_ALL_LOGS
     while after is not None:
+        looked_at()
         after = await store.walk_logs(after, logs)
-        progress("logs", report.counts["logs"], totals.logs)
     reads_footers = scope.reads_footers or scope.is_deep
     await RowCheck(report, store, progress, reads_footers=reads_footers, is_deep=scope.is_deep).run()
     await _check_epoch(report, store, objects)

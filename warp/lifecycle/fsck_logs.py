@@ -6,17 +6,25 @@ wrong however busy the agents are.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from warp.lifecycle.fsck_report import REBUILD, REPAIR, RESTORE, Finding, Kind, Repair, RepairKind, Report
 from warp.log.segment import MAGIC, TRAILER_BYTES
 from warp.metadata.fsck_model import DeletedLog, ExtentFacts, LogFacts
 from warp.metadata.life_model import SegmentState
 
+EXTENTS_PER_CALL = 1000
+
 
 class LogCheck:
-    """Is shown logs and extents in order, and takes down what is wrong with them."""
+    """Is shown logs and extents in order, and takes down what is wrong with them.
 
-    def __init__(self, report: Report) -> None:
+    `looked_at` is called now and then.
+    """
+
+    def __init__(self, report: Report, looked_at: Callable[[], None]) -> None:
         self._report = report
+        self._looked_at = looked_at
         self._log: LogFacts | None = None
         self._last: ExtentFacts | None = None
         self._size_bytes = 0
@@ -50,6 +58,8 @@ class LogCheck:
     def extent(self, extent: ExtentFacts) -> None:
         """The next extent of the log."""
         self._report.counts["extents"] += 1
+        if self._report.counts["extents"] % EXTENTS_PER_CALL == 0:
+            self._looked_at()
         self._size_bytes += extent.size_bytes
         where = extent_name(extent)
         check_extent(self._report, extent)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -48,6 +48,7 @@ class Kind(StrEnum):
     PRODUCER_WITHOUT_LOG = "producer-without-log"
     PRODUCER_STATE = "producer-state"
     MEMBER_WITHOUT_GROUP = "member-without-group"
+    DATABASE = "database"
     MARKER = "marker"
     EPOCH = "epoch"
     UNREAD = "unread"
@@ -180,6 +181,14 @@ class Report:
             "repairs": [repair.describe() for repair in self.repairs],
             "repaired": [repair.describe() for repair in self.repaired],
         }
+
+
+def note_damage(report: Report, where: str, lines: Iterable[str]) -> None:
+    """Take down what a database says of its own files."""
+    for line in lines:
+        report.add(
+            Finding(Kind.DATABASE, where, line, "stop the agent and restore the metadata (docs/backup.md)")
+        )
 
 
 Progress = Callable[[str, int, int | None], None]

@@ -14,7 +14,14 @@ from pathlib import Path
 from warp.errors import MetadataReadOnly, StartError
 from warp.metadata.migrate import load_migrations, pending
 from warp.metadata.session import Session
-from warp.metadata.sqlite import SqliteDatabase, _from_hex, _schema_versions, _Statements, check_library
+from warp.metadata.sqlite import (
+    SqliteDatabase,
+    _from_hex,
+    _schema_versions,
+    _Statements,
+    check_library,
+    map_error,
+)
 
 BUSY_TIMEOUT_MS = 5000
 """An agent that starts or stops holds everybody up for a moment."""
@@ -49,6 +56,19 @@ class SqliteReader(SqliteDatabase):
         self._connection = connection
         self._statements = _Statements(connection)
         self._synced_changes = connection.total_changes
+
+    async def damage(self, lines_max: int = 20) -> list[str]:
+        """What SQLite itself finds wrong with the file, its indexes beside its tables; reads all of it.
+
+        Raises MetadataError.
+        """
+        async with self._lock:
+            assert self._connection is not None, "it was opened"
+            try:
+                rows = self._connection.execute(f"pragma integrity_check({lines_max})").fetchall()
+            except sqlite3.Error as error:
+                raise map_error(error) from error
+        return [str(row[0]) for row in rows if row[0] != "ok"]
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(

@@ -115,7 +115,9 @@ async def _look(
     from warp.clock import SystemClock  # noqa: PLC0415
     from warp.ids import IdSource  # noqa: PLC0415
     from warp.lifecycle.fsck import check  # noqa: PLC0415
+    from warp.lifecycle.fsck_report import note_damage  # noqa: PLC0415
     from warp.metadata.fsck_store import FsckStore  # noqa: PLC0415
+    from warp.metadata.sqlite_reader import SqliteReader  # noqa: PLC0415
 
     clock = SystemClock()
     ids = IdSource(clock, os.urandom)
@@ -126,6 +128,9 @@ async def _look(
             report = await check(
                 store, objects, clock, scope=scope, orphan_age_ms=config.orphan_age_ms, progress=progress
             )
+            if scope.is_deep and isinstance(database, SqliteReader):
+                progress("database", 0, None)
+                note_damage(report, config.metadata, await database.damage())
         if repairs and report.repairs:
             await _repair(config, report)
     return report
