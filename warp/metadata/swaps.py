@@ -29,8 +29,8 @@ INSERT_EXTENTS = _SQL["insert_extents"]
 CHANGE_LOGS = _SQL["change_logs"]
 LOGS_IN_SEGMENTS = _SQL["logs_in_segments"]
 
-ROWS_PER_STATEMENT = 1_000
-"""Between statements of so many rows the event loop gets its turn: SQLite runs on it."""
+ROWS_PER_STATEMENT = 500
+"""Before each statement of so many rows the event loop gets its turn: SQLite runs on it."""
 
 T = TypeVar("T")
 Place = tuple[LogId, int]
@@ -228,8 +228,7 @@ async def _write_rows(session: Session, statement: Statement, rows: Sequence[tup
 
 
 async def chunks(rows: Sequence[T]) -> AsyncIterator[Sequence[T]]:
-    """The rows, so many at a time; the event loop gets its turn in between."""
+    """The rows, so many at a time; the event loop gets its turn before each."""
     for start in range(0, len(rows), ROWS_PER_STATEMENT):
-        if start:
-            await asyncio.sleep(0)
+        await asyncio.sleep(0)
         yield rows[start : start + ROWS_PER_STATEMENT]
