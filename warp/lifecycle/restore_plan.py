@@ -8,7 +8,7 @@ records on was ever given out, and there they are appended anew. What lies betwe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from warp.errors import ObjectNotFound, ShortObject
@@ -34,6 +34,7 @@ from warp.lifecycle.rebuild_read import (
 )
 from warp.log.segment import SegmentExtent
 from warp.metadata.commit import pack_batches, unpack_batches
+from warp.metadata.life_model import SegmentState
 from warp.metadata.restore_model import (
     Restoration,
     RestoredExtent,
@@ -50,6 +51,7 @@ from warp.objectstore.base import ObjectStore
 
 RECENT_MS = 15 * 60_000
 """Before the newest segment of the bucket. No segment is committed later than that after its seal."""
+HOLE_TIMESTAMP_MS = 0
 TAIL_GONE_OFFSETS = 1_000_000
 """Added to the next offset of a log whose newest data the bucket has no more: deleted since, with what came after."""
 
@@ -112,7 +114,9 @@ class Plan:
     def is_empty(self) -> bool:
         """Does the database already say all that the bucket does?"""
         found = self.restoration
-        return not (found.segments or found.logs or found.new_topics or found.grown_topics)
+        return not (
+            found.segments or found.gone_segments or found.logs or found.new_topics or found.grown_topics
+        )
 
 
 class Planner:
@@ -163,6 +167,7 @@ class Planner:
         await at_once(work)
         self._restoration.logs = [found[log] for log in logs if log in found]
         self._plan_segments()
+        self._bury_segments()
         self._counts.logs = len(self._restoration.logs)
         return Plan(self._restoration, self._counts, self._bucket)
 
@@ -189,6 +194,23 @@ class Planner:
             self._counts.topics_new.append(own)
             self._restoration.new_topics.append(StoredTopic(topic_id, own, collision_name(own), partitions))
         self._restoration.grown_topics = grown
+
+    def _bury_segments(self) -> None:
+        """Segments of the database whose objects are gone, and what deleted topics had in them."""
+        gone = {
+            segment_id
+            for segment_id, segment in self._known.segments.items()
+            if segment.state == SegmentState.LIVE and segment.key not in self._bucket.keys
+        }
+        logs = {log.log_id for log in self._known.logs.values()}
+        self._restoration.gone_segments = sorted(gone)
+        self._restoration.lost_extents = [
+            (log_id, extent.end_offset)
+            for log_id, extents in self._known.extents.items()
+            if log_id not in logs
+            for extent in extents
+            if extent.segment_id in gone
+        ]
 
     def _plan_segments(self) -> None:
         """Those of the unknown segments in which extents are to lie."""
@@ -248,7 +270,7 @@ class Planner:
             next_offset,
             stored_end,
             removed=[extent.end_offset for extent in gone],
-            added=[*map(_restored, [*added, *moved]), *self._covers(lost)],
+            added=[*map(_restored, [*added, *moved]), *_covers(lost)],
             producers=_packed(states),
         )
 
@@ -363,12 +385,14 @@ class Planner:
             appended += extents_of(source, fresh)
         return appended, next_offset if appended else end
 
-    def _covers(self, holes: Iterable[Hole]) -> Iterable[RestoredExtent]:
-        for hole in holes:
-            for part, batch in empty_batches(hole, self._bucket.newest_ms):
-                yield RestoredExtent(
-                    part.base_offset, part.end_offset, "", 0, len(batch), self._bucket.newest_ms, batch
-                )
+
+def _covers(holes: Iterable[Hole]) -> Iterator[RestoredExtent]:
+    """What readers pass over a hole by. As old as can be, so that it holds no retention up."""
+    for hole in holes:
+        for part, batch in empty_batches(hole, HOLE_TIMESTAMP_MS):
+            yield RestoredExtent(
+                part.base_offset, part.end_offset, "", 0, len(batch), HOLE_TIMESTAMP_MS, batch
+            )
 
 
 def _restored(candidate: Candidate) -> RestoredExtent:

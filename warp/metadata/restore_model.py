@@ -118,6 +118,10 @@ class Restoration:
 
     segments: list[RestoredSegment] = field(default_factory=list)
     logs: list[RestoredLog] = field(default_factory=list)
+    gone_segments: list[int] = field(default_factory=list)
+    """Ids of segments whose objects are gone: no extent lies in them afterwards."""
+    lost_extents: list[tuple[LogId, int]] = field(default_factory=list)
+    """Log and end offset of extents of deleted topics that lay in them."""
     new_topics: list[StoredTopic] = field(default_factory=list)
     grown_topics: Mapping[TopicId, int] = field(default_factory=dict)
     """How many partitions a topic has that the database knows with fewer."""

@@ -136,6 +136,9 @@ class RestoreStore:
             log_ids = await _log_ids(session, restoration.logs)
             for page in _pages(restoration.logs):
                 await _write_logs(session, page, log_ids, segment_ids, now_ms)
+            await _delete_extents(session, restoration.lost_extents)
+            buried = [(segment_id, now_ms) for segment_id in restoration.gone_segments]
+            await _in_pages(session, _SQL["bury_segments"], buried)
             for name, value in sorted(restoration.settings.items()):
                 await session.execute(WRITE_SETTING, name, value)
 
@@ -229,9 +232,7 @@ async def _write_logs(
     if any(stored[log_id] != log.stored_next_offset for log_id, log in pairs):
         raise MetadataError("the database has changed while it was read: stop all agents, and run this again")
     removed = [(log_id, end_offset) for log_id, log in pairs for end_offset in log.removed]
-    for page in _pages(removed):
-        await session.execute(_SQL["delete_lost_extents"], page)
-        await session.execute(_SQL["forget_lost_quarantine"], page)
+    await _delete_extents(session, removed)
     added = [
         (
             log_id,
@@ -255,6 +256,12 @@ async def _write_logs(
         await session.execute(_SQL["count_prefix_maxima"], changed)
     producers = [(log_id, *producer, now_ms) for log_id, log in pairs for producer in log.producers]
     await _in_pages(session, _SQL["upsert_restored_producers"], producers)
+
+
+async def _delete_extents(session: Session, extents: Sequence[tuple[LogId, int]]) -> None:
+    for page in _pages(extents):
+        await session.execute(_SQL["delete_lost_extents"], page)
+        await session.execute(_SQL["forget_lost_quarantine"], page)
 
 
 async def _in_pages(session: Session, statement: Statement, rows: Sequence[tuple[Any, ...]]) -> None:

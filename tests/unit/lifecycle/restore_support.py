@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.unit.metadata.support import TestClock
-from warp._records import build_batch, iterate_records, parse_header
+from warp._records import build_batch, iterate_records, parse_header, stamp_batches
 from warp.errors import ErrorCode
 from warp.ids import IdSource, LogId, ProducerId, TopicId
 from warp.lifecycle.epoch import begin_epoch
+from warp.lifecycle.fsck import DEEP, check
 from warp.lifecycle.restore import Restore, make_plan
 from warp.lifecycle.restore_plan import Plan
 from warp.log.segment import MAGIC, RECEIPTS_PREFIX, ExtentBatches, Receipt, ReceiptRun, build_segment
+from warp.metadata.fsck_store import FsckStore
 from warp.metadata.life_model import NewExtent, NewSegment, Swap
 from warp.metadata.model import BatchEntry, ExtentQuery, NewTopic, SegmentCommit, Topic
 from warp.metadata.restore_store import RestoreStore
@@ -165,7 +167,14 @@ class World:
         plan = await make_plan(self.objects, metadata.rows)
         restore = Restore(self.objects, metadata.store, metadata.rows, metadata.ids)
         await restore.carry_out(plan, self.clock.time_ms())
+        found = await self.check(metadata)
+        assert not found, found
         return plan
+
+    async def check(self, metadata: Metadata) -> list[str]:
+        """What fsck has to say of a database."""
+        report = await check(FsckStore(metadata.database), self.objects, self.clock, scope=DEEP)
+        return [finding.line for finding in report.findings]
 
     async def read(self, metadata: Metadata, name: str, partition: int = 0) -> Records:
         """All records of a partition, by offset, from the log's start on; holes are passed over."""
@@ -240,17 +249,19 @@ async def merge(world: World, topic_name: str, *, level: int = 1) -> None:
     topic = (await world.live.topics())[topic_name]
     records = await world.read(world.live, topic_name)
     rows = await world.live.store.extents_of_log(topic.logs[0], 0, 1000)
-    data = b""
+    data = bytearray()
     for row in rows:
-        data += bytes(await world.objects.get(row.key, row.position, row.size_bytes))
+        data += await world.objects.get(row.key, row.position, row.size_bytes)
+    stamp_batches(data, rows[0].base_offset)
     world.clock.seconds += 1
+    latest_ms = max(row.max_timestamp_ms for row in rows)
     base, end = rows[0].base_offset, rows[-1].end_offset
-    batches = [ExtentBatches(topic.topic_id, topic.name, 0, [data], len(records), 1, 1, base, end)]
+    batches = [ExtentBatches(topic.topic_id, topic.name, 0, [data], len(records), 1, latest_ms, base, end)]
     image = build_segment(batches, created_ms=world.clock.time_ms(), level=level)
     key = world.live.ids.segment_key()
     await world.objects.put(key, image)
     size = sum(map(len, image))
-    added = NewExtent(topic.logs[0], base, end, 0, 8, len(data), 1)
+    added = NewExtent(topic.logs[0], base, end, 0, 8, len(data), latest_ms)
     await world.live.store.swap(
         None, Swap([NewSegment(key, size, level, world.clock.time_ms())], rows, [added])
     )

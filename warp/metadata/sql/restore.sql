@@ -82,12 +82,17 @@ where logs.log_id = w.log_id
 update logs set size_bytes = w.size_bytes,
     max_timestamp_ms = case when w.max_ms > logs.max_timestamp_ms then w.max_ms else logs.max_timestamp_ms end
 from (
-    select e.log_id, sum(e.size_bytes) as size_bytes, max(e.max_timestamp_ms) as max_ms
-    from rows($1 as k: log_id bigint) cross join extents e
-    where e.log_id = k.log_id
-    group by e.log_id
+    select k.log_id, coalesce(sum(e.size_bytes), 0) as size_bytes, coalesce(max(e.max_timestamp_ms), -1) as max_ms
+    from rows($1 as k: log_id bigint) left join extents e on e.log_id = k.log_id
+    group by k.log_id
 ) w
 where logs.log_id = w.log_id
+
+-- name: bury_segments
+-- Whose objects are gone. A commit of their keys that still came would find them known.
+update segments set state = 2, died_ms = w.died_ms
+from rows($1 as w: segment_id bigint, died_ms bigint)
+where segments.segment_id = w.segment_id
 
 -- name: count_prefix_maxima
 -- Timestamps of what was put in change the maxima of all that follows.
