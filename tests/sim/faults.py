@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 from tests.sim.loop import OUTSIDE, SimClock, SimLoop
@@ -97,6 +97,8 @@ class SimObjectStore(MemoryStore):
         super().__init__(clock, bytes_max=OBJECTS_BYTES_MAX)
         self.requests_are_free = requests_are_free
         self.puts = 0
+        self.deleting: Callable[[Sequence[str]], None] = lambda keys: None
+        """Hears what is about to be deleted."""
         self._sky = sky
         self._keys: set[str] = set()
         self.keys_used_twice: list[str] = []
@@ -143,6 +145,7 @@ class SimObjectStore(MemoryStore):
 
     async def delete(self, keys: Sequence[str]) -> None:
         """Remove, or fail; then some may be gone all the same."""
+        self.deleting(keys)
         weather = self._sky.weather
         await self._sky.pause(weather.put_s)
         fails, in_doubt = self._sky.strikes(weather.put_fails), self._sky.strikes(weather.put_is_ambiguous)

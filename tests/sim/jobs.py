@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import random
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tests.sim.facts import Partition
@@ -58,6 +59,8 @@ class Jobs:
             ),
             runner=JobLimits(first_pass_s=0.5, failure_pause_s=chance.choice((0.3, 1.0))),
         )
+        self._died_s: dict[str, float] = {}
+        """When dead segments were seen to be dead for the first time, by their keys."""
         self.merges = 0
         self.objects_deleted = 0
         self.grace_s = chance.choice((1.0, 3.0))
@@ -74,6 +77,32 @@ class Jobs:
             orphan_age_ms=int(1_000 * self.grace_s),
             orphan_interval_ms=chance.choice((500, 1_500)),
         )
+
+    def check_commit(self, connection: sqlite3.Connection) -> None:
+        """After each commit: see who has died."""
+        now_s = self._world.loop.time()
+        for (key,) in connection.execute("select key from segments where state = 1"):
+            self._died_s.setdefault(key, now_s)
+
+    def check_deletion(self, keys: Sequence[str]) -> None:
+        """Before objects are deleted: nothing may refer to one, nor have done so for a time of grace."""
+        world = self._world
+        connection = world.connect()
+        try:
+            for key in keys:
+                referring = "select 1 from extents join segments using (segment_id) where key = ?"
+                died_s = self._died_s.get(key)
+                if not key.startswith(SEGMENT_PREFIX):
+                    continue
+                if connection.execute(referring, (key,)).fetchone() is not None:
+                    world.history.violate("P9", f"{key} is deleted, and an extent lies in it")
+                elif died_s is None:
+                    world.history.violate("P9", f"{key} is deleted, and was never dead")
+                elif world.loop.time() - died_s < self.grace_s:
+                    age_s = world.loop.time() - died_s
+                    world.history.violate("P9", f"{key} is deleted {age_s:.3f} s after it has died")
+        finally:
+            connection.close()
 
     def count(self, agent: Agent) -> None:
         """At the end of an agent: what its jobs have done."""

@@ -119,10 +119,10 @@ def test_an_end_that_lags_behind_acknowledgements_is_noticed(monkeypatch: pytest
 
 
 def test_a_tail_index_that_skips_a_gap_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def join(self: TailIndex, tail: Any, extent: Any) -> bool:
+    def join(self: TailIndex, tail: Any, extent: Any, now: float) -> bool:
         if extent.base_offset >= tail.end_offset:
-            tail.end_offset = extent.end_offset
-            self._append(tail, extent)
+            tail.append(extent, now)
+            self.extent_count += 1
         return True
 
     monkeypatch.setattr(TailIndex, "_join", join)

@@ -92,6 +92,7 @@ class World:
         self.cluster = Cluster(self) if has_cluster(seed) else None
         self.guard = Guard(self) if is_guarded(seed) else None
         self.jobs = Jobs(self)
+        self.objects.deleting = self.jobs.check_deletion
         self.config = self.jobs.configured(self._config())
         self.groups: list[Group] = groups_of(self, [*SHARED, *PAIR])
         agents = self.chance.choice((1, 1, 2))
@@ -149,6 +150,7 @@ class World:
     def check_commit(self, connection: sqlite3.Connection) -> None:
         """After each commit: what stands in the database now has to be right."""
         self._check_pair(connection)
+        self.jobs.check_commit(connection)
         for group in self.groups:
             group.facts.check_stored(connection)
 
