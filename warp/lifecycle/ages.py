@@ -65,7 +65,7 @@ class SteadyTime:
 class FirstSeen:
     """When this process first saw each of the things that it comes across in every pass, by boot time.
 
-    Remembers `things_max` of them (about 100 bytes each). Between `begin` and `end` lies one pass that goes through
+    Remembers `things_max` of them (about 80 bytes each, twice that for moments). Between `begin` and `end` lies one pass that goes through
     all; what it did not meet is forgotten then.
     """
 
@@ -91,9 +91,12 @@ class FirstSeen:
     def age_s(self, thing: int) -> float:
         """How long ago the thing was first seen; 0 for a new one, also when there is no room to remember it."""
         now_s = self._clock.boottime()
-        first_s = self._known.get(thing, self._met.get(thing, now_s))
-        if not self.is_full:
-            self._met[thing] = first_s
+        first_s = self._met.get(thing)
+        if first_s is None:
+            if self.is_full:
+                return now_s - self._known.get(thing, now_s)
+            # Taken over, not copied: there may be very many.
+            first_s = self._met[thing] = self._known.pop(thing, now_s)
         return now_s - first_s
 
     def end(self) -> None:
