@@ -12,7 +12,16 @@ import pytest
 from tests.unit.metadata.life_support import index_of, merged, rows_of, states, taken
 from tests.unit.metadata.support import NOW_MS, Store, batch, segment
 from warp.ids import LogId
-from warp.metadata.life_model import IndexRow, NewExtent, NewSegment, SegmentState, Swap, SwapRefused
+from warp.metadata.life_model import (
+    IndexRow,
+    LogDirt,
+    LogHead,
+    NewExtent,
+    NewSegment,
+    SegmentState,
+    Swap,
+    SwapRefused,
+)
 
 LIVE, DEAD, GONE = SegmentState
 STEPS = 120
@@ -286,9 +295,34 @@ class Model:
                 (e.base, e.end, e.key, e.position, e.size_bytes, e.timestamp_ms, e.prefix_ms)
                 for e in log.extents
             ]
+        self.check_answers()
+
+    def check_answers(self) -> None:
+        """What jobs are told of logs, as it follows from their extents."""
+        heads, dirts, to_trim = [], [], []
+        for log_id, log in sorted(self.logs.items()):
+            size_bytes = sum(extent.size_bytes for extent in log.extents)
+            kept = [extent for extent in log.extents if extent.end > log.start]
+            if len(kept) < len(log.extents):
+                to_trim.append(log_id)
+            first = (kept[0].end, kept[0].timestamp_ms) if kept else (-1, -1)
+            heads.append(LogHead(log_id, log.start, log.end, size_bytes, *first))
+            dirty = [extent for extent in kept if extent.end > log.clean]
+            clean_bytes, dirty_bytes = (
+                sum(extent.size_bytes for extent in extents)
+                for extents in ([extent for extent in kept if extent.end <= log.clean], dirty)
+            )
+            first_ms = dirty[0].timestamp_ms if dirty else -1
+            dirts.append(LogDirt(log_id, log.start, log.end, log.clean, clean_bytes, dirty_bytes, first_ms))
+            time_ms = self.random.randint(0, 1000)
+            reaching = [max(extent.base, log.start) for extent in kept if extent.prefix_ms >= time_ms]
+            assert self.store.offset_reaching_time(log_id, time_ms) == (reaching[0] if reaching else log.end)
+        assert self.store.log_heads(list(self.logs)) == heads
+        assert self.store.log_dirt(list(self.logs)) == dirts
+        assert self.store.logs_to_trim(0, 100) == (to_trim, None)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_any_life_agrees_with_the_model(store: Store, seed: int) -> None:
     chance = random.Random(seed)
     logs = [store.new_topic(f"t{number}").logs[0] for number in range(4)]
