@@ -65,8 +65,8 @@ class SteadyTime:
 class FirstSeen:
     """When this process first saw each of the things that it comes across in every pass, by boot time.
 
-    Remembers `things_max` of them (about 80 bytes each, twice that for moments). Between `begin` and `end` lies one pass that goes through
-    all; what it did not meet is forgotten then.
+    Remembers `things_max` of them (80 bytes each, twice that for moments). Between `begin` and `end` lies one pass
+    that goes through all; what it did not meet is forgotten then.
     """
 
     def __init__(self, clock: Clock, *, things_max: int) -> None:

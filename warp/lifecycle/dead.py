@@ -64,7 +64,7 @@ class DeadLimits:
     looks_max: int = 1_000
     """Steps in which a pass looks for segments that have died; the next pass goes on there."""
     watched_max: int = 200_000
-    """Segments whose death is watched at once, 160 bytes each at most, and as many whose end is. Others wait for room."""
+    """Segments whose death is watched at once, 160 bytes each at most, and as many whose end is; others wait."""
     failures_max: int = 24
     """Deletions that may fail before a pass gives up: enough to find two bad keys among a thousand."""
     pause_s: float = 600.0
