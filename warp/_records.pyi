@@ -16,6 +16,7 @@ __all__ = [
     "BatchHeader",
     "BatchRules",
     "BatchSpan",
+    "BatchTotals",
     "InvalidBatch",
     "Record",
     "RecordIterator",
@@ -30,6 +31,7 @@ __all__ = [
     "stamp_batches",
     "validate_produce",
     "verify_batch",
+    "verify_batches",
     "whole_batches",
 ]
 
@@ -42,6 +44,14 @@ class BatchSpan(NamedTuple):
     attributes: int
     producer_id: int
     record_count: int
+
+class BatchTotals(NamedTuple):
+    size_bytes: int
+    offset_count: int
+    record_count: int
+    first_timestamp: int
+    max_timestamp: int
+    untimed_batches: int
 
 class BatchHeader:
     @property
@@ -103,6 +113,7 @@ def validate_produce(data: Buffer, rules: BatchRules) -> ValidatedBatch: ...
 def needs_thread(data: Buffer) -> bool: ...
 def parse_header(data: Buffer, offset: int = 0) -> BatchHeader: ...
 def verify_batch(data: Buffer, offset: int = 0) -> BatchHeader: ...
+def verify_batches(data: Buffer, offset: int, limit_bytes: int) -> BatchTotals: ...
 def stamp_batches(buffer: Buffer, base_offset: int, leader_epoch: int = 0) -> int: ...
 def scan_batches(data: Buffer) -> list[BatchSpan]: ...
 def whole_batches(data: Buffer, limit_bytes: int, first_always: bool) -> int: ...

@@ -12,7 +12,7 @@ from libc.stdint cimport INT64_MAX, int16_t, int32_t, int64_t, uint8_t, uint32_t
 from warp._batch cimport (
     BATCH_ATTRIBUTES_AT, BATCH_CRC_START, BATCH_HEADER_BYTES, BATCH_PREFIX_BYTES, CODEC_MASK, CONTROL_BIT,
     CORRUPT_MESSAGE, LOG_APPEND_TIME_BIT, MISSING_KEY, OK, TIMESTAMP_OVERFLOW, TRANSACTIONAL_BIT, WRONG_OFFSET,
-    batch_bytes, batch_header, batch_rules, batch_verdict, judge_frame, judge_header, judge_records, load_header,
+    batch_bytes, batch_header, batch_rules, batch_verdict, fault, judge_frame, judge_header, judge_records, load_header,
     read_batch, read_header, record_finding, refuse, store_u32, store_u64,
 )
 from warp._compression cimport expansion_bound
@@ -26,9 +26,10 @@ from warp._record_io import (
 )
 
 __all__ = [
-    "BatchHeader", "BatchRules", "BatchSpan", "InvalidBatch", "Record", "RecordIterator", "ValidatedBatch",
-    "build_batch", "find_max_timestamp", "find_offset_by_timestamp", "iterate_records", "needs_thread", "parse_header",
-    "scan_batches", "stamp_batches", "validate_produce", "verify_batch", "whole_batches",
+    "BatchHeader", "BatchRules", "BatchSpan", "BatchTotals", "InvalidBatch", "Record", "RecordIterator",
+    "ValidatedBatch", "build_batch", "find_max_timestamp", "find_offset_by_timestamp", "iterate_records",
+    "needs_thread", "parse_header", "scan_batches", "stamp_batches", "validate_produce", "verify_batch",
+    "verify_batches", "whole_batches",
 ]
 
 cdef enum:
@@ -56,6 +57,17 @@ class BatchSpan(NamedTuple):
     attributes: int
     producer_id: int
     record_count: int
+
+
+class BatchTotals(NamedTuple):
+    """What the headers of consecutive batches say together. A timestamp is -1 when no batch has any."""
+
+    size_bytes: int
+    offset_count: int
+    record_count: int
+    first_timestamp: int
+    max_timestamp: int
+    untimed_batches: int
 
 
 cdef class BatchHeader:
@@ -336,6 +348,66 @@ def verify_batch(data, Py_ssize_t offset=0):
         PyBuffer_Release(&view)
     _fill_header(result, &header)
     return result
+
+
+def verify_batches(data, Py_ssize_t offset, Py_ssize_t limit_bytes):
+    """Check batches from `offset` on as `verify_batch` does, until `limit_bytes` are reached or nothing is left.
+
+    Returns BatchTotals of at least one. Raises InvalidBatch when one is wrong or cut short.
+    """
+    cdef Py_buffer view
+    cdef batch_totals totals
+    cdef fault wrong
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    try:
+        if offset < 0 or offset >= view.len:
+            raise InvalidBatch(CORRUPT_MESSAGE, "offset lies outside the buffer")
+        if min(view.len - offset, limit_bytes) >= NOGIL_BYTES_MIN:
+            with nogil:
+                wrong = _verify(<const uint8_t*> view.buf + offset, view.len - offset, limit_bytes, &totals)
+        else:
+            wrong = _verify(<const uint8_t*> view.buf + offset, view.len - offset, limit_bytes, &totals)
+        check_fault(wrong)
+    finally:
+        PyBuffer_Release(&view)
+    return named_tuple(BatchTotals, (
+        totals.size_bytes, totals.offset_count, totals.record_count, totals.first_timestamp, totals.max_timestamp,
+        totals.untimed_batches,
+    ))
+
+
+cdef struct batch_totals:
+    size_t size_bytes
+    int64_t offset_count, record_count, first_timestamp, max_timestamp, untimed_batches
+
+
+cdef fault _verify(const uint8_t* bytes, size_t count, Py_ssize_t limit_bytes, batch_totals* totals) noexcept nogil:
+    cdef batch_header header
+    cdef fault wrong
+    cdef size_t size
+    totals.size_bytes = 0
+    totals.offset_count = totals.record_count = totals.untimed_batches = 0
+    totals.first_timestamp = totals.max_timestamp = -1
+    while totals.size_bytes < count and (<Py_ssize_t> totals.size_bytes < limit_bytes or totals.size_bytes == 0):
+        wrong = read_batch(bytes, count - totals.size_bytes, &header)
+        if wrong != NULL:
+            return wrong
+        size = batch_bytes(&header)
+        if crc32c_update(0, bytes + BATCH_CRC_START, size - BATCH_CRC_START) != header.crc:
+            return b"batch has a wrong CRC"
+        totals.size_bytes += size
+        totals.offset_count += <int64_t> header.last_offset_delta + 1
+        totals.record_count += header.record_count
+        if header.base_timestamp != -1 and (
+            totals.first_timestamp == -1 or header.base_timestamp < totals.first_timestamp
+        ):
+            totals.first_timestamp = header.base_timestamp
+        if header.max_timestamp == -1:
+            totals.untimed_batches += 1
+        elif header.max_timestamp > totals.max_timestamp:
+            totals.max_timestamp = header.max_timestamp
+        bytes += size
+    return NULL
 
 
 def stamp_batches(buffer, int64_t base_offset, int32_t leader_epoch=0):

@@ -14,7 +14,7 @@ import pytest
 from tests.support.batches import MIB, NOW_MS, rules, some_inputs
 from warp._compression import compress, decompress
 from warp._crc32c import crc32c
-from warp._records import build_batch, iterate_records, validate_produce, verify_batch
+from warp._records import build_batch, iterate_records, validate_produce, verify_batch, verify_batches
 
 LARGE = build_batch([(None, b"v" * 100, [], NOW_MS)] * 40_000)
 LARGE_RULES = rules(max_message_bytes=64 * MIB)
@@ -50,8 +50,13 @@ def lets_others_run(work: Callable[[], object]) -> bool:
 
 @pytest.mark.parametrize(
     "work",
-    [lambda: crc32c(LARGE), lambda: verify_batch(LARGE), lambda: validate_produce(LARGE, LARGE_RULES)],
-    ids=["crc32c", "verify_batch", "validate_produce"],
+    [
+        lambda: crc32c(LARGE),
+        lambda: verify_batch(LARGE),
+        lambda: verify_batches(LARGE, 0, len(LARGE)),
+        lambda: validate_produce(LARGE, LARGE_RULES),
+    ],
+    ids=["crc32c", "verify_batch", "verify_batches", "validate_produce"],
 )
 @pytest.mark.usefixtures("unhurried_interpreter")
 def test_large_inputs_let_the_interpreter_lock_go(work: Callable[[], object]) -> None:

@@ -23,6 +23,7 @@ from tests.support.batches import (
     some_inputs,
 )
 from warp._records import (
+    BatchHeader,
     InvalidBatch,
     Record,
     build_batch,
@@ -32,6 +33,7 @@ from warp._records import (
     stamp_batches,
     validate_produce,
     verify_batch,
+    verify_batches,
     whole_batches,
 )
 
@@ -246,6 +248,49 @@ def test_verifying_looks_at_the_header_the_size_and_the_crc() -> None:
     for offset in (-1, len(data) + 1):
         with pytest.raises(InvalidBatch, match="outside"):
             verify_batch(data, offset)
+
+
+@given(batches=st.lists(INPUTS, min_size=1, max_size=5), limit=st.integers(0, 5000))
+def test_verifying_many_says_what_their_headers_say_together(batches: list[list[Input]], limit: int) -> None:
+    encoded = [build_batch(inputs) for inputs in batches]
+    data = b"".join(encoded)
+    at = 0
+    while encoded:
+        totals = verify_batches(data, at, limit)
+        headers: list[BatchHeader] = []
+        while not headers or (sum(header.size_bytes for header in headers) < limit and encoded):
+            headers.append(verify_batch(encoded.pop(0)))
+        times = [header.base_timestamp for header in headers if header.base_timestamp != -1]
+        largest = [header.max_timestamp for header in headers]
+        assert totals == (
+            sum(header.size_bytes for header in headers),
+            sum(header.last_offset_delta + 1 for header in headers),
+            sum(header.record_count for header in headers),
+            min(times, default=-1),
+            max(largest),
+            largest.count(-1),
+        )
+        at += totals.size_bytes
+    assert at == len(data)
+
+
+def test_verifying_many_finds_the_one_that_is_wrong() -> None:
+    big = build_batch([(None, bytes(100_000), [], 1)])
+    for good in (GOOD, big):
+        for broken, message in (
+            (GOOD[:-1], "cut short"),
+            (GOOD[:60], "shorter"),
+            (GOOD[:-1] + b"\1", "wrong CRC"),
+            (GOOD[:16] + b"\1" + GOOD[17:], "magic"),
+        ):
+            data = good + good + broken
+            assert verify_batches(data, 0, 2 * len(good)).size_bytes == 2 * len(good)
+            with pytest.raises(InvalidBatch, match=message) as raised:
+                verify_batches(data, 0, 10**6)
+            assert raised.value.error_code == 2
+    for offset in (-1, len(GOOD), len(GOOD) + 1):
+        with pytest.raises(InvalidBatch, match="outside"):
+            verify_batches(GOOD, offset, 10)
 
 
 def test_whole_batches_fit_a_limit() -> None:

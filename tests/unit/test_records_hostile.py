@@ -26,6 +26,7 @@ from warp._records import (
     stamp_batches,
     validate_produce,
     verify_batch,
+    verify_batches,
     whole_batches,
 )
 
@@ -37,6 +38,7 @@ READERS: dict[str, Callable[[Any], object]] = {
     "needs_thread": needs_thread,
     "parse_header": parse_header,
     "verify_batch": verify_batch,
+    "verify_batches": lambda data: verify_batches(data, 0, 2**40),
     "stamp_batches": lambda data: stamp_batches(bytearray(data), 5),
     "scan_batches": scan_batches,
     "whole_batches": lambda data: whole_batches(data, 1000, True),

@@ -15,7 +15,7 @@ from functools import partial
 from itertools import groupby
 from typing import NamedTuple, Protocol, TypeVar
 
-from warp._records import InvalidBatch, parse_header, verify_batch, whole_batches
+from warp._records import InvalidBatch, parse_header, verify_batches, whole_batches
 from warp.errors import ObjectNotFound, ShortObject, WarpError
 from warp.ids import LogId
 from warp.lifecycle.output import earlier
@@ -27,9 +27,8 @@ from warp.objectstore.base import Buffer, ObjectStore
 WINDOW_BYTES = 8 * 2**20
 """How much of an extent is read at a time, unless a single batch is larger."""
 
-BATCHES_PER_STEP = 256
 BYTES_PER_STEP = 2**20
-"""After so many batches or bytes the event loop gets its turn."""
+"""After so many bytes the event loop gets its turn."""
 
 _BATCH_HEADER_BYTES = 61
 
@@ -171,22 +170,22 @@ async def checked(
     Damaged.
     """
     first = offset = row.base_offset if base_offset is None else base_offset
-    position = records = batches = stepped = 0
+    position = records = 0
     first_ms = max_ms = NO_TIMESTAMP
     while position < len(data):
         try:
-            header = verify_batch(data, position)
+            totals = verify_batches(data, position, BYTES_PER_STEP)
         except InvalidBatch as error:
-            raise Damaged(f"the batch {start + position} bytes into the extent: {error}") from error
-        position += header.size_bytes
-        offset += header.last_offset_delta + 1
-        records += header.record_count
-        first_ms = earlier(first_ms, header.base_timestamp)
-        has_no_time = header.max_timestamp == NO_TIMESTAMP
-        max_ms = max(max_ms, row.max_timestamp_ms if has_no_time else header.max_timestamp)
-        batches += 1
-        if batches >= BATCHES_PER_STEP or position - stepped >= BYTES_PER_STEP:
-            batches, stepped = 0, position
+            raise Damaged(
+                f"a batch at byte {start + position} of it, or up to 1 MiB after: {error}"
+            ) from error
+        position += totals.size_bytes
+        offset += totals.offset_count
+        records += totals.record_count
+        first_ms = earlier(first_ms, totals.first_timestamp)
+        untimed_ms = row.max_timestamp_ms if totals.untimed_batches else NO_TIMESTAMP
+        max_ms = max(max_ms, totals.max_timestamp, untimed_ms)
+        if position < len(data):
             await asyncio.sleep(0)
     if offset > row.end_offset or (start + position == row.size_bytes) != (offset == row.end_offset):
         raise Damaged(f"its offsets end at {offset}")
