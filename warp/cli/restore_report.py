@@ -73,7 +73,7 @@ def _recovered(plan: Plan) -> list[str]:
         )
     if counts.repeated:
         lines.append(
-            f"  {_count(counts.repeated, 'record')} that their producers had sent twice were left out."
+            f"  {_count(counts.repeated, 'record')} that are there already (merged, or sent twice) were left out."
         )
     if counts.topics_new:
         lines.append(

@@ -46,6 +46,12 @@ class Batch(NamedTuple):
     producer_epoch: int
     base_sequence: int
     record_count: int
+    crc: int = 0
+
+    @property
+    def print(self) -> tuple[int, int]:
+        """What it has wherever it is copied to: offsets are not under its CRC."""
+        return (self.crc, self.size_bytes)
 
 
 class Hole(NamedTuple):
@@ -210,6 +216,7 @@ def batches_in(data: Buffer, position: int, base_offset: int) -> Iterator[Batch]
             header.producer_epoch,
             header.base_sequence,
             header.record_count,
+            header.crc,
         )
         base_offset = end_offset
         at += header.size_bytes

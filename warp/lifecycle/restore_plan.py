@@ -8,12 +8,14 @@ records on was ever given out, and there they are appended anew. What lies betwe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from warp.errors import ObjectNotFound, ShortObject
 from warp.ids import LogId, TopicId
 from warp.lifecycle.rebuild_plan import (
+    Batch,
     Hole,
     ProducerStates,
     Tiling,
@@ -86,7 +88,7 @@ class Counts:
     moved: int = 0
     """Records whose receipts were lost, at new offsets."""
     repeated: int = 0
-    """Records without receipts that are there already, by their producers' sequences."""
+    """Records without receipts that are there already: merged, or sent twice by their producers."""
     reserved: int = 0
     """Skipped, because they may have been given out."""
     lost: int = 0
@@ -230,7 +232,7 @@ class Planner:
         }
         self._counts.segments_left = len(left)
 
-    async def _plan_log(self, log: LogKey, placed: Iterable[Candidate]) -> RestoredLog | None:
+    async def _plan_log(self, log: LogKey, placed: Sequence[Candidate]) -> RestoredLog | None:
         """How a log is to be; None when it is so already."""
         stored = self._known.logs.get(log)
         here, gone = self._stored_extents(stored)
@@ -248,10 +250,13 @@ class Planner:
             next_offset += TAIL_GONE_OFFSETS
             self._counts.logs_without_tail += 1
         start = self._move_start(tiling, start, next_offset)
-        await self._learn_producers(tiling, states)
         lost = list(tiling.holes)
+        seen = await self._learn(tiling, states)
+        wanted = self._wanted(log, has_holes=bool(lost))
+        if wanted:
+            await self._leave_merged(seen, placed)
         added = [candidate for candidate in tiling.extents if not is_known(candidate)]
-        moved, after = await self._append(log, next_offset, states, has_holes=bool(lost))
+        moved, after = await self._append(wanted, next_offset, states, seen)
         if moved or next_offset > end:
             reserved_to = moved[0].base_offset if moved else next_offset
             if start < reserved_to and reserved_to > end:
@@ -328,32 +333,56 @@ class Planner:
             states.windows[producer.producer_id] = list(unpack_batches(producer.batches))
         return states
 
-    async def _learn_producers(self, tiling: Tiling, states: ProducerStates) -> None:
-        """From the batches of recent segments: whoever is silent for longer begins anew."""
+    def _wanted(self, log: LogKey, *, has_holes: bool) -> list[tuple[FoundSegment, SegmentExtent]]:
+        """What of segments without receipts is to be appended, if it is nowhere yet."""
+        return [
+            (segment, extent)
+            for segment, extent in self._unplaced.get(log, ())
+            if has_holes or segment.created_ms >= self._recent_ms
+        ]
+
+    async def _learn(self, tiling: Tiling, states: ProducerStates) -> Counter[tuple[int, int]]:
+        """Producers' states from the batches of recent segments, and which batches these are.
+
+        Whoever is silent for longer begins anew.
+        """
+        seen: Counter[tuple[int, int]] = Counter()
         for candidate in tiling.extents:
-            if is_known(candidate) or candidate.created_ms < self._recent_ms:
-                continue
-            try:
-                batches = await read_batches(self._objects, candidate)
-            except (ObjectNotFound, ShortObject):
-                self._counts.batches_damaged += 1
-                continue
-            for batch in batches:
-                states.note(batch)
-                self._note_producer(batch.producer_id)
+            if not is_known(candidate) and candidate.created_ms >= self._recent_ms:
+                for batch in await self._batches(candidate):
+                    seen[batch.print] += 1
+                    states.note(batch)
+                    self._note_producer(batch.producer_id)
+        return seen
+
+    async def _leave_merged(self, seen: Counter[tuple[int, int]], placed: Iterable[Candidate]) -> None:
+        """Leave of the batches seen those that no segment with a receipt has brought: they were merged already.
+
+        A segment may be merged before its receipt is written; without this its records would be there twice.
+        """
+        for candidate in placed:
+            if candidate.level == 0 and candidate.created_ms >= self._recent_ms:
+                for batch in await self._batches(candidate):
+                    seen[batch.print] -= 1
+
+    async def _batches(self, candidate: Candidate) -> list[Batch]:
+        try:
+            return await read_batches(self._objects, candidate)
+        except (ObjectNotFound, ShortObject):
+            self._counts.batches_damaged += 1
+            return []
 
     def _note_producer(self, producer_id: int) -> None:
         self._restoration.largest_producer_id = max(self._restoration.largest_producer_id, producer_id)
 
     async def _append(
-        self, log: LogKey, end: int, states: ProducerStates, *, has_holes: bool
+        self,
+        wanted: Sequence[tuple[FoundSegment, SegmentExtent]],
+        end: int,
+        states: ProducerStates,
+        merged: Counter[tuple[int, int]],
     ) -> tuple[list[Candidate], int]:
         """Segments without receipts, behind everything that may have been given out; where the log ends then."""
-        wanted = [
-            (segment, extent)
-            for segment, extent in self._unplaced.get(log, ())
-            if has_holes or segment.created_ms >= self._recent_ms
-        ]
         next_offset = end + sum(extent.record_count for _, extent in wanted)
         appended: list[Candidate] = []
         for segment, extent in wanted:
@@ -367,15 +396,11 @@ class Planner:
                 0,
                 segment.created_ms,
             )
-            try:
-                batches = await read_batches(self._objects, source)
-            except (ObjectNotFound, ShortObject):
-                self._counts.batches_damaged += 1
-                continue
             fresh = []
-            for batch in batches:
+            for batch in await self._batches(source):
                 self._note_producer(batch.producer_id)
-                if states.is_repeated(batch):
+                if merged[batch.print] > 0 or states.is_repeated(batch):
+                    merged[batch.print] -= 1
                     self._counts.repeated += batch.record_count
                     continue
                 count = batch.end_offset - batch.base_offset

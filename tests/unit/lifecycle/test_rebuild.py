@@ -138,6 +138,43 @@ def test_merged_segments_tell_their_offsets_when_what_they_hold_is_gone_elsewher
     in_world(tmp_path, story)
 
 
+def test_records_that_were_merged_before_their_receipt_was_written_are_there_once(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        orders = await world.topic("orders")
+        await world.write(Part(orders, ["a", "b"]))
+        await world.write(Part(orders, ["c"]), tells=False)
+        kept = dict(world.objects._objects)
+        await merge(world, "orders")
+        world.objects._objects.update(kept)
+        await world.write(Part(orders, ["d"]))
+        await world.idle()
+        fresh, plan = await rebuilt(world)
+        assert await world.read(fresh, "orders") == [(0, "a"), (1, "b"), (2, "c"), (3, "d")]
+        assert (plan.counts.repeated, plan.counts.moved) == (1, 0)
+
+    in_world(tmp_path, story)
+
+
+@pytest.mark.parametrize("is_merged", [False, True])
+def test_batches_of_the_same_bytes_are_all_there_whether_merged_or_not(
+    tmp_path: Path, is_merged: bool
+) -> None:
+    async def story(world: World) -> None:
+        orders = await world.topic("orders")
+        for tells in (True, False):
+            await world.write(Part(orders, ["same"]), tells=tells)
+            world.clock.seconds -= 1
+        await world.idle()
+        if is_merged:
+            kept = dict(world.objects._objects)
+            await merge(world, "orders")
+            world.objects._objects.update(kept)
+        fresh, _ = await rebuilt(world)
+        assert [value for _, value in await world.read(fresh, "orders")] == ["same", "same"]
+
+    in_world(tmp_path, story)
+
+
 def test_the_highest_level_wins_where_segments_hold_the_same_offsets(tmp_path: Path) -> None:
     async def story(world: World) -> None:
         orders = await world.topic("orders")
