@@ -13,6 +13,7 @@ from tests.breakages import (
     authenticating,
     checking,
     clustering,
+    compacting,
     configs,
     deleting,
     entries,
@@ -23,6 +24,7 @@ from tests.breakages import (
     serving,
     storing,
     swapping,
+    working,
     zone,
 )
 
@@ -50,4 +52,6 @@ BREAKAGES = (
     *deleting.IN_TIME,
     *checking.PROVED,
     *swapping.SWAPPED,
+    *working.JOBS_RUN,
+    *compacting.COMPACTED,
 )
