@@ -21,7 +21,7 @@ from itertools import islice
 from typing import NamedTuple, Protocol
 
 from warp.clock import Clock
-from warp.ids import LogId
+from warp.ids import LogId, TopicId
 from warp.lifecycle.ages import SteadyTime
 from warp.lifecycle.model import TopicLife
 from warp.metadata.group_model import Lease
@@ -143,9 +143,16 @@ class Retention:
         await asyncio.sleep(min(self._clock.monotonic() - began_s, REST_S_MAX))
 
     def _bounds(self) -> Iterator[_Bound]:
-        """All logs that have a bound, each as its topic has it now."""
+        """All logs that have a bound, each as its topic has it when it is its turn: passes may take long."""
         now_ms = self._time.time_ms() if self._is_clock_trusted() else None
-        for topic in self._policies():
+        lives: Sequence[TopicLife] | None = None
+        by_id: dict[TopicId, TopicLife] = {}
+        for topic_id in [topic.topic_id for topic in self._policies()]:
+            if lives is not (newest := self._policies()):
+                lives, by_id = newest, {topic.topic_id: topic for topic in newest}
+            topic = by_id.get(topic_id)
+            if topic is None:
+                continue
             has_time = now_ms is not None and topic.retention_ms is not None
             if not topic.deletes or (not has_time and topic.retention_bytes is None):
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -295,6 +296,26 @@ def test_a_policy_without_delete_keeps_everything_but_what_delete_records_has_de
         assert [await bench.start_of(log) for log in logs] == [0, 1, 0]
         assert await bench.extents(kept.logs[0]) == [(1, 2), (2, 3)]
         assert (job.counters.log_starts_moved, job.counters.extents_trimmed) == (0, 1)
+
+    run(scenario)
+
+
+def test_a_policy_that_changes_during_a_pass_counts_for_what_is_yet_to_be_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario(bench: Bench) -> None:
+        monkeypatch.setattr("warp.lifecycle.retention.LOGS_MAX", 1)
+        logs = [(await bench.new_topic(name, retention_ms=DAY_MS)).logs[0] for name in "abc"]
+        await bench.flush(*((log, NOW_MS - 2 * DAY_MS) for log in logs))
+
+        def log_starts_at(log_id: LogId, offset: int) -> None:
+            bench.told.append((log_id, offset))
+            known = bench.policies
+            bench.policies = [known[0], replace(known[1], retention_ms=None)]
+
+        job = Retention(bench.store, bench.clock, lambda: bench.policies, log_starts_at)
+        await job.run(await bench.lease())
+        assert bench.told == [(logs[0], 1)]
 
     run(scenario)
 
