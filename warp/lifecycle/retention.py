@@ -29,7 +29,7 @@ from warp.metadata.life_model import IndexRow, LogHead
 
 _log = logging.getLogger("warp.jobs")
 
-LOGS_MAX = 500
+LOGS_MAX = 200
 """Logs that are looked at together."""
 LOGS_TRIMMED_MAX = 100
 ROWS_TRIMMED_MAX = 250
