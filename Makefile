@@ -10,7 +10,7 @@ PIP := $(PY) -m pip --disable-pip-version-check install --quiet --constraint too
 KAFKAJS := tests/clients/kafkajs/node_modules
 GO_CLIENTS := tests/clients/go/bin
 JAVA_CLIENTS := tests/clients/java/target
-NATIVE_TESTS := tests/wire $(foreach noun,record compression crc32c native,$(wildcard tests/unit/test_$(noun)*.py))
+NATIVE_TESTS := tests/wire $(foreach noun,record compaction compression crc32c native,$(wildcard tests/unit/test_$(noun)*.py))
 LOCKED := mkdir -p build && flock build/lock
 MINUTES ?= 3
 # What is given to the program that a target runs: make run ARGS='--seconds 10', make test ARGS='-k fetch -x'.

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.reference.records import Header, RawRecord, encode_batch, encode_record
-from tests.unit.lifecycle.compact_support import NOW_MS, World
+from tests.unit.lifecycle.compact_support import MIB, NOW_MS, World
 from tests.unit.lifecycle.test_compact import SMALL, with_world
 from warp._records import build_batch
 from warp.errors import ObjectStoreError, OutcomeUnknown
@@ -141,6 +141,35 @@ def test_merges_and_trims_in_between_cost_a_retry_and_nothing_else(
         await world.check_log(is_clean=True)
         assert job.counters.swaps_dropped > 0
         assert await world.clean_offset() == world.history[world.log][-1].offset + 1
+
+    with_world(tmp_path, scenario)
+
+
+def test_a_merge_across_the_end_of_what_waits_is_noticed(tmp_path: Path) -> None:
+    """It comes between two looks at the index, so what waits in the output is gone, in part, before it is swapped."""
+
+    async def scenario(world: World) -> None:
+        world.limits = replace(CompactionLimits(), rows_max=4)
+        # Too large to be written anew for nothing, so that there are not four extents in the output after four.
+        await world.append((b"large", bytes(MIB)), (b"k", b"x"))
+        for number in range(11):
+            await world.append((b"a", b"%d" % number), (b"k%d" % number, b"x"))
+        looks = 0
+
+        class Merging(Meddling):
+            async def extents_of_log(self, *arguments: Any) -> Any:
+                nonlocal looks
+                looks += 1
+                if looks == 8:
+                    await world.merge()
+                return await self._store.extents_of_log(*arguments)
+
+        job = world.compactor(store=Merging(world))
+        await world.compact(job)
+        assert looks > 8
+        assert len(await world.rows(world.log)) < 12
+        await world.check_log(is_clean=True)
+        assert await world.clean_offset() == 24
 
     with_world(tmp_path, scenario)
 
