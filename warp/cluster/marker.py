@@ -56,8 +56,9 @@ async def check_marker(
     if owner != cluster_id:
         raise StartError(
             f"the object store {where} belongs to cluster {owner}, but the metadata to cluster {cluster_id}: give each "
-            f"cluster a bucket or a prefix of its own, or the metadata that belongs to this one (only if cluster "
-            f"{owner} is gone for good and its data with it, delete the object {MARKER_KEY})"
+            f"cluster a bucket or a prefix of its own, or the metadata that belongs to this one (if they were lost, "
+            f"`warp rebuild --from-bucket` makes them anew; only if cluster {owner} is gone for good and its data with "
+            f"it, delete the object {MARKER_KEY})"
         )
     if not is_marked:
         await settings.set_setting(IS_MARKED, "1")
