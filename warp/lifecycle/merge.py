@@ -18,7 +18,7 @@ from warp.ids import IdSource, LogId
 from warp.lifecycle.levels import TOP_LEVEL, MergeDebt, MergeLimits, is_due
 from warp.lifecycle.merge_debt import measured_debt
 from warp.lifecycle.merge_plan import Portion, climb, rewrite, settle, settled_logs
-from warp.lifecycle.merge_rows import MergeRows
+from warp.lifecycle.merge_rows import MergeRows, rows_of
 from warp.lifecycle.merge_work import LogName, MergeCounters, PortionWorker, SwapStore
 from warp.lifecycle.model import TopicLife
 from warp.lifecycle.output import FOOTER_ROW_BYTES
@@ -28,10 +28,6 @@ from warp.metadata.life_model import IndexRow, SegmentRow, SegmentTotals
 from warp.objectstore.base import ObjectStore
 
 PAGE_SEGMENTS = 1000
-ROWS_PER_READ = 1000
-"""About how many index rows are asked for at once."""
-
-SEGMENTS_PER_READ = 64
 LOGS_PER_STEP = 2000
 
 REWRITTEN = TOP_LEVEL + 1
@@ -211,16 +207,13 @@ class MergeJob:
         """Index rows of as many of the segments as there is room for, and the ids of these segments."""
         room = max(1, (self.limits.rows_max - sum(merge.rows.count for merge in self._open)) // 2)
         rows = MergeRows(segments)
-        at = seen = 0
-        while at < len(segments) and rows.count < room:
-            per_segment = max(1, seen // at) if at else ROWS_PER_READ
-            count = max(1, min(SEGMENTS_PER_READ, ROWS_PER_READ // per_segment))
-            ids = [segment.segment_id for segment in segments[at : at + count]]
-            found = await self._store.extents_in_segments(ids)
+        taken: list[int] = []
+        async for part, found in rows_of(self._store, segments):
             rows.add(found, names)
-            at, seen = at + len(ids), seen + len(found)
-            await asyncio.sleep(0)
-        return rows, [segment.segment_id for segment in segments[:at]]
+            taken += [segment.segment_id for segment in part]
+            if rows.count >= room:
+                break
+        return rows, taken
 
     async def _names(self) -> dict[LogId, LogName]:
         """All logs that there are, but those that are left alone for this pass."""
@@ -257,8 +250,9 @@ class SparseScan:
         page = await self._store.oldest_segments(
             self._level, self._limits.sparse_segments_max, self._after_id
         )
-        rows = await self._store.extents_in_segments([segment.segment_id for segment in page]) if page else []
-        live = _live_bytes(rows, names)
+        live: dict[int, int] = {}
+        async for _, rows in rows_of(self._store, page):
+            _add_live_bytes(live, rows, names)
         for segment in page:
             live_bytes = live.get(segment.segment_id, 0)
             if live_bytes and live_bytes < self._limits.sparse_ratio * segment.size_bytes:
@@ -286,14 +280,12 @@ class SparseScan:
         return self._live_bytes >= self._limits.output_bytes or len(found) >= self._limits.due_small_segments
 
 
-def _live_bytes(rows: Sequence[IndexRow], names: Mapping[LogId, LogName]) -> dict[int, int]:
-    """What known logs' extents take, by segment, with their part of the footer: small ones have little else."""
-    live: dict[int, int] = {}
+def _add_live_bytes(live: dict[int, int], rows: Sequence[IndexRow], names: Mapping[LogId, LogName]) -> None:
+    """Add what known logs' extents take, by segment, with their part of the footer: small ones have little else."""
     for row in rows:
         if row.segment_id is not None and row.log_id in names:
             taken = row.size_bytes + FOOTER_ROW_BYTES + len(names[row.log_id].topic)
             live[row.segment_id] = live.get(row.segment_id, 0) + taken
-    return live
 
 
 async def _next(portions: Iterator[Portion | None]) -> Portion | None:

@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 from array import array
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from typing import Protocol
 
 from warp.ids import LogId
 from warp.metadata.life_model import IndexRow, SegmentRow
 
+ROWS_PER_READ = 1000
+"""About how many index rows are asked for at once: as many as one segment has, in any case."""
+
+SEGMENTS_PER_READ = 64
+
 _FIELDS = 7
+
+
+class RowStore(Protocol):
+    """The part of the metadata store that knows what lies in segments."""
+
+    async def extents_in_segments(self, segment_ids: Sequence[int]) -> list[IndexRow]: ...
+
+
+async def rows_of(
+    store: RowStore, segments: Sequence[SegmentRow]
+) -> AsyncIterator[tuple[Sequence[SegmentRow], list[IndexRow]]]:
+    """The extents of segments, some segments at a time; those of one turn by log and offset. Raises MetadataError."""
+    at = seen = 0
+    while at < len(segments):
+        per_segment = max(1, seen // at) if at else ROWS_PER_READ
+        part = segments[at : at + max(1, min(SEGMENTS_PER_READ, ROWS_PER_READ // per_segment))]
+        rows = await store.extents_in_segments([segment.segment_id for segment in part])
+        at, seen = at + len(part), seen + len(rows)
+        yield part, rows
+        await asyncio.sleep(0)
 
 
 class MergeRows:

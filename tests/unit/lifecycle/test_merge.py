@@ -306,6 +306,19 @@ def test_segments_of_which_little_is_alive_are_written_anew(tmp_path: Path) -> N
     on_cluster(tmp_path, scenario, partitions=2)
 
 
+def test_segments_that_are_mostly_footer_are_not_written_again_and_again(tmp_path: Path) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        topic = await cluster.new_topic("a-topic-whose-name-is-long-" * 6, 12)
+        job, lease = cluster.job(), await cluster.lease()
+        for _ in range(4):
+            await cluster.commit({log_id: [cluster.batch(1, 1)] for log_id in topic.logs})
+        for _ in range(8):
+            await job.run(lease)
+        assert job.counters.segments_written == 1
+
+    on_cluster(tmp_path, scenario)
+
+
 def test_small_segments_on_top_are_joined_when_there_are_many(tmp_path: Path) -> None:
     limits = tiny_limits(due_segments=(1, 1, 1), due_small_segments=4)
 

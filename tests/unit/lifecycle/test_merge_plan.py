@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import pytest
 
 from warp.ids import LogId
 from warp.lifecycle.levels import TOP_LEVEL, MergeDebt, MergeLimits, debt, is_due
 from warp.lifecycle.merge_plan import Portion, climb, rewrite, settle, settled_logs
-from warp.lifecycle.merge_rows import MergeRows
+from warp.lifecycle.merge_rows import ROWS_PER_READ, SEGMENTS_PER_READ, MergeRows, rows_of
 from warp.metadata.life_model import IndexRow, SegmentRow, SegmentTotals
 
 MIB = 2**20
@@ -177,6 +178,27 @@ def test_rows_come_back_by_log_and_offset_without_unknown_logs_and_segments() ->
     assert list(packed) == expected
     assert packed.count == len(expected)
     assert sum(packed.log_bytes.values()) == 10 * len(expected)
+
+
+@pytest.mark.parametrize("per_segment", [0, 1, 30, 1000, 5000])
+def test_index_rows_are_asked_for_in_bounded_pieces(per_segment: int) -> None:
+    segments = [SegmentRow(number, f"segments/00/{number}", 1, 0, 1) for number in range(1, 151)]
+    asked: list[int] = []
+
+    class Rows:
+        async def extents_in_segments(self, segment_ids: Sequence[int]) -> list[IndexRow]:
+            asked.append(len(segment_ids))
+            return [row(number, 0, 1, segment) for segment in segment_ids for number in range(per_segment)]
+
+    async def read() -> list[int]:
+        return [segment.segment_id async for part, _ in rows_of(Rows(), segments) for segment in part]
+
+    assert asyncio.run(read()) == [segment.segment_id for segment in segments]
+    assert all(count <= SEGMENTS_PER_READ for count in asked)
+    assert all(count == 1 or count * per_segment <= ROWS_PER_READ for count in asked)
+    assert len(asked) <= 4 + 150 * max(1, per_segment) / min(
+        ROWS_PER_READ, SEGMENTS_PER_READ * max(1, per_segment)
+    )
 
 
 def test_memory_bounds_portions_and_rows() -> None:
