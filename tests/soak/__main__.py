@@ -11,6 +11,8 @@ from pathlib import Path
 from tests.soak.places import PLACES
 from tests.soak.run import Soak
 
+WRITING_SHARE = 0.7
+"""The rest of the time goes into what follows."""
 LINES_SHOWN = 100
 CLUSTER_SPEED = 0.4
 """An S3 server for tests is slow."""
@@ -35,8 +37,7 @@ def main() -> int:
             PLACES[name](Path(directory)) as place,
         ):
             speed = options.speed * (CLUSTER_SPEED if name == "cluster" else 1.0)
-            # A quarter of the time goes into what follows the writing.
-            soak = Soak(place, 0.75 * 60 * options.minutes / len(places), options.seed, speed)
+            soak = Soak(place, WRITING_SHARE * 60 * options.minutes / len(places), options.seed, speed)
             soak.run()
             sys.stdout.write(soak.report() + f"\n{name}: {time.monotonic() - began_s:.0f} s in all\n")
             failed = failed or bool(soak.problems)

@@ -203,27 +203,23 @@ def reader(bootstrap: str) -> Consumer:
     return Consumer(settings)
 
 
-def read_whole(bootstrap: str, stream: Stream) -> tuple[int, list[Found]]:
+def read_whole(consumer: Consumer, stream: Stream) -> tuple[int, list[Found]]:
     """The start of a partition, and all records from there to its end.
 
     Where retention moves the start meanwhile, it begins anew. Raises AssertionError when it comes to no end.
     """
-    consumer = reader(bootstrap)
-    try:
-        deadline_s = time.monotonic() + READ_TIMEOUT_S
-        while time.monotonic() < deadline_s:
-            place = TopicPartition(stream.kind.name, stream.partition)
-            watermarks = consumer.get_watermark_offsets(place, READ_TIMEOUT_S)
-            assert watermarks is not None, f"no watermarks of {stream.name}"
-            start, end = watermarks
-            assert end == stream.acknowledged, f"{stream.name} ends at {end}, not {stream.acknowledged}"
-            place.offset = start
-            consumer.assign([place])
-            if (found := _read_from(consumer, start, end, deadline_s)) is not None:
-                return start, found
-        raise AssertionError(f"{stream.name} can't be read to its end")
-    finally:
-        consumer.close()
+    deadline_s = time.monotonic() + READ_TIMEOUT_S
+    while time.monotonic() < deadline_s:
+        place = TopicPartition(stream.kind.name, stream.partition)
+        watermarks = consumer.get_watermark_offsets(place, READ_TIMEOUT_S)
+        assert watermarks is not None, f"no watermarks of {stream.name}"
+        start, end = watermarks
+        assert end == stream.acknowledged, f"{stream.name} ends at {end}, not {stream.acknowledged}"
+        place.offset = start
+        consumer.assign([place])
+        if (found := _read_from(consumer, start, end, deadline_s)) is not None:
+            return start, found
+    raise AssertionError(f"{stream.name} can't be read to its end")
 
 
 def _read_from(consumer: Consumer, start: int, end: int, deadline_s: float) -> list[Found] | None:
@@ -231,7 +227,7 @@ def _read_from(consumer: Consumer, start: int, end: int, deadline_s: float) -> l
     found: list[Found] = []
     position = start
     while position < end and time.monotonic() < deadline_s:
-        for message in consumer.consume(1000, 0.5):
+        for message in consumer.consume(1000, 0.1):
             error, offset = message.error(), message.offset() or 0
             if error is not None and error.code() == KafkaError._PARTITION_EOF:
                 position = max(position, offset)

@@ -6,7 +6,7 @@ be remembered, only when each record was written.
 
 from __future__ import annotations
 
-import random
+import hashlib
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,7 +46,7 @@ KINDS = (
          is_dense=False, retention_ms=6000),
     Kind("changing", 1, 200, 100, {**COMPACT, "cleanup.policy": "delete"}, keys=100, is_dense=False),
 )  # fmt: skip
-TOMBSTONE_SHARE = 0.05
+TOMBSTONES_OF_256 = 13
 
 
 class Record(NamedTuple):
@@ -77,12 +77,16 @@ class Stream:
 
     def record(self, number: int) -> Record:
         """The record at an offset: the same whenever it is asked for."""
-        source = random.Random(f"{self.seed}/{self.name}/{number}")
-        key = b"key-%d" % source.randrange(self.kind.keys) if self.kind.keys else None
-        if key is not None and source.random() < TOMBSTONE_SHARE:
-            return Record(key, None)
+        digest = hashlib.blake2b(b"%d/%s/%d" % (self.seed, self.name.encode(), number)).digest()
+        key = None
+        if self.kind.keys:
+            key = b"key-%d" % (int.from_bytes(digest[:4], "big") % self.kind.keys)
+            if digest[4] < TOMBSTONES_OF_256:
+                return Record(key, None)
         text = b"%d:" % number
-        return Record(key, text + source.randbytes(self.kind.value_bytes // 2).hex().encode())
+        return Record(
+            key, (text + digest * (self.kind.value_bytes // len(digest) + 1))[: self.kind.value_bytes]
+        )
 
     def last_numbers(self) -> dict[bytes, int]:
         """Per key the last record that has it, tombstones as well."""

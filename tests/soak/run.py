@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from confluent_kafka.admin import NewTopic
 
 from tests.soak.bounds import MEMORY_MIB_MAX, Bounds, memory_mib
-from tests.soak.clients import Member, Roamer, Worker, Writer, read_whole
+from tests.soak.clients import Member, Roamer, Worker, Writer, read_whole, reader
 from tests.soak.disturbances import Fleeting, Killer, PolicyChanger, Trimmer, Watch, admin_of
 from tests.soak.model import KINDS, Stream, problems_of
 from tests.soak.places import Facts, Place
@@ -120,9 +120,11 @@ class Soak:
 
     def _read_back(self, when: str) -> None:
         """Read every partition from its start to its end."""
+        consumer = reader(self.place.bootstrap)
+        consumer.list_topics(timeout=60)  # It takes its time with one topic after the other.
         for stream in self.streams:
             try:
-                start, found = read_whole(self.place.bootstrap, stream)
+                start, found = read_whole(consumer, stream)
             except AssertionError as error:
                 self.problems.append(str(error))
                 continue
@@ -134,6 +136,7 @@ class Soak:
             age_ms = now_ms - stream.times_ms[start] if start < stream.acknowledged else 0
             if stream.kind.retention_ms is not None and age_ms > stream.kind.retention_ms + LINGER_MS:
                 self.problems.append(f"{when}, {stream.name} still begins with a record of {age_ms} ms ago")
+        consumer.close()
 
     def _say(self, text: str) -> None:
         sys.stdout.write(f"{self.place.name}: {text}\n")
