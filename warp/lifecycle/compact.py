@@ -140,6 +140,8 @@ class Compaction:
             if memory is not None:
                 passes.append((each, log_pass.progress, memory))
             del log_pass  # and its map
+            if output.is_full():
+                await output.flush()
         await output.flush()
         for each, progress, memory in passes:
             if not progress.is_dropped:

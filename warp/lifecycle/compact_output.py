@@ -103,19 +103,22 @@ class CompactionOutput:
         self._counters = counters
         self._writer = self._new_writer()
         self._shares: dict[LogId, _Share] = {}
+        self._rows = 0
+        """Of logs and of extents, that the next swap changes."""
 
     def _new_writer(self) -> SegmentWriter:
         return SegmentWriter(1, size_max=self._limits.output_bytes)
 
     def is_full(self, part: int = 1) -> bool:
         """Whether it is time to flush; sooner with `part`, a divisor of the size."""
-        rows = sum(len(share.removed) for share in self._shares.values())
         is_large = self._writer.size_bytes * part >= self._limits.output_bytes
-        return is_large or self._writer.is_full or rows * part >= self._limits.rows_max
+        return is_large or self._writer.is_full or self._rows * part >= self._limits.rows_max
 
     def begin(self, log: CompactedLog, on_end: Callable[[bool], None]) -> None:
         """A log is about to add to the output at hand. `on_end(is_swapped)` is called once that was flushed."""
-        self._shares.setdefault(log.log_id, _Share([], on_end)).on_end = on_end
+        if log.log_id not in self._shares:
+            self._shares[log.log_id] = _Share([], on_end)
+            self._rows += 1
 
     def add(self, log: CompactedLog, row: IndexRow, base_offset: int, kept: Compacted) -> None:
         """Add what is kept of an extent, or of a part of it."""
@@ -136,6 +139,7 @@ class CompactionOutput:
     def replace(self, log: CompactedLog, row: IndexRow) -> None:
         """All that is kept of an extent was added: it is to be removed."""
         self._shares[log.log_id].removed.append(row)
+        self._rows += 1
 
     def finish(self, log: CompactedLog, clean_offset: int) -> None:
         """The log is compacted up to there, once what was added is swapped in."""
@@ -153,7 +157,7 @@ class CompactionOutput:
         Raises MetadataError and its kinds, and ObjectStoreError: then nothing has changed, or all of it.
         """
         writer, self._writer = self._writer, self._new_writer()
-        shares, self._shares = self._shares, {}
+        shares, self._shares, self._rows = self._shares, {}, 0
         removed = [row for share in shares.values() for row in share.removed]
         clean = {log_id: s.clean_offset for log_id, s in shares.items() if s.clean_offset is not None}
         if not removed and not clean:

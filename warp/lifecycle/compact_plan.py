@@ -108,7 +108,9 @@ def dirt_of(found: LogDirt, memory: Memory | None) -> Dirt:
         return Dirt(found.clean_offset, found.dirty_bytes, total_bytes)
     if memory.reached >= found.next_offset:
         return Dirt(memory.reached, 0, total_bytes)
-    dirty_bytes = max(1, min(found.dirty_bytes, total_bytes - memory.clean_bytes))
+    # Retention may have removed clean extents since. But no more than one extent lies across.
+    least_bytes = 1 if memory.unread else max(1, found.dirty_bytes - EXTENT_BYTES_MAX)
+    dirty_bytes = min(found.dirty_bytes, max(least_bytes, total_bytes - memory.clean_bytes))
     return Dirt(memory.reached, dirty_bytes, total_bytes)
 
 

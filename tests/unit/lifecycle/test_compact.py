@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.unit.lifecycle.compact_support import DAY_MS, World
+from tests.unit.lifecycle.compact_support import DAY_MS, MIB, World
 from tests.unit.lifecycle.merge_support import run
 from warp._records import build_batch, scan_batches
-from warp.lifecycle.compact_plan import CompactionLimits
+from warp.ids import LogId
+from warp.lifecycle.compact_plan import CompactionLimits, Memory, dirt_of
+from warp.metadata.life_model import LogDirt
 
 SMALL = CompactionLimits(memory_bytes=4_000)
 """Outputs of 1,000 bytes, windows of 250, and 60 keys in the map."""
@@ -333,3 +336,38 @@ def test_batches_of_transactions_stay_and_hide_nothing(tmp_path: Path, kind: dic
         assert list(await world.seen()) == [0, 1, 2]
 
     with_world(tmp_path, scenario)
+
+
+def test_many_logs_are_swapped_some_at_a_time(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        world.limits = CompactionLimits(rows_max=4)
+        logs = world.topics[0].logs
+        for log in logs:
+            await world.append((b"a", b"1"), (b"a", b"2"), log=log)
+        job = await world.compact()
+        assert job.counters.segments_written == 5
+        for log in logs:
+            assert await world.clean_offset(log) == 2
+            await world.check_log(log, is_clean=True)
+
+    with_world(tmp_path, scenario, partitions=10)
+
+
+def dirt(clean_bytes: int, dirty_bytes: int, memory: Memory | None) -> int:
+    """What counts as dirty of a log of 100 offsets that the store calls clean up to 50."""
+    return dirt_of(LogDirt(LogId(1), 0, 100, 50, clean_bytes, dirty_bytes, 0), memory).dirty_bytes
+
+
+def test_what_is_dirty_is_reckoned_by_what_is_known_of_the_clean_part() -> None:
+    def memory(clean_bytes: int, **changes: Any) -> Memory:
+        return replace(Memory(50, 50, frozenset(), clean_bytes), **changes)
+
+    assert dirt(0, 1000, None) == 1000
+    assert dirt(0, 1000, memory(900)) == 100
+    assert dirt(200, 1000, memory(900)) == 300
+    assert dirt(0, 1000, memory(2000)) == 1, "there is something above the clean offset"
+    assert dirt(0, 1000, memory(900, clean_offset=40)) == 1000, "another agent has compacted since"
+    assert dirt(0, 1000, memory(900, reached=100)) == 0
+    # Retention has removed most of what was clean: at most an extent of 4 MiB lies across the clean offset.
+    assert dirt(0, 10 * MIB, memory(100 * MIB)) == 6 * MIB
+    assert dirt(0, 10 * MIB, memory(100 * MIB, reached=60, unread=frozenset([55]))) == 1

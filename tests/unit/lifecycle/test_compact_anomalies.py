@@ -150,9 +150,10 @@ def test_a_merge_across_the_end_of_what_waits_is_noticed(tmp_path: Path) -> None
 
     async def scenario(world: World) -> None:
         world.limits = replace(CompactionLimits(), rows_max=4)
-        # Too large to be written anew for nothing, so that there are not four extents in the output after four.
+        # Too large to be written anew for nothing, so that the output is not full after the first four extents.
         await world.append((b"large", bytes(MIB)), (b"k", b"x"))
-        for number in range(11):
+        await world.append((b"larger", bytes(MIB)), (b"l", b"x"))
+        for number in range(10):
             await world.append((b"a", b"%d" % number), (b"k%d" % number, b"x"))
         looks = 0
 
