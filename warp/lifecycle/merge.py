@@ -56,7 +56,7 @@ class _Merge:
 
 
 class MergeJob:
-    """Merges segments under a lease. `policies` are the topics as they are at present."""
+    """Merges segments under a lease. `policies` are the topics as they are at present: the same object if unchanged."""
 
     def __init__(
         self,
@@ -82,6 +82,9 @@ class MergeJob:
         self._open: list[_Merge] = []
         self._fruitless: set[int] = set()
         self._looked_s = float("-inf")
+        self._named: Sequence[TopicLife] | None = None
+        """What `_log_names` were made from."""
+        self._log_names: Mapping[LogId, LogName] = {}
 
     @property
     def debt(self) -> MergeDebt:
@@ -209,24 +212,27 @@ class MergeJob:
         rows = MergeRows(segments)
         taken: list[int] = []
         async for part, found in rows_of(self._store, segments):
-            rows.add(found, names)
+            left_alone = self._work.logs_dropped
+            rows.add([row for row in found if row.log_id not in left_alone], names)
             taken += [segment.segment_id for segment in part]
             if rows.count >= room:
                 break
         return rows, taken
 
-    async def _names(self) -> dict[LogId, LogName]:
-        """All logs that there are, but those that are left alone for this pass."""
-        names: dict[LogId, LogName] = {}
-        next_step = LOGS_PER_STEP
-        for topic in self._policies():
-            for partition, log_id in enumerate(topic.logs):
-                if log_id not in self._work.logs_dropped:
+    async def _names(self) -> Mapping[LogId, LogName]:
+        """All logs that there are; made anew where the topics have changed alone."""
+        policies = self._policies()
+        if policies is not self._named:
+            names: dict[LogId, LogName] = {}
+            next_step = LOGS_PER_STEP
+            for topic in policies:
+                for partition, log_id in enumerate(topic.logs):
                     names[log_id] = LogName(topic.topic_id, topic.name, partition)
-            if len(names) >= next_step:
-                next_step = len(names) + LOGS_PER_STEP
-                await asyncio.sleep(0)
-        return names
+                if len(names) >= next_step:
+                    next_step = len(names) + LOGS_PER_STEP
+                    await asyncio.sleep(0)
+            self._log_names, self._named = names, policies
+        return self._log_names
 
 
 class SparseScan:
