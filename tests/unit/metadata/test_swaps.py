@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -16,6 +17,7 @@ from tests.unit.metadata.support import (
     errors,
     offsets,
     segment,
+    sqlite_store,
 )
 from warp.errors import ErrorCode, MetadataContention, OutcomeUnknown
 from warp.ids import LogId
@@ -30,6 +32,7 @@ from warp.metadata.life_model import (
     SwapRefused,
     SwapResult,
 )
+from warp.metadata.sqlite import IN_MEMORY
 from warp.metadata.swaps import check_swap
 
 X, Y = LogId(1), LogId(2)
@@ -322,5 +325,29 @@ def test_an_error_at_any_statement_changes_nothing(stores: Stores) -> None:
         "insert_extents", "change_logs", "commit",
     ]  # fmt: skip
     assert answer == store.swap(lease, wanted) == result({x})
+    assert spans(store, x) == [(0, 20, "new")]
+    store.close()
+
+
+def test_a_swap_that_is_cancelled_on_the_way_changes_nothing() -> None:
+    store = sqlite_store(IN_MEMORY)
+    [x] = store.new_topic("t").logs
+    store.append(x, 1, 2)
+    before = rows_of(store, x)
+    wanted = merged("new", before)
+
+    async def swap_for(turns: int) -> bool:
+        task = asyncio.create_task(store.metadata.swap(None, wanted))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        return not task.cancelled()
+
+    cancelled = 0
+    while not store.run(swap_for(cancelled)):
+        cancelled += 1
+        assert rows_of(store, x) == before
+    assert cancelled > 4, "it stops now and then"
     assert spans(store, x) == [(0, 20, "new")]
     store.close()
