@@ -20,7 +20,7 @@ from tests.support.s3 import S3Server, environment_of
 
 pytestmark = pytest.mark.postgres
 
-JOBS = ("--merge-interval", "100ms", "--delete-grace", "1s", "--orphan-age", "5s", "--orphan-interval", "1s")
+JOBS = ("--merge-interval", "300ms", "--delete-grace", "2s", "--orphan-age", "5s", "--orphan-interval", "5s")
 
 
 def program(name: str, *words: str) -> None:

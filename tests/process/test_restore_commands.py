@@ -101,23 +101,9 @@ def test_a_backup_of_an_agent_under_load_is_put_back_and_all_that_came_after_is_
     assert warp("fsck", "--data-dir", data, "--deep").splitlines()[-1] == "clean"
 
 
-def test_no_agent_starts_on_a_backup_that_was_not_restored(agent: AgentProcess, tmp_path: Path) -> None:
-    backup = tmp_path / "backup.sqlite"
-    with agent:
-        make_topic(agent)
-        warp("backup", "--data-dir", str(agent.data_dir), "--to", str(backup))
-        assert agent.stop() == 0
-    remove_database(agent.data_dir)
-    backup.rename(agent.data_dir / "metadata.sqlite")
-    code, _, error = run_warp(*agent.command()[3:])
-    assert code == 1
-    assert "run `warp restore`" in error
-    warp("restore", "--data-dir", str(agent.data_dir), "--yes")
-    with agent:
-        assert agent.stop() == 0
-
-
-def test_beside_an_agent_at_work_nothing_is_restored(agent: AgentProcess, tmp_path: Path) -> None:
+def test_nothing_is_restored_beside_an_agent_and_none_starts_on_what_was_not_restored(
+    agent: AgentProcess, tmp_path: Path
+) -> None:
     data, backup = str(agent.data_dir), tmp_path / "backup.sqlite"
     with agent:
         make_topic(agent)
@@ -126,3 +112,12 @@ def test_beside_an_agent_at_work_nothing_is_restored(agent: AgentProcess, tmp_pa
             code, _, error = run_warp(*words, "--data-dir", data, "--yes")
             assert code == 1
             assert "is in use by process" in error
+        assert agent.stop() == 0
+    remove_database(agent.data_dir)
+    backup.rename(agent.data_dir / "metadata.sqlite")
+    code, _, error = run_warp(*agent.command()[3:])
+    assert code == 1
+    assert "run `warp restore`" in error
+    warp("restore", "--data-dir", data, "--yes")
+    with agent:
+        assert agent.stop() == 0

@@ -9,6 +9,7 @@ from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 TOPIC = "orders"
 PARTITIONS = 3
+WAITING_MAX = 100
 
 
 class Load:
@@ -19,6 +20,7 @@ class Load:
             {
                 "bootstrap.servers": bootstrap, "enable.idempotence": True, "linger.ms": 5,
                 "message.timeout.ms": 60_000, "reconnect.backoff.max.ms": 200,
+                "log_level": 0,
             }
         )  # fmt: skip
         self._flush_s = 60.0
@@ -46,7 +48,8 @@ class Load:
     def _run(self) -> None:
         number = 0
         while not self._is_over.wait(0.005):
-            for _ in range(5):
+            # While nobody takes any, no more are waiting than those.
+            for _ in range(5 if len(self._producer) < WAITING_MAX else 0):
                 number += 1
                 self._producer.produce(
                     TOPIC, f"v{number}".encode(), f"k{number}".encode(), callback=self._told
