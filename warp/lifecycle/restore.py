@@ -4,7 +4,7 @@ Both are one thing: a rebuild restores an empty database. First the bucket is re
 changed by that. Then, in an order that bears an end anywhere in between:
 
 1. An epoch is taken that no database knows. Nobody who uses the bucket deletes any more, and no agent starts.
-2. One transaction changes the database.
+2. One transaction changes the database. Receipts of what has new offsets are written.
 3. An epoch is taken that this database knows: from here on agents start.
 
 Whoever is interrupted runs it again: it finds what is done, and does the rest.
@@ -16,11 +16,11 @@ import json
 from collections.abc import Callable, Mapping
 
 from warp.errors import ObjectStoreError
-from warp.ids import IdSource
+from warp.ids import SEGMENT_PREFIX, IdSource
 from warp.lifecycle.epoch import EpochTaker, epoch_key, newest_epoch
 from warp.lifecycle.rebuild_read import Bucket, BucketReader, FoundSegment, LogKey, found_segment
 from warp.lifecycle.restore_plan import Known, Plan, Planner
-from warp.log.segment import SegmentFormatError, read_index
+from warp.log.segment import RECEIPTS_PREFIX, SegmentFormatError, build_segment, read_index
 from warp.metadata.restore_model import StoredSegment
 from warp.metadata.restore_store import RestoreStore
 from warp.metadata.store import MetadataStore
@@ -87,6 +87,10 @@ class Restore:
         await self._fence()
         plan.restoration.settings = dict(settings or {})
         await self._rows.apply(plan.restoration, now_ms)
+        if plan.receipts:
+            # So that a rebuild finds these records where they are now.
+            key = RECEIPTS_PREFIX + self._ids.segment_key().removeprefix(SEGMENT_PREFIX)
+            await self._objects.put(key, build_segment([], created_ms=now_ms, receipts=plan.receipts))
         newest = await newest_epoch(self._objects)
         taker = EpochTaker(self._objects, self._metadata, self._ids, is_conditional=self._is_conditional)
         return await taker.take(0 if newest is None else newest.number)

@@ -34,7 +34,7 @@ from warp.lifecycle.rebuild_read import (
     at_once,
     partitions_of,
 )
-from warp.log.segment import SegmentExtent
+from warp.log.segment import Receipt, ReceiptRun, SegmentExtent
 from warp.metadata.commit import pack_batches, unpack_batches
 from warp.metadata.life_model import SegmentState
 from warp.metadata.restore_model import (
@@ -111,6 +111,8 @@ class Plan:
     restoration: Restoration
     counts: Counts
     bucket: Bucket
+    receipts: list[Receipt] = field(default_factory=list)
+    """Of segments that had none, at the offsets that they get now."""
 
     @property
     def is_empty(self) -> bool:
@@ -144,6 +146,7 @@ class Planner:
         self._counts = Counts()
         self._restoration = Restoration()
         self._recent_ms = bucket.newest_ms - RECENT_MS
+        self._moved: dict[str, list[ReceiptRun]] = {}
         self._unplaced: dict[LogKey, list[tuple[FoundSegment, SegmentExtent]]] = {}
         for segment in bucket.unplaced(copied):
             for extent in segment.extents:
@@ -171,7 +174,8 @@ class Planner:
         self._plan_segments()
         self._bury_segments()
         self._counts.logs = len(self._restoration.logs)
-        return Plan(self._restoration, self._counts, self._bucket)
+        receipts = [Receipt(key, runs) for key, runs in sorted(self._moved.items())]
+        return Plan(self._restoration, self._counts, self._bucket, receipts)
 
     def _plan_topics(self) -> None:
         """Topics that the database lacks, and those that have more partitions than it knows."""
@@ -408,6 +412,10 @@ class Planner:
                 states.note(fresh[-1])
                 next_offset += count
             appended += extents_of(source, fresh)
+        for piece in appended:
+            count = piece.end_offset - piece.base_offset
+            run = ReceiptRun(piece.position, piece.size_bytes, piece.base_offset, count)
+            self._moved.setdefault(piece.key, []).append(run)
         return appended, next_offset if appended else end
 
 

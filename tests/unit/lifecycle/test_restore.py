@@ -118,6 +118,26 @@ def test_offsets_that_may_have_been_given_out_are_not_given_out_again(tmp_path: 
     in_world(tmp_path, story)
 
 
+def test_a_rebuild_after_a_restore_finds_moved_records_where_they_are(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        orders = await world.topic("orders", 2)
+        backup = await world.copy()
+        await world.write(Part(orders, ["a"]), tells=False)
+        await world.write(Part(orders, ["b"]), Part(orders, ["c", "d"], 1), tells=False)
+        await world.restore(backup)
+        world.live = backup
+        await world.write(Part(orders, ["e"]))
+        world.clock.seconds += 3600
+        await world.write(Part(orders, ["f"]))
+        await world.idle()
+        fresh = await world.empty()
+        plan = await world.restore(fresh)
+        assert await everything(world, fresh) == await everything(world, backup)
+        assert (plan.counts.moved, plan.counts.kept) == (0, 6)
+
+    in_world(tmp_path, story)
+
+
 def test_extents_whose_objects_were_merged_since_are_replaced(tmp_path: Path) -> None:
     async def story(world: World) -> None:
         orders = await world.topic("orders")
