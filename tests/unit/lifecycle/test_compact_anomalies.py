@@ -80,7 +80,7 @@ async def fill(world: World) -> None:
 def test_a_pass_that_crashes_at_any_step_leaves_a_log_that_the_next_one_finishes(
     tmp_path: Path, after: bool
 ) -> None:
-    for step in range(1, STEPS_MAX):
+    for step in range(1, STEPS_MAX, 2 if after else 1):
         is_over = False
         directory = tmp_path / str(step)
         directory.mkdir()
