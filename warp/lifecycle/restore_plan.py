@@ -52,7 +52,7 @@ from warp.metadata.topics import collision_name
 from warp.objectstore.base import ObjectStore
 
 RECENT_MS = 15 * 60_000
-"""Before the newest segment of the bucket. No segment is committed later than that after its seal."""
+"""Before the newest segment of bucket and database. No segment is committed later than that after its seal."""
 HOLE_TIMESTAMP_MS = 0
 TAIL_GONE_OFFSETS = 1_000_000
 """Added to the next offset of a log whose newest data the bucket has no more: deleted since, with what came after."""
@@ -145,7 +145,8 @@ class Planner:
         self._progress = progress
         self._counts = Counts()
         self._restoration = Restoration()
-        self._recent_ms = bucket.newest_ms - RECENT_MS
+        newest_ms = max((segment.created_ms for segment in known.segments.values()), default=-1)
+        self._recent_ms = max(newest_ms, bucket.newest_ms) - RECENT_MS
         self._moved: dict[str, list[ReceiptRun]] = {}
         self._unplaced: dict[LogKey, list[tuple[FoundSegment, SegmentExtent]]] = {}
         for segment in bucket.unplaced(copied):

@@ -118,6 +118,20 @@ def test_offsets_that_may_have_been_given_out_are_not_given_out_again(tmp_path: 
     in_world(tmp_path, story)
 
 
+def test_a_segment_that_was_never_committed_before_the_backup_stays_out(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        orders = await world.topic("orders")
+        await world.write(Part(orders, ["never"]), commits=False)
+        world.clock.seconds += 3600
+        await world.write(Part(orders, ["a"]))
+        backup = await world.copy()
+        plan = await world.restore(backup)
+        assert await world.read(backup, "orders") == [(0, "a")]
+        assert (plan.counts.moved, plan.counts.segments_left) == (0, 1)
+
+    in_world(tmp_path, story)
+
+
 def test_a_rebuild_after_a_restore_finds_moved_records_where_they_are(tmp_path: Path) -> None:
     async def story(world: World) -> None:
         orders = await world.topic("orders", 2)
