@@ -19,6 +19,7 @@ from tests.breakages import (
     entries,
     grouping,
     membership,
+    merging,
     objects,
     quotas,
     serving,
@@ -52,6 +53,7 @@ BREAKAGES = (
     *deleting.IN_TIME,
     *checking.PROVED,
     *swapping.SWAPPED,
+    *merging.MERGED,
     *working.JOBS_RUN,
     *compacting.COMPACTED,
 )
