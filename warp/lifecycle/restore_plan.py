@@ -172,6 +172,7 @@ class Planner:
 
         await at_once(work)
         self._restoration.logs = [found[log] for log in logs if log in found]
+        self._leave_empty_topics()
         self._plan_segments()
         self._bury_segments()
         self._counts.logs = len(self._restoration.logs)
@@ -198,9 +199,19 @@ class Planner:
                 own = f"{name[:200]}-restored-{topic_id.hex()[:12]}"
                 self._counts.topics_renamed[name] = own
             taken.add(collision_name(own))
-            self._counts.topics_new.append(own)
             self._restoration.new_topics.append(StoredTopic(topic_id, own, collision_name(own), partitions))
         self._restoration.grown_topics = grown
+
+    def _leave_empty_topics(self) -> None:
+        """Topics of which there is nothing but segments that were never committed are none."""
+        restoration, counts = self._restoration, self._counts
+        wanted = {log.topic_id for log in restoration.logs if log.added} | self._known.topics.keys()
+        restoration.logs = [log for log in restoration.logs if log.topic_id in wanted]
+        restoration.new_topics = [topic for topic in restoration.new_topics if topic.topic_id in wanted]
+        counts.topics_new = [topic.name for topic in restoration.new_topics]
+        counts.topics_renamed = {
+            name: own for name, own in counts.topics_renamed.items() if own in counts.topics_new
+        }
 
     def _bury_segments(self) -> None:
         """Segments of the database whose objects are gone, and what deleted topics had in them."""

@@ -240,14 +240,15 @@ def test_a_hole_in_the_middle_is_covered_and_counted(tmp_path: Path) -> None:
 
 def test_a_segment_that_was_never_committed_long_ago_stays_out(tmp_path: Path) -> None:
     async def story(world: World) -> None:
-        orders = await world.topic("orders")
-        await world.write(Part(orders, ["never"]), commits=False)
+        orders, ghost = await world.topic("orders"), await world.topic("ghost")
+        await world.write(Part(orders, ["never"]), Part(ghost, ["never"]), commits=False)
         world.clock.seconds += 3600
         await world.write(Part(orders, ["a"]))
         await world.idle()
         fresh, plan = await rebuilt(world)
         assert await world.read(fresh, "orders") == [(0, "a")]
         assert plan.counts.segments_left == 1
+        assert list(await fresh.topics()) == plan.counts.topics_new == ["orders"]
 
     in_world(tmp_path, story)
 
