@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from warp.metadata.restore_model import Restoration
 from warp.metadata.restore_store import RestoreStore
 from warp.metadata.sqlite import SqliteDatabase
 from warp.objectstore.base import Buffer
+from warp.objectstore.memory import MemoryStore
 
 
 def in_world(folder: Path, story: Callable[[World], Awaitable[None]]) -> None:
@@ -320,6 +321,62 @@ def test_when_it_is_interrupted_no_agent_starts_until_it_was_run_again(
         await world.restore(backup)
         await begin_epoch(world.objects, backup.store, backup.ids, "mem://")
         assert await world.read(backup, "orders") == [(0, "a")]
+
+    in_world(tmp_path, story)
+
+
+class Cut(MemoryStore):
+    """The n-th of its writes fails from when it is told to, done or not."""
+
+    fails_at = 0
+    is_done = False
+
+    async def create(self, key: str, data: Buffer) -> bool:
+        self._fail_before()
+        answer = await super().create(key, data)
+        self._fail_after()
+        return answer
+
+    async def put(self, key: str, parts: Sequence[Buffer]) -> None:
+        self._fail_before()
+        await super().put(key, parts)
+        self._fail_after()
+
+    def _fail_before(self) -> None:
+        self.fails_at -= 1
+        if self.fails_at == 0 and not self.is_done:
+            raise ObjectStoreError("cut")
+
+    def _fail_after(self) -> None:
+        if self.fails_at == 0:
+            raise ObjectStoreError("cut")
+
+
+@pytest.mark.parametrize("is_done", [False, True])
+@pytest.mark.parametrize("fails_at", [1, 2, 3, 4])
+def test_whichever_write_to_the_bucket_fails_the_next_run_ends_it(
+    tmp_path: Path, fails_at: int, is_done: bool
+) -> None:
+    async def story(world: World) -> None:
+        objects = Cut(world.clock, bytes_max=2**20)
+        objects._objects.update(world.objects._objects)
+        world.objects = objects
+        orders = await world.topic("orders")
+        backup = await world.copy()
+        await world.write(Part(orders, ["a", "b"]))
+        await world.write(Part(orders, ["c"]))
+        objects.fails_at, objects.is_done = fails_at, is_done
+        if fails_at < 4:
+            with pytest.raises(ObjectStoreError, match="cut"):
+                await world.restore(backup)
+            # Before the first nothing was done, and after the last nothing is left to do.
+            if (fails_at, is_done) not in ((1, False), (3, True)):
+                with pytest.raises(StartError):
+                    await begin_epoch(objects, backup.store, backup.ids, "mem://")
+        objects.fails_at = 0
+        await world.restore(backup)
+        await begin_epoch(objects, backup.store, backup.ids, "mem://")
+        assert await world.read(backup, "orders") == [(0, "a"), (1, "b"), (3, "c")]
 
     in_world(tmp_path, story)
 
