@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from tests.broker.support import Broker
 from warp.clock import SystemClock
@@ -55,9 +55,10 @@ class Crew:
         self.segments = DeadSegments(store, objects, clock, may_delete, DeadLimits(grace_s=GRACE_S))
         self.orphans = OrphanSweep(store, objects, clock, may_delete, OrphanLimits(age_s=ORPHAN_AGE_S))
         self.jobs: dict[str, Callable[[Lease], Awaitable[None]]] = {
+            # First, before what is old is merged with what is not.
+            "retention": self.retention.run,
             "merge": self.merge.run,
             "compact": self.compaction.run,
-            "retention": self.retention.run,
             "segments": self.segments.run,
             "orphans": self.orphans.run,
         }
@@ -74,6 +75,18 @@ class Crew:
                     self.failures.append(f"{name}: {error!r}")
                 await asyncio.sleep(0)
             self.clock.ahead_s += 2 * ORPHAN_AGE_S
+
+
+def idle_jobs(crews: Sequence[Crew]) -> list[str]:
+    """What no crew has done: then a test has shown nothing about it."""
+    done = {
+        "merge": [crew.merge.counters.merges for crew in crews],
+        "compact": [crew.compaction.counters.records_dropped for crew in crews],
+        "delete": [crew.segments.counters.segments_deleted for crew in crews],
+        "claim": [crew.orphans.counters.orphans_claimed for crew in crews],
+        "trim": [crew.retention.counters.extents_trimmed for crew in crews],
+    }
+    return [name for name, counts in done.items() if not any(counts)]
 
 
 async def take_lease(broker: Broker) -> Lease:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.broker.support import Broker, RunWithBroker
 from tests.broker.test_anomalies import Saboteur
-from tests.lifecycle.crew import DUE_SEGMENTS, Crew, take_lease
+from tests.lifecycle.crew import DUE_SEGMENTS, Crew, idle_jobs, take_lease
 from tests.lifecycle.topics import Topics
 from warp.errors import MetadataUnavailable, ObjectStoreError, OutcomeUnknown
 from warp.ids import SEGMENT_PREFIX
@@ -150,6 +150,7 @@ async def live(broker: Broker, sabotage: Callable[[], Any]) -> bool:
             await crew.work(lease, ROUNDS)
     await topics.verify()
     await all_is_in_order(broker, crews)
+    assert was_struck or idle_jobs(crews) == []
     return was_struck
 
 
