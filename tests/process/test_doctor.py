@@ -72,7 +72,8 @@ def test_before_the_first_start_it_measures_and_makes_nothing(tmp_path: Path) ->
         "security.certificate", "security.key-file", "security.certificate-name", "security.super-users",
     }  # fmt: skip
     assert set(CHECKS) - checks - of_clusters - of_certificates == {
-        "clients.reach", "clients.cluster", "clients.brokers", "clients.round-trip",
+        "clients.reach", "clients.cluster", "clients.brokers", "clients.round-trip", "jobs.backlog",
+        "jobs.quarantine",
     }  # fmt: skip
     assert not checks & of_clusters
     for check in ("put-small", "put-large", "get-small", "get-large"):
