@@ -9,13 +9,18 @@ from tests.soak.places import Facts
 from tests.support.process import AgentProcess
 
 MIB = 2**20
-MEMORY_MIB_MAX = 600
+MEMORY_MIB_MAX = 350
 """An agent's own memory of about 60 MiB, 64 MiB for jobs, 32 MiB of cache, and what its few clients have sent."""
 LEVEL_0_MAX = 64
-SEGMENTS_MAX = 100
-EXTENTS_PER_LOG_MAX = 60
+"""So many are merged however small they are."""
+SEGMENTS_MAX = LEVEL_0_MAX + 2 * 32 + 16
+"""Of small segments 32 are merged on levels 1 and 2; on the highest lie as many as the data need."""
+EXTENTS_PER_LOG_MAX = SEGMENTS_MAX
+"""One in each segment, at worst."""
 BYTES_FACTOR = 2.5
-BYTES_EXTRA = 32 * MIB
+"""A merged segment is written anew when less than half of it is alive."""
+BYTES_EXTRA = 16 * MIB
+"""Level 0, which is merged however much of it is dead."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from tests.soak.places import Facts, Place
 from tests.support.client_load import wait_until_seen
 
 GROUP = "soak"
-SETTLE_S = 20.0
+SETTLE_S = 45.0
 KILL_EVERY_S = 20.0
 LINGER_MS = 30_000
 """Retention looks every second, and takes whole extents; an agent that is killed looks later."""
