@@ -38,12 +38,13 @@ METADATA_OPERATIONS: Final = (
     "catalogue_version", "change_entries", "check", "claim_key", "claim_keys", "clear_deleted_logs", "commit",
     "commit_offsets", "create_partitions", "create_topics", "dead_segments", "delete_groups",
     "delete_groups_without_offsets", "delete_offsets", "delete_records", "delete_topics", "expire_offsets",
-    "expire_producers", "extent_of_max_timestamp", "extents_for_time", "extents_in_segments", "extents_of_log",
-    "fetch_offsets", "find_agent", "forget_agents", "forget_segments", "gone_segments", "is_committed",
-    "join_agent", "known_keys", "load_groups", "log_dirt", "log_heads", "log_states", "logs_to_trim",
-    "mark_dead", "mark_dead_among", "mark_gone", "offset_lags", "offset_reaching_time", "oldest_segments",
-    "quarantine", "read_extents", "register_agent", "remove_orphan_offsets", "save_groups", "segment_totals",
-    "set_topic_configs", "swap", "take_leases", "take_leases_as_seen", "trim_logs",
+    "expire_producers", "extent_of_max_timestamp", "extents_for_time", "extents_in_segments",
+    "extents_of_log", "fetch_offsets", "find_agent", "forget_agents", "forget_segments", "gone_segments",
+    "is_committed", "join_agent", "known_keys", "load_groups", "log_dirt", "log_heads", "log_states",
+    "logs_to_trim", "mark_dead", "mark_dead_among", "mark_gone", "offset_lags", "offset_reaching_time",
+    "oldest_segments", "quarantine", "quarantined", "quarantined_of_log", "read_extents", "register_agent",
+    "release_quarantined", "remove_orphan_offsets", "save_groups", "segment_totals", "set_topic_configs",
+    "swap", "take_leases", "take_leases_as_seen", "trim_logs",
 )  # fmt: skip
 
 
