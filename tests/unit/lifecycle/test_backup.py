@@ -19,7 +19,9 @@ def database(path: Path, *values: str) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("pragma journal_mode = wal")
     connection.execute("create table if not exists v (value text)")
+    connection.execute("begin")
     connection.executemany("insert into v values (?)", [(value,) for value in values])
+    connection.execute("commit")
     return connection
 
 
