@@ -28,15 +28,21 @@ REASON_CHARACTERS_MAX = 1_000
 async def quarantine(
     database: Database, lease: Lease | None, found: Sequence[IndexRow], reason: str, now_ms: int
 ) -> None:
-    """Quarantine those of the extents that are still as they were read. Raises LeaseLost."""
+    """Quarantine those of the extents that are still as they were read, and whose logs are there. Raises LeaseLost.
+
+    What is left of a deleted log is cleared without a lock on it: a note made beside that would stay for ever, and keep
+    its segment from dying.
+    """
     in_segments = [row for row in found if row.segment_id is not None]
     if not in_segments:
         return
     async with database.transaction() as session:
         await share_leases(session, [] if lease is None else [lease])
-        await session.all(LOCK_LOGS, [(log_id,) for log_id in sorted({row.log_id for row in in_segments})])
-        current = await swaps.read_again(session, in_segments)
-        places = [(row, current.get((row.log_id, row.end_offset))) for row in in_segments]
+        wanted = sorted({row.log_id for row in in_segments})
+        logs = {row[0] for row in await session.all(LOCK_LOGS, [(log_id,) for log_id in wanted])}
+        there = [row for row in in_segments if row.log_id in logs]
+        current = await swaps.read_again(session, there)
+        places = [(row, current.get((row.log_id, row.end_offset))) for row in there]
         text = reason[:REASON_CHARACTERS_MAX].replace("\0", "")
         rows = [
             (row.log_id, row.end_offset, row.segment_id, text, now_ms)
