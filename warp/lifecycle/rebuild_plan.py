@@ -1,9 +1,9 @@
 """Decides which bytes of a bucket are which offsets of a log. Pure but for the bytes that have to be looked at.
 
-Where several segments hold the same offsets, what the database knows goes first, then the highest level, then the
-newest. What nothing holds is a hole: readers pass over it by an empty batch (`empty_batches`), as they do over what
-compaction has removed. Records of segments whose receipts were lost come behind everything that can have been given out
-before, so that no offset ever means two records.
+Where several segments hold the same offsets, what the database knows goes first, then what jobs have written, the
+newest before all, then what was flushed. What nothing holds is a hole: readers pass over it by an empty batch
+(`empty_batches`), as they do over what compaction has removed. Records of segments whose receipts were lost come behind
+everything that can have been given out before, so that no offset ever means two records.
 """
 
 from __future__ import annotations
@@ -127,8 +127,17 @@ def is_known(candidate: Candidate) -> bool:
     return candidate.level >= KNOWN_LEVEL
 
 
-def _preference(candidate: Candidate) -> tuple[int, int, str, int]:
-    return (-candidate.level, -candidate.created_ms, candidate.key, candidate.base_offset)
+def _preference(candidate: Candidate) -> tuple[bool, bool, int, int, str, int]:
+    """What goes first. The level says nothing of what jobs have written: what compaction leaves may be lower than what
+    it was made of, and that is still in the bucket as long as its segment holds other logs."""
+    return (
+        not is_known(candidate),
+        candidate.level == 0,
+        -candidate.created_ms,
+        -candidate.level,
+        candidate.key,
+        candidate.base_offset,
+    )
 
 
 def _holes(chosen: Sequence[Candidate], start: int | None, next_offset: int) -> Iterator[Hole]:

@@ -41,7 +41,7 @@ def spans(tiling: Tiling) -> list[tuple[int, int, str]]:
     return [(found.base_offset, found.end_offset, found.key) for found in tiling.extents]
 
 
-def test_higher_levels_and_then_newer_segments_win() -> None:
+def test_newer_segments_win_but_none_that_was_flushed_over_one_that_a_job_wrote() -> None:
     whole = [
         candidate(0, 10, "old", level=1, created_ms=1),
         candidate(0, 10, "new", level=1, created_ms=2),
@@ -49,6 +49,14 @@ def test_higher_levels_and_then_newer_segments_win() -> None:
     ]
     assert spans(tiled(*whole)) == [(0, 10, "new")]
     assert spans(tiled(*whole, candidate(0, 10, "own", level=KNOWN_LEVEL))) == [(0, 10, "own")]
+
+
+def test_what_compaction_left_wins_over_what_it_was_made_of_on_whatever_level() -> None:
+    # It is small, and begins at the bottom; what it took out is still in a segment that others need.
+    before = [candidate(0, 6, "high", level=3, created_ms=1), candidate(6, 10, "mid", level=2, created_ms=2)]
+    compacted = candidate(0, 10, "compacted", level=1, created_ms=3)
+    flushed = candidate(0, 10, "flushed", level=0, created_ms=4)
+    assert spans(tiled(*before, compacted, flushed)) == [(0, 10, "compacted")]
 
 
 def test_what_nothing_holds_is_a_hole() -> None:
