@@ -239,9 +239,7 @@ def test_what_takes_the_right_to_run_gives_the_lease_up(store: Store) -> None:
     assert store.run(run()).holder is None
 
 
-def test_a_job_that_fails_is_counted_and_goes_on(
-    store: Store, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_job_that_fails_is_counted_and_goes_on(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     errors: list[Exception] = [MetadataUnavailable("away"), ObjectStoreError("down"), RuntimeError("a bug")]
 
     async def run() -> JobRunner:
