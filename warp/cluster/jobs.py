@@ -200,15 +200,21 @@ class JobRunner:
         seat.due_s = now_s + seat.job.interval_s
 
     def _is_free(self, job: Job) -> bool:
-        """Nobody who lives holds the job, and it falls to this agent."""
+        """Nobody who lives holds the job, and it falls to this agent.
+
+        Agents of another release are left out, for they may not know the job. Where they do, the lease decides.
+        """
         view = self._view()
         holder = view.holder(job_lease(job.name))
         if holder is not None and holder.broker_id != view.own:
             return False
+        own = view.agents.get(view.own)
+        if own is None:
+            return False
         able = [
             agent.broker_id
             for agent in view.agents.values()
-            if JOBS in agent.facts.roles and not agent.is_leaving
+            if JOBS in agent.facts.roles and not agent.is_leaving and agent.facts.version == own.facts.version
         ]
         return rendezvous.first(job_lease(job.name), able) == view.own
 

@@ -36,6 +36,7 @@ class Cluster:
         self.clock = store.clock
         self.live = list(live)
         self.roles: dict[int, tuple[str, ...]] = {}
+        self.versions: dict[int, str] = {}
         self.leaving: list[int] = []
         self.leases: dict[str, LeaseState] = {}
         self.passes: list[tuple[int, Lease]] = []
@@ -45,7 +46,9 @@ class Cluster:
             BrokerId(broker_id): LiveAgent(
                 BrokerId(broker_id),
                 "first",
-                AgentFacts(roles=self.roles.get(broker_id, ROLES)),
+                AgentFacts(
+                    roles=self.roles.get(broker_id, ROLES), version=self.versions.get(broker_id, "2.0.0")
+                ),
                 broker_id in self.leaving,
             )
             for broker_id in sorted({own, *self.live})
@@ -221,6 +224,22 @@ def test_an_agent_without_the_role_or_that_leaves_takes_no_job(store: Store) -> 
         return cluster.passes
 
     assert {own for own, _ in store.run(run())} == {3}
+
+
+@pytest.mark.parametrize("newer", [1, 2, 3])
+def test_a_job_is_not_left_to_an_agent_of_another_release_that_may_not_have_it(
+    store: Store, newer: int
+) -> None:
+    async def run() -> list[tuple[int, Lease]]:
+        cluster = Cluster(store, 1, 2, 3)
+        cluster.versions = {broker_id: "1.0.0" for broker_id in (1, 2, 3) if broker_id != newer}
+        runner = cluster.runner(newer)
+        runner.start()
+        await asyncio.wait_for(until(lambda: len(cluster.passes) >= 3), 5)
+        await runner.close()
+        return cluster.passes
+
+    assert {own for own, _ in store.run(run())} == {newer}
 
 
 def test_what_takes_the_right_to_run_gives_the_lease_up(store: Store) -> None:
