@@ -2,7 +2,7 @@
 
 `python -m benchmarks.macro.bench_life [--quick] [--only NAME ...] [--gigabytes 5]`. Data of many partitions is written
 as their producers write it, interleaved, while no job runs; then the agent starts again with the job that is measured.
-About five minutes with 1 GB. Stores benchmarks/results/life.json after a full run.
+About five minutes with 0.5 GB. Stores benchmarks/results/life.json after a full run.
 """
 
 from __future__ import annotations
@@ -167,6 +167,8 @@ def catching_up(size_bytes: float) -> Table:
                         "consume", agent.bootstrap, "t", partitions, count, *CATCH_UP, cpu=CLIENT_CPU
                     )
                     gets, read = since.count("get"), run["bytes"]
+                    if not read:
+                        raise ValueError(f"of {count} records of {partitions} partitions none came: {run}")
                 rate = read / run["seconds"] / 1e6
                 rows.append(
                     [when, partitions, read / 1e6, gets * GB / read, rate, extents * GB / index_bytes]
@@ -240,7 +242,7 @@ def main() -> None:
         "--quick", action="store_true", help="little of everything and one round: a smoke test"
     )
     parser.add_argument("--only", action="append", metavar="NAME")
-    parser.add_argument("--gigabytes", type=float, default=1.0, help="that are written and caught up with")
+    parser.add_argument("--gigabytes", type=float, default=0.5, help="that are written and caught up with")
     arguments = parser.parse_args()
     quick = arguments.quick
     rounds = 1 if quick else 3

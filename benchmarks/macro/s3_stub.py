@@ -59,8 +59,13 @@ class S3Stub:
         return median(took)
 
     def _ask(self, path: str) -> bytes:
-        self._connection.request("GET", path)
-        answer = self._connection.getresponse()
+        try:
+            self._connection.request("GET", path)
+            answer = self._connection.getresponse()
+        except http.client.RemoteDisconnected:
+            # It was idle for long. The next request connects again.
+            self._connection.request("GET", path)
+            answer = self._connection.getresponse()
         body = answer.read()
         if answer.status != 200:
             raise ValueError(f"{path}: {answer.status} {body!r}")
