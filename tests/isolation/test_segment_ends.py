@@ -9,6 +9,8 @@ import pytest
 
 from tests.isolation.stepper import Outcome, Run
 from tests.isolation.swapping import (
+    CATALOGUE,
+    CLEARING,
     QUIET,
     Explored,
     filled,
@@ -27,6 +29,7 @@ from warp.metadata import life_segments, swaps
 from warp.metadata.group_model import LeaseLost
 from warp.metadata.life_model import SwapRefused
 from warp.metadata.model import CommitResult
+from warp.metadata.store import MetadataStore
 
 pytestmark = pytest.mark.postgres
 
@@ -194,6 +197,35 @@ def test_an_extent_is_swapped_or_quarantined_and_never_both(in_world: Explored) 
 def test_quarantines_without_locks_are_found(in_world: Explored, monkeypatch: pytest.MonkeyPatch) -> None:
     without_locks_of_logs(monkeypatch)
     is_found(in_world, swap_and_quarantine)
+
+
+# Quarantine beside the end of what is left of a deleted topic
+
+
+async def quarantine_and_clear(world: World) -> list[Outcome]:
+    async def prepare() -> Run:
+        [x] = (topic := await world.topic()).logs
+        rows = await filled(world, x, extents=1)
+        lease = await leased(world)
+
+        async def delete(store: MetadataStore) -> int:
+            await store.delete_topics([topic.topic_id])
+            return await store.clear_deleted_logs(lease, 10)
+
+        async def check(_: Outcome) -> None:
+            assert await world.store.quarantined(9) == []
+            [segment_id] = {row.segment_id for row in rows}
+            assert segment_id is not None
+            assert await world.store.mark_dead_among(lease, [segment_id]) == 1
+
+        run = world.run(lambda store: store.quarantine(lease, rows, "missing"), delete, check)
+        return replace(run, passed_over=QUIET | CATALOGUE | CLEARING)
+
+    return await world.explore(prepare)
+
+
+def test_no_quarantine_outlives_a_deleted_log(in_world: Explored) -> None:
+    assert len(in_world(quarantine_and_clear)) > 1
 
 
 # Swap beside the takeover of its lease
