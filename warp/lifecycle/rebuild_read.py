@@ -69,6 +69,8 @@ class Candidate(NamedTuple):
     max_timestamp_ms: int
     level: int
     created_ms: int
+    is_sparse: bool = False
+    """Whether compaction has taken records out, so that batches no longer are what they were."""
 
 
 KNOWN_LEVEL = 1_000
@@ -151,6 +153,7 @@ def _of_footer(segment: FoundSegment) -> Iterable[tuple[SegmentExtent, Candidate
                     _timestamp(extent, segment),
                     segment.level,
                     segment.created_ms,
+                    extent.record_count < extent.end_offset - extent.base_offset,
                 ),
             )
 

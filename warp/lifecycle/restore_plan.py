@@ -145,8 +145,8 @@ class Planner:
         self._progress = progress
         self._counts = Counts()
         self._restoration = Restoration()
-        newest_ms = max((segment.created_ms for segment in known.segments.values()), default=-1)
-        self._recent_ms = max(newest_ms, bucket.newest_ms) - RECENT_MS
+        self._known_ms = max((segment.created_ms for segment in known.segments.values()), default=-1)
+        self._recent_ms = max(self._known_ms, bucket.newest_ms) - RECENT_MS
         self._moved: dict[str, list[ReceiptRun]] = {}
         self._unplaced: dict[LogKey, list[tuple[FoundSegment, SegmentExtent]]] = {}
         for segment in bucket.unplaced(copied):
@@ -267,10 +267,11 @@ class Planner:
             self._counts.logs_without_tail += 1
         start = self._move_start(tiling, start, next_offset)
         lost = list(tiling.holes)
-        seen = await self._learn(tiling, states)
-        wanted = self._wanted(log, has_holes=bool(lost))
+        recent_ms = self._recent_in(log, candidates)
+        seen = await self._learn(tiling, states, recent_ms)
+        wanted = self._wanted(log, recent_ms, has_holes=bool(lost))
         if wanted:
-            await self._leave_merged(seen, placed)
+            await self._leave_merged(seen, placed, recent_ms)
         added = [candidate for candidate in tiling.extents if not is_known(candidate)]
         moved, after = await self._append(wanted, next_offset, states, seen)
         if moved or next_offset > end:
@@ -349,35 +350,64 @@ class Planner:
             states.windows[producer.producer_id] = list(unpack_batches(producer.batches))
         return states
 
-    def _wanted(self, log: LogKey, *, has_holes: bool) -> list[tuple[FoundSegment, SegmentExtent]]:
+    def _recent_in(self, log: LogKey, candidates: Sequence[Candidate]) -> int:
+        """From when on a segment without a receipt may hold the end of a log: not much before what is known to be last.
+
+        That may be long ago, where a log was written last by an agent that died, and lies in no merged segment yet.
+        """
+        end = max((candidate.end_offset for candidate in candidates), default=-1)
+        last_ms = min(
+            (
+                self._known_ms if is_known(candidate) else candidate.created_ms
+                for candidate in candidates
+                if candidate.end_offset == end
+            ),
+            default=self._recent_ms + RECENT_MS,
+        )
+        # What was compacted with others can't be told from its batches. What came after that can't be among them.
+        compacted_ms = max(
+            (candidate.created_ms for candidate in candidates if candidate.is_sparse), default=-1
+        )
+        recent_ms = min(self._recent_ms, max(last_ms - RECENT_MS, compacted_ms))
+        # No more than is needed is read of the many logs that have no such segment.
+        has_older = any(recent_ms <= s.created_ms < self._recent_ms for s, _ in self._unplaced.get(log, ()))
+        return recent_ms if has_older else self._recent_ms
+
+    def _wanted(
+        self, log: LogKey, recent_ms: int, *, has_holes: bool
+    ) -> list[tuple[FoundSegment, SegmentExtent]]:
         """What of segments without receipts is to be appended, if it is nowhere yet."""
         return [
             (segment, extent)
             for segment, extent in self._unplaced.get(log, ())
-            if has_holes or segment.created_ms >= self._recent_ms
+            if has_holes or segment.created_ms >= recent_ms
         ]
 
-    async def _learn(self, tiling: Tiling, states: ProducerStates) -> Counter[tuple[int, int]]:
+    async def _learn(
+        self, tiling: Tiling, states: ProducerStates, recent_ms: int
+    ) -> Counter[tuple[int, int]]:
         """Producers' states from the batches of recent segments, and which batches these are.
 
         Whoever is silent for longer begins anew.
         """
         seen: Counter[tuple[int, int]] = Counter()
         for candidate in tiling.extents:
-            if not is_known(candidate) and candidate.created_ms >= self._recent_ms:
+            if not is_known(candidate) and candidate.created_ms >= recent_ms:
                 for batch in await self._batches(candidate):
                     seen[batch.print] += 1
                     states.note(batch)
                     self._note_producer(batch.producer_id)
         return seen
 
-    async def _leave_merged(self, seen: Counter[tuple[int, int]], placed: Iterable[Candidate]) -> None:
+    async def _leave_merged(
+        self, seen: Counter[tuple[int, int]], placed: Iterable[Candidate], recent_ms: int
+    ) -> None:
         """Leave of the batches seen those that no segment with a receipt has brought: they were merged already.
 
         A segment may be merged before its receipt is written; without this its records would be there twice.
         """
         for candidate in placed:
-            if candidate.level == 0 and candidate.created_ms >= self._recent_ms:
+            if candidate.level == 0 and candidate.created_ms >= recent_ms:
                 for batch in await self._batches(candidate):
                     seen[batch.print] -= 1
 

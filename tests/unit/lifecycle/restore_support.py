@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.unit.metadata.support import TestClock
+from warp._compaction import KeyMap, compact_batches
 from warp._records import build_batch, iterate_records, parse_header, stamp_batches
 from warp.errors import ErrorCode
 from warp.ids import IdSource, LogId, ProducerId, TopicId
@@ -244,8 +245,11 @@ async def everything(world: World, metadata: Metadata) -> Mapping[tuple[TopicId,
     }
 
 
-async def merge(world: World, topic_name: str, *, level: int = 1) -> None:
-    """Put one segment of a higher level in the place of all extents of a topic's first partition."""
+async def merge(world: World, topic_name: str, *, level: int = 1, compacts: bool = False) -> None:
+    """Put one segment of a higher level in the place of all extents of a topic's first partition.
+
+    `compacts`: of its records, which have no keys, the last one alone is kept.
+    """
     topic = (await world.live.topics())[topic_name]
     records = await world.read(world.live, topic_name)
     rows = await world.live.store.extents_of_log(topic.logs[0], 0, 1000)
@@ -256,6 +260,12 @@ async def merge(world: World, topic_name: str, *, level: int = 1) -> None:
     world.clock.seconds += 1
     latest_ms = max(row.max_timestamp_ms for row in rows)
     base, end = rows[0].base_offset, rows[-1].end_offset
+    if compacts:
+        kept = compact_batches(
+            data, base, KeyMap(2**10, bytes(16)), until_offset=end - 1, now_ms=0, horizon_ms=-1,
+            decompressed_bytes_max=2**20,
+        )  # fmt: skip
+        data, records = kept.batches, records[-1:]
     batches = [ExtentBatches(topic.topic_id, topic.name, 0, [data], len(records), 1, latest_ms, base, end)]
     image = build_segment(batches, created_ms=world.clock.time_ms(), level=level)
     key = world.live.ids.segment_key()

@@ -253,6 +253,42 @@ def test_a_segment_that_was_never_committed_long_ago_stays_out(tmp_path: Path) -
     in_world(tmp_path, story)
 
 
+def test_the_last_records_of_a_quiet_log_are_taken_however_long_ago_their_agent_died(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        orders, other = await world.topic("orders"), await world.topic("other")
+        await world.write(Part(orders, ["first"]))
+        await world.write(Part(orders, ["last"]), tells=False)
+        world.clock.seconds += 3600
+        await world.write(Part(other, ["a"]))
+        await world.idle()
+        fresh, plan = await rebuilt(world)
+        assert [value for _, value in await world.read(fresh, "orders")] == ["first", "last"]
+        assert (plan.counts.moved, plan.counts.segments_left) == (1, 0)
+
+    in_world(tmp_path, story)
+
+
+def test_what_was_compacted_away_does_not_come_back_as_the_last_records_of_a_quiet_log(
+    tmp_path: Path,
+) -> None:
+    async def story(world: World) -> None:
+        orders, other = await world.topic("orders"), await world.topic("other")
+        await world.write(Part(orders, ["old"]), tells=False)
+        await world.write(Part(orders, ["new"]))
+        await world.idle()
+        kept = dict(world.objects._objects)
+        await merge(world, "orders", compacts=True)
+        world.objects._objects.update(kept)
+        world.clock.seconds += 3600
+        await world.write(Part(other, ["a"]))
+        await world.idle()
+        assert await world.read(world.live, "orders") == [(1, "new")]
+        fresh, _ = await rebuilt(world)
+        assert await world.read(fresh, "orders") == [(1, "new")]
+
+    in_world(tmp_path, story)
+
+
 def test_of_two_topics_of_one_name_the_newer_has_it(tmp_path: Path) -> None:
     async def story(world: World) -> None:
         old = await world.topic("orders")
