@@ -79,6 +79,8 @@ class CompactedLog:
         beginning = [
             TopicPartition(self.topic, number, OFFSET_BEGINNING) for number in range(self._partitions)
         ]
+        # A reader that knows the leaders at once asks them at once; librdkafka looks again after half a second.
+        self._consumer.list_topics(self.topic, TIMEOUT_S)
         self._consumer.assign(beginning)
         self._thread.start()
         self.read_to_end()

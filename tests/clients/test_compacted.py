@@ -88,10 +88,13 @@ def by_confluent(bootstrap: str, offset: int, fetch_bytes: int) -> list[Seen]:
             "enable.partition.eof": True,
             "check.crcs": True,
             "fetch.message.max.bytes": fetch_bytes,
+            "fetch.wait.max.ms": 20,
         }
     )
     found: list[Seen] = []
     try:
+        # A reader that knows the leader at once asks it at once; librdkafka looks again after half a second.
+        consumer.list_topics(TOPIC, READ_S)
         consumer.assign([TopicPartition(TOPIC, 0, offset)])
         deadline = time.monotonic() + READ_S
         while time.monotonic() < deadline:
