@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -24,12 +24,13 @@ from warp.metadata.session import Session
 from warp.metadata.sqlite import SqliteDatabase
 from warp.metadata.store import MetadataStore
 
-SEEDS = range(12)
+SEEDS = (0, 4, 2, 6, 10, 11, 8, 7, 3, 1, 5, 9)
+"""All lives of the first twelve, the short ones first."""
 
 
-def promises_seen_to_break() -> set[str]:
+def promises_seen_to_break(seeds: Iterable[int] = SEEDS) -> set[str]:
     """What the first seed finds that finds anything."""
-    for seed in SEEDS:
+    for seed in seeds:
         violations = simulate(seed, settle_s=20.0).violations
         if violations:
             return {violation.partition(":")[0] for violation in violations}
@@ -116,7 +117,8 @@ def test_reading_from_memory_what_another_agent_has_changed_is_noticed(
         """The store has nothing new."""
 
     monkeypatch.setattr(FetchService, "_refresh_ends", lazy)
-    assert "P5" in promises_seen_to_break()
+    # It takes a second agent, which short lives do not have: this seed has several.
+    assert "P5" in promises_seen_to_break([5, *SEEDS])
 
 
 def test_an_end_that_lags_behind_acknowledgements_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
