@@ -422,6 +422,7 @@ class Agent:
             server_limits(config),
             observe=self.metrics.count_request,
             tls=self._tls.tls,
+            random_bytes=self._ids.random_bytes,
         )
         read_server(self.metrics, server, config.connections_max)
         read_quotas(self.metrics, self.security.quotas)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -118,6 +119,7 @@ class Server:
         limits: ServerLimits | None = None,
         observe: RequestObserver | None = None,
         tls: Tls | None = None,
+        random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self.listeners = list(listeners)
         self._clock = clock
@@ -128,7 +130,14 @@ class Server:
         self._rate = None if rate_max is None else ArrivalRate(rate_max, clock)
         self._services = services
         self._dispatcher = Dispatcher(TABLE, services, clock, observe)
-        self._pool = ConnectionPool(self._dispatcher, memory, clock, limits, mechanisms=services.mechanisms)
+        self._pool = ConnectionPool(
+            self._dispatcher,
+            memory,
+            clock,
+            limits,
+            mechanisms=services.mechanisms,
+            random_bytes=random_bytes,
+        )
 
     @property
     def connection_count(self) -> int:
