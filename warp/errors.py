@@ -182,6 +182,10 @@ class StartError(WarpError):
     """The agent can't start or go on in this environment: one clear line that says what to do, exit code 1."""
 
 
+class OlderSchema(StartError):
+    """The metadata are of an older release, and were opened for reading alone."""
+
+
 class ObjectStoreError(WarpError):
     """The object store did not do what it was asked to; the outcome of a write is unknown. May pass."""
 

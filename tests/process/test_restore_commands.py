@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from tests.process.conftest import run_warp
 from tests.support.process import AgentProcess
 from tests.support.restore_load import PARTITIONS, TOPIC, Load, consumed
+from warp.metadata.migrate import load_migrations
 
 WINDOW_S = 11.0
 """Receipts are written with the next segment, or alone after ten seconds without one."""
@@ -119,5 +122,38 @@ def test_nothing_is_restored_beside_an_agent_and_none_starts_on_what_was_not_res
     assert code == 1
     assert "run `warp restore`" in error
     warp("restore", "--data-dir", data, "--yes")
+    with agent:
+        assert agent.stop() == 0
+
+
+def test_a_backup_of_an_older_release_is_restored_and_no_agent_is_to_start_on_it(agent: AgentProcess) -> None:
+    data, backup = str(agent.data_dir), agent.data_dir.parent / "older.sqlite"
+    with agent:
+        assert agent.stop() == 0
+    older = load_migrations("sqlite")[:-1]
+    with (
+        closing(sqlite3.connect(agent.data_dir / "metadata.sqlite")) as own,
+        closing(sqlite3.connect(backup)) as connection,
+    ):
+        for migration in older:
+            for sql in migration.statements:
+                connection.execute(sql)
+        connection.execute(
+            "create table migrations (version integer primary key, name text, applied_ms integer)"
+        )
+        rows = [(migration.version, migration.name, 0) for migration in older]
+        connection.executemany("insert into migrations values (?, ?, ?)", rows)
+        connection.execute(f"pragma user_version = {max(migration.needed_version for migration in older)}")
+        settings = own.execute("select name, value from settings").fetchall()
+        connection.executemany("insert or replace into settings (name, value) values (?, ?)", settings)
+        connection.execute(
+            "insert into segments (key, size_bytes, level, state, created_ms) values ('k', 1, 0, 0, 0)"
+        )
+        connection.commit()
+    code, _, error = run_warp("restore", "--data-dir", data, "--from", str(backup))
+    assert code == 1
+    assert "Start no agent" in error
+    assert "start an agent" not in error
+    warp("restore", "--data-dir", data, "--from", str(backup), "--yes")
     with agent:
         assert agent.stop() == 0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from warp.cli.arguments import Parser, add_agent_options, agent_flags
 from warp.config import AgentConfig, resolve
-from warp.errors import StartError, UsageError
+from warp.errors import OlderSchema, StartError, UsageError
 
 if TYPE_CHECKING:
     from warp.lifecycle.restore_plan import Plan
@@ -118,7 +118,14 @@ async def _look(config: AgentConfig, url: str, progress: _Progress) -> Plan:
 
     ids = IdSource(SystemClock(), os.urandom)
     database = open_reader(url, timeout_s=config.metadata_timeout_ms / 1000)
-    await database.open()
+    try:
+        await database.open()
+    except OlderSchema as error:
+        # An agent would go on where they end, and give out offsets that the bucket has records at.
+        raise StartError(
+            "the metadata are of an older release, so what restoring comes to can't be told without changing them: "
+            "with --yes they are brought up to date and restored. Start no agent on them before"
+        ) from error
     try:
         rows = RestoreStore(database)
         async with reading_objects(config.object_store, clock=SystemClock(), ids=ids) as objects:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from warp.errors import StartError
+from warp.errors import OlderSchema, StartError
 from warp.metadata.postgres import PostgresDatabase
 from warp.metadata.postgres_errors import DRIVER_ERRORS, map_error
 from warp.metadata.postgres_schema import migrations_to_run, open_server
@@ -32,7 +32,7 @@ class PostgresReader(PostgresDatabase):
             raise StartError(f"there are no metadata in {self._where}: name the agents' --metadata")
         if to_run:
             connection.terminate()
-            raise StartError(
+            raise OlderSchema(
                 f"the metadata in {self._where} have an older schema: start an agent of this release once"
             )
         self._pool.adopt(connection)

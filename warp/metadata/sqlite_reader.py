@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from warp.errors import MetadataReadOnly, StartError
+from warp.errors import MetadataReadOnly, OlderSchema, StartError
 from warp.metadata.migrate import load_migrations, pending
 from warp.metadata.session import Session
 from warp.metadata.sqlite import (
@@ -46,7 +46,7 @@ class SqliteReader(SqliteDatabase):
             connection = self._connect()
             versions = _schema_versions(connection)
             if pending(load_migrations("sqlite"), *versions, str(self._file)):
-                raise StartError(
+                raise OlderSchema(
                     f"the metadata in {self._file} have an older schema: start an agent of this release once"
                 )
         except (sqlite3.Error, StartError) as error:
