@@ -58,7 +58,9 @@ def make_cluster(
             *options: str, metadata: str = database, object_store: str = bucket, **arguments: object
         ) -> Cluster:
             environment = environment_of(s3.credentials)
-            quick = ["--flush-interval", "20ms", "--group-rebalance-delay", "300ms", *options]
+            quick = ["--group-rebalance-delay", "300ms", *options]
+            if "--flush-interval" not in options:
+                quick += ["--flush-interval", "20ms"]
             cluster = Cluster(
                 tmp_path / "cluster", metadata, object_store, options=quick, environment=environment, **arguments  # type: ignore[arg-type]
             )  # fmt: skip

@@ -20,7 +20,10 @@ from tests.support.s3 import S3Server, environment_of
 
 pytestmark = pytest.mark.postgres
 
-JOBS = ("--merge-interval", "300ms", "--delete-grace", "2s", "--orphan-age", "5s", "--orphan-interval", "5s")
+JOBS = (
+    "--flush-interval", "100ms", "--merge-interval", "300ms", "--delete-grace", "2s", "--orphan-age", "5s",
+    "--orphan-interval", "5s",
+)  # fmt: skip
 
 
 def program(name: str, *words: str) -> None:
