@@ -205,9 +205,9 @@ class Planner:
     def _leave_empty_topics(self) -> None:
         """Topics of which there is nothing but segments that were never committed are none."""
         restoration, counts = self._restoration, self._counts
-        wanted = {log.topic_id for log in restoration.logs if log.added} | self._known.topics.keys()
-        restoration.logs = [log for log in restoration.logs if log.topic_id in wanted]
-        restoration.new_topics = [topic for topic in restoration.new_topics if topic.topic_id in wanted]
+        topics = {log.topic_id for log in restoration.logs if log.added} | self._known.topics.keys()
+        restoration.logs = [log for log in restoration.logs if log.topic_id in topics]
+        restoration.new_topics = [topic for topic in restoration.new_topics if topic.topic_id in topics]
         counts.topics_new = [topic.name for topic in restoration.new_topics]
         counts.topics_renamed = {
             name: own for name, own in counts.topics_renamed.items() if own in counts.topics_new
@@ -215,36 +215,36 @@ class Planner:
 
     def _bury_segments(self) -> None:
         """Segments of the database whose objects are gone, and what deleted topics had in them."""
-        gone = {
+        buried = {
             segment_id
             for segment_id, segment in self._known.segments.items()
             if segment.state == SegmentState.LIVE and segment.key not in self._bucket.keys
         }
-        logs = {log.log_id for log in self._known.logs.values()}
-        self._restoration.gone_segments = sorted(gone)
+        alive = {log.log_id for log in self._known.logs.values()}
+        self._restoration.gone_segments = sorted(buried)
         self._restoration.lost_extents = [
             (log_id, extent.end_offset)
             for log_id, extents in self._known.extents.items()
-            if log_id not in logs
+            if log_id not in alive
             for extent in extents
-            if extent.segment_id in gone
+            if extent.segment_id in buried
         ]
 
     def _plan_segments(self) -> None:
         """Those of the unknown segments in which extents are to lie."""
         known = self._known.keys()
-        wanted = {extent.key for log in self._restoration.logs for extent in log.added if extent.key}
+        needed = {extent.key for log in self._restoration.logs for extent in log.added if extent.key}
         self._restoration.segments = [
             RestoredSegment(segment.key, segment.size_bytes, segment.level, segment.created_ms)
             for segment in self._bucket.segments
-            if segment.key in wanted and segment.key not in known
+            if segment.key in needed and segment.key not in known
         ]
         self._counts.segments = len(self._restoration.segments)
         left = {
             segment.key
             for pairs in self._unplaced.values()
             for segment, _ in pairs
-            if segment.key not in wanted and segment.created_ms < self._recent_ms
+            if segment.key not in needed and segment.created_ms < self._recent_ms
         }
         self._counts.segments_left = len(left)
 
