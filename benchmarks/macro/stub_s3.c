@@ -20,6 +20,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -520,6 +521,7 @@ int main(int argc, char **argv) {
     if (argc < 2) return fprintf(stderr, "usage: stub_s3 PORT [setting=value ...]\n"), 2;
     for (int i = 2; i < argc; i++)
         if (!set(argv[i], strlen(argv[i]))) return fprintf(stderr, "stub_s3: no such setting: %s\n", argv[i]), 2;
+    signal(SIGPIPE, SIG_IGN); /* a client may hang up in the midst of an answer: the slower one of a hedged pair */
     arena_size = (size_t)(keep_mib * (1 << 20));
     arena = arena_size ? mmap(NULL, arena_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0) : NULL;
     if (arena == MAP_FAILED) die("mmap");
