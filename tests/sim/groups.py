@@ -14,7 +14,7 @@ from tests.sim.faults import Weather
 from tests.sim.group_facts import GroupFacts
 from tests.sim.members import Member
 from warp.errors import ErrorCode
-from warp.protocol.messages.groups import HeartbeatRequest
+from warp.protocol.messages.groups import DescribeGroupsRequest, HeartbeatRequest
 from warp.protocol.schema import Request
 
 if TYPE_CHECKING:
@@ -236,7 +236,8 @@ class Group:
             return
         request, before = self.chance.choice(self.heartbeats[-PROBED_JOINS:]), self.facts.fence
         for pause_s in (0.0, 0.5):
-            # Twice: a coordinator that is loading the group answers any heartbeat well, as Kafka's does.
+            # Twice: a coordinator that is loading the group answers any heartbeat well, as Kafka's does. Where the
+            # database is away it may do so for longer, but then it describes no group.
             await asyncio.sleep(pause_s)
             try:
                 response = await self._ask(request, group_requests.HEARTBEAT_VERSION, address)
@@ -244,8 +245,16 @@ class Group:
                 return
             if response.error_code != ErrorCode.NONE:
                 return
-        if request.generation_id < before:
+        if request.generation_id < before and await self._is_loaded(address):
             self.facts.accepted(request.member_id, f"Heartbeat to {address}", request.generation_id, before)
+
+    async def _is_loaded(self, address: str) -> bool:
+        request = DescribeGroupsRequest(groups=[self.group_id])
+        try:
+            response = await self._ask(request, group_requests.DESCRIBE_VERSION, address)
+        except Lost:
+            return False
+        return bool(response.groups[0].error_code == ErrorCode.NONE)
 
     async def _within(self, timeout_s: float, is_so: Callable[[], Awaitable[bool]]) -> bool:
         deadline_s = self.world.loop.time() + timeout_s
