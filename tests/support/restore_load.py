@@ -67,7 +67,7 @@ class Load:
 
 
 def consumed(bootstrap: str) -> dict[tuple[int, int], str]:
-    """All records of the topic, by partition and offset."""
+    """All records of the topic that are there when it begins, by partition and offset, and perhaps some later ones."""
     consumer = Consumer(
         {"bootstrap.servers": bootstrap, "group.id": "unused", "enable.partition.eof": True,
          "auto.offset.reset": "error", "enable.auto.commit": False}
@@ -77,24 +77,25 @@ def consumed(bootstrap: str) -> dict[tuple[int, int], str]:
     while len(consumer.list_topics(TOPIC, timeout=30).topics[TOPIC].partitions) < PARTITIONS:
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    starts = [
-        TopicPartition(TOPIC, p, consumer.get_watermark_offsets(TopicPartition(TOPIC, p), 30)[0])
-        for p in range(PARTITIONS)
-    ]
-    consumer.assign(starts)
+    ends = [consumer.get_watermark_offsets(TopicPartition(TOPIC, p), 30) for p in range(PARTITIONS)]
+    consumer.assign([TopicPartition(TOPIC, p, start) for p, (start, _) in enumerate(ends)])
     found: dict[tuple[int, int], str] = {}
-    ended = 0
-    while ended < PARTITIONS:
+    # While others write, a consumer may never be told that it is at the end; and where nobody does, the last offsets of
+    # a partition may be without records.
+    reading = {p for p, (start, end) in enumerate(ends) if start < end}
+    while reading:
         message = consumer.poll(30)
         assert message is not None, f"nothing for 30 s after {len(found)} records"
-        if message.error():
-            assert str(message.error()).find("_PARTITION_EOF") >= 0, message.error()
-            ended += 1
-            continue
         partition, offset, value = message.partition(), message.offset(), message.value()
         assert partition is not None
+        if message.error():
+            assert str(message.error()).find("_PARTITION_EOF") >= 0, message.error()
+            reading.discard(partition)
+            continue
         assert offset is not None
         assert isinstance(value, bytes)
         found[partition, offset] = value.decode()
+        if offset + 1 >= ends[partition][1]:
+            reading.discard(partition)
     consumer.close()
     return found
