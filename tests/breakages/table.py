@@ -36,6 +36,7 @@ BREAKAGES = (
     *grouping.COMMITTED,
     *grouping.MEMBERS,
     *clustering.SLOTS,
+    *clustering.JOBS,
     *membership.MEMBERS,
     *zone.READ_THROUGH,
     *access.ASKED,

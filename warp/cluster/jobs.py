@@ -170,11 +170,14 @@ class JobRunner:
         seat.due_s = self._clock.monotonic() + seat.job.interval_s
 
     def _is_free(self, job: Job) -> bool:
-        """Nobody who lives holds the job, and it falls to this agent."""
+        """Nobody who lives holds the job, and it falls to this agent; or it is this agent's without its knowing.
+
+        So it is after a taking of unknown outcome. The others leave it alone then, whomever it falls to.
+        """
         view = self._view()
         holder = view.holder(job_lease(job.name))
-        if holder is not None and holder.broker_id != view.own:
-            return False
+        if holder is not None:
+            return holder.broker_id == view.own
         able = [
             agent.broker_id
             for agent in view.agents.values()
