@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.breakages.tree import Breakage
 
+CLUSTER_JOBS = "tests/unit/cluster/test_jobs.py"
 CLUSTER_SLOTS = "tests/unit/cluster/test_cluster_slots.py"
 LEASES = "tests/unit/metadata/test_leases.py"
 POLICY = "tests/unit/cluster/test_slot_policy.py"
@@ -105,5 +106,37 @@ SLOTS = (
         "            if tenure.is_resting or (tenure.is_calm and is_time):\n",
         "            if tenure.is_resting or (tenure.is_loaded and is_time):\n",
         (f"{CLUSTER_SLOTS}::test_a_slot_whose_members_rebalance_stays_until_they_are_done",),
+    ),
+)
+
+JOBS = (
+    Breakage(
+        "take-a-job-whoever-was-faster",
+        "P6",
+        "warp/cluster/jobs.py",
+        "        taken = await self._store.take_leases_as_seen({name: now}, view.own)\n",
+        "        now = (await self._store.read_leases([name])).get(name)\n"
+        "        taken = await self._store.take_leases_as_seen({name: now}, view.own)\n",
+        (f"{CLUSTER_JOBS}::test_of_two_that_take_a_job_at_once_one_gets_it",),
+    ),
+    Breakage(
+        "hold-a-job-that-another-has-taken",
+        "P6",
+        "warp/cluster/jobs.py",
+        "        if seat.lease is not None and self._was_taken(seat.lease):\n",
+        "        if seat.lease is not None and seat.lease.epoch < 0:\n",
+        (
+            f"{CLUSTER_JOBS}::test_one_whose_lease_was_taken_before_its_first_pass_sees_so_and_may_take_it_again",
+        ),
+    ),
+    Breakage(
+        "leave-a-job-alone-that-is-ones-own-unawares",
+        "P6",
+        "warp/cluster/jobs.py",
+        "            return holder.broker_id == view.own\n",
+        "            return False\n",
+        (
+            f"{CLUSTER_JOBS}::test_a_job_that_is_an_agents_without_its_knowing_is_run_by_it_whomever_it_falls_to",
+        ),
     ),
 )

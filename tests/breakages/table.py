@@ -42,6 +42,7 @@ BREAKAGES = (
     *grouping.COMMITTED,
     *grouping.MEMBERS,
     *clustering.SLOTS,
+    *clustering.JOBS,
     *membership.MEMBERS,
     *zone.READ_THROUGH,
     *access.ASKED,

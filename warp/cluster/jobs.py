@@ -200,14 +200,15 @@ class JobRunner:
         seat.due_s = now_s + seat.job.interval_s
 
     def _is_free(self, job: Job) -> bool:
-        """Nobody who lives holds the job, and it falls to this agent.
+        """Nobody who lives holds the job, and it falls to this agent; or it is this agent's without its knowing.
 
-        Agents of another release are left out, for they may not know the job. Where they do, the lease decides.
+        So it is after a taking of unknown outcome. The others leave it alone then, whomever it falls to. Agents of
+        another release are left out, for they may not know the job. Where they do, the lease decides.
         """
         view = self._view()
         holder = view.holder(job_lease(job.name))
-        if holder is not None and holder.broker_id != view.own:
-            return False
+        if holder is not None:
+            return holder.broker_id == view.own
         own = view.agents.get(view.own)
         if own is None:
             return False

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.metadata.support import Store, sqlite_store
+from warp import rendezvous
 from warp.cluster.jobs import Job, JobLimits, JobRunner, LeaseStore, job_lease
 from warp.errors import MetadataUnavailable, ObjectStoreError
 from warp.ids import BrokerId
@@ -18,6 +19,8 @@ from warp.metadata.sqlite import IN_MEMORY
 from warp.metadata.store import MetadataStore
 
 LEASE = job_lease("sweep")
+SETTLE_S = 15.0
+"""All of it takes milliseconds."""
 LIMITS = JobLimits(look_s=0.001, look_s_min=0.001, first_pass_s=0.0, failure_pause_s=0.0)
 
 
@@ -82,8 +85,9 @@ class Cluster:
 
 
 async def until(met: Callable[[], bool]) -> None:
-    while not met():  # noqa: ASYNC110 - what it waits for has no event
-        await asyncio.sleep(0.001)
+    async with asyncio.timeout(SETTLE_S):
+        while not met():  # noqa: ASYNC110 - what it waits for has no event
+            await asyncio.sleep(0.001)
 
 
 async def close_all(runners: Sequence[JobRunner]) -> None:
@@ -178,6 +182,7 @@ def test_of_two_that_take_a_job_at_once_one_gets_it(store: Store) -> None:
 
         def __init__(self) -> None:
             self.readers = 0
+            self.takings = 0
             self.both = asyncio.Event()
 
         async def read_leases(self, names: Iterable[str]) -> dict[str, LeaseState]:
@@ -191,7 +196,9 @@ def test_of_two_that_take_a_job_at_once_one_gets_it(store: Store) -> None:
         async def take_leases_as_seen(
             self, seen: Mapping[str, LeaseState | None], holder: BrokerId
         ) -> list[Lease]:
-            return await store.metadata.take_leases_as_seen(seen, holder)
+            taken = await store.metadata.take_leases_as_seen(seen, holder)
+            self.takings += 1
+            return taken
 
         async def release_leases(self, held: Sequence[Lease]) -> list[Lease]:
             return await store.metadata.release_leases(held)
@@ -202,13 +209,31 @@ def test_of_two_that_take_a_job_at_once_one_gets_it(store: Store) -> None:
         runners = [Cluster(store, own).runner(own, interval_s=3600.0, leases=together) for own in (1, 2)]
         for runner in runners:
             runner.start()
-        await together.both.wait()
-        await asyncio.sleep(0.02)
+        await until(lambda: together.takings >= 2)
         held = [lease for runner in runners for lease in runner.held]
         await close_all(runners)
         return held
 
     assert len(store.run(run())) == 1
+
+
+def test_a_job_that_is_an_agents_without_its_knowing_is_run_by_it_whomever_it_falls_to(store: Store) -> None:
+    async def run() -> list[tuple[int, Lease]]:
+        # The answer to the taking was lost, and then others came.
+        cluster = Cluster(store, 1, 2, 3, 4)
+        able = [BrokerId(own) for own in cluster.live]
+        holder = next(own for own in able if rendezvous.first(LEASE, able) != own)
+        await store.metadata.take_leases([LEASE], holder)
+        await cluster.look()
+        runners = [cluster.runner(own) for own in able]
+        for runner in runners:
+            runner.start()
+        await until(lambda: bool(cluster.passes))
+        await close_all(runners)
+        assert {own for own, _ in cluster.passes} == {holder}
+        return cluster.passes
+
+    assert store.run(run())[0][1].epoch == 2
 
 
 def test_an_agent_without_the_role_or_that_leaves_takes_no_job(store: Store) -> None:

@@ -19,6 +19,7 @@ from tests.unit.metadata.support import TestClock, batch, segment
 from warp.errors import MetadataContention, MetadataError, MetadataUnavailable
 from warp.handlers.inline import Waits, begin
 from warp.ids import BrokerId, IdSource
+from warp.metadata import postgres_notices
 from warp.metadata.leases import share_leases
 from warp.metadata.model import NewTopic, Topic
 from warp.metadata.postgres import PostgresDatabase
@@ -199,13 +200,16 @@ def test_a_commit_takes_five_round_trips(postgres_url: str, monkeypatch: pytest.
         inner = getattr(asyncpg.Connection, name)
 
         async def counted(self: Any, sql: str, *args: Any, inner: Any = inner, **kwargs: Any) -> Any:
-            if not sql.startswith("LISTEN"):  # of the connection for notices, which comes up on the side
-                sent.append(sql)
+            sent.append(sql)
             return await inner(self, sql, *args, **kwargs)
 
         monkeypatch.setattr(asyncpg.Connection, name, counted)
+    monkeypatch.setattr(postgres_notices, "CHECK_EVERY_S", 3600.0)
 
     async def test(opened: PostgresDatabase) -> None:
+        # The connection for notices comes up on the side. Once it is there it says nothing more.
+        while not (opened.notices and opened.notices.is_connected):  # noqa: ASYNC110 - there is no event for that
+            await asyncio.sleep(0.01)
         clock = TestClock()
         ids = IdSource(clock, bytes)
         store = MetadataStore(opened, clock, ids)
