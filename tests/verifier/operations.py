@@ -155,7 +155,9 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class InitProducerId:
-    """A producer id is asked for, without a transactional id."""
+    """A producer id is asked for, without a transactional id; or another epoch of the one that the client has."""
+
+    producer_id: int = -1
 
 
 class ProducerIdGiven(NamedTuple):

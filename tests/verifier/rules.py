@@ -36,13 +36,16 @@ class TopicRules:
 class Rules:
     """Of a run. `is_quiet`: when it was read back nothing was on its way any more, so all agents tell of the same ends.
 
-    `groups_that_finish` have processed every record in the end.
+    `groups_that_finish` have processed every record in the end. Of `rising_groups` no committed offset ever goes back:
+    each of their commits is higher than those before it, and one whose answer was lost comes before the next or never.
+    Of others a late commit may take the place of one that was acknowledged since.
     """
 
     topics: Mapping[str, TopicRules] = field(default_factory=dict)
     default: TopicRules = TopicRules()
     is_quiet: bool = True
     groups_that_finish: frozenset[str] = frozenset()
+    rising_groups: frozenset[str] = frozenset()
 
     def of(self, topic: str) -> TopicRules:
         """The rules of a topic."""
