@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from tests.sim import requests
 from tests.sim.administrator import Administrator
 from tests.sim.client import Connection, Lost
+from tests.sim.faults import Weather
 from tests.sim.hosts import Host
 from tests.sim.loop import OUTSIDE
 from tests.sim.notices import NoticeBus, NoticeWeather
@@ -28,6 +29,7 @@ CLUSTER_SEED = 1
 MISFORTUNES = (
     *("crash", "crash soon", "freeze", "freeze", "succeed", "succeed", "cut off", "cut off"),
     *("ambush", "ambush", "ambush", "notices", "notices", "deaf", "clock", "retire"),
+    *("crash at a step", "crash at a step", "flaky", "flaky", "flaky"),
 )
 LOAD_S = 15.0
 """How long things happen to it: others take the place of an agent that has gone, and are there when it comes back."""
@@ -96,10 +98,27 @@ class Cluster:
                     self._world.history.add(host.current.name, "hears no notices for a while")
                     self.bus.cut(host.current.notices, self.chance.choice((0.3, 3.0)))
             case "clock":
-                host.clock.skew_ms = self.chance.choice((-900, -100, 300, 5_000, -20_000, 90_000))
-                self._world.history.add(host.name, f"has a clock that is {host.clock.skew_ms} ms ahead")
+                host.set_clock(self.chance.choice((-900, -100, 300, 5_000, -20_000, 90_000)))
+            case "crash at a step":
+                self._world.crash_at_a_step(host, self.chance.randint(1, 60))
+            case "flaky":
+                self._world.sky.weather = self._flaky()
+                self._world.history.add("world", f"weather {self._world.sky.weather}")
             case "retire":
                 self._world.retire(host)
+
+    def _flaky(self) -> Weather:
+        """Now and then a statement or a COMMIT of somebody goes wrong, and is done again."""
+        return Weather(
+            statement_fails=self.chance.choice((0.0, 0.02)),
+            statement_stalls=self.chance.choice((0.0, 0.01)),
+            statement_stall_s=0.3,
+            contention=self.chance.choice((0.0, 0.05)),
+            commit_fails=self.chance.choice((0.0, 0.05)),
+            commit_answer_is_lost=self.chance.choice((0.0, 0.1, 0.4)),
+            get_is_cut=self.chance.choice((0.0, 0.2)),
+            put_is_ambiguous=self.chance.choice((0.0, 0.2)),
+        )
 
     def _some_host(self) -> Host:
         """Some machine, most often one whose agent coordinates a group."""

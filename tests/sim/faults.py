@@ -8,7 +8,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
-from tests.sim.loop import OUTSIDE, SimClock, SimLoop
+from tests.sim.loop import OUTSIDE, SimClock, SimLoop, at_a_step
 from warp.errors import ObjectStoreError
 from warp.objectstore.base import Buffer, ObjectInfo
 from warp.objectstore.memory import MemoryStore
@@ -26,11 +26,22 @@ class Weather:
     """Of PUTs and GETs: those that take `slow_s` more."""
     slow_s: float = 2.0
     statement_s: float = 0.0
+    statement_fails: float = 0.0
+    """Any statement, also within a transaction, which is over then."""
+    statement_stalls: float = 0.0
+    statement_stall_s: float = 0.5
+    contention: float = 0.0
+    """Where agents share the database: statements that were in the way of another's."""
     stall_s: float = 0.0
+    """Before each COMMIT."""
     put_fails: float = 0.0
     put_is_ambiguous: float = 0.0
     """Answered with an error, though the object is there, or will be in a while."""
     get_fails: float = 0.0
+    get_is_cut: float = 0.0
+    """The answer ends before all of it has come."""
+    delete_fails: float = 0.0
+    list_fails: float = 0.0
     begin_fails: float = 0.0
     commit_fails: float = 0.0
     commit_answer_is_lost: float = 0.0
@@ -54,10 +65,17 @@ class Weather:
             slow_share=chance.choice((0.0, 0.03, 0.1, 0.6)),
             slow_s=chance.choice((0.5, 2.0, 30.0)),
             statement_s=chance.choice((0.0, 0.0, 0.002)),
+            statement_fails=chance.choice((0.0, 0.0, 0.01, 0.1)),
+            statement_stalls=chance.choice((0.0, 0.0, 0.02)),
+            statement_stall_s=chance.choice((0.1, 1.0)),
+            contention=chance.choice((0.0, 0.0, 0.05)),
             stall_s=some(1.5),
             put_fails=some(0.7),
             put_is_ambiguous=some(0.7),
             get_fails=some(0.6),
+            get_is_cut=some(0.4),
+            delete_fails=some(0.6),
+            list_fails=some(0.1),
             begin_fails=some(0.6),
             commit_fails=some(0.6),
             commit_answer_is_lost=some(0.8),
@@ -111,6 +129,7 @@ class SimObjectStore(MemoryStore):
             self.keys_used_twice.append(key)
         self._keys.add(key)
         weather = self._sky.weather
+        await at_a_step()
         if self._sky.strikes(weather.put_fails):
             await self._sky.pause(weather.put_s)
             raise ObjectStoreError("the store is down")
@@ -130,26 +149,36 @@ class SimObjectStore(MemoryStore):
             raise ObjectStoreError("no answer from the store")
         self._sky.loop.call_later(delay_s, store, context=OUTSIDE)
         await stored
+        await at_a_step()
 
     async def create(self, key: str, data: Buffer) -> bool:
         """Store if the key is free, after a while."""
+        await at_a_step()
         await self._sky.pause(self._sky.weather.put_s)
-        return await super().create(key, data)
+        is_new = await super().create(key, data)
+        await at_a_step()
+        return is_new
 
     async def get(self, key: str, start: int, length: int) -> bytes:
-        """Read, or fail."""
+        """Read, or fail, at once or with half of the answer there."""
         await asyncio.sleep(self._sky.delay_s(self._sky.weather.get_s))
         if self._sky.strikes(self._sky.weather.get_fails):
             raise ObjectStoreError("the store is down")
-        return await super().get(key, start, length)
+        found = await super().get(key, start, length)
+        if self._sky.strikes(self._sky.weather.get_is_cut):
+            await self._sky.pause(self._sky.weather.get_s)
+            raise ObjectStoreError(f"the answer ended after {self._sky.chance.randint(0, length)} bytes")
+        return found
 
     async def delete(self, keys: Sequence[str]) -> None:
         """Remove, or fail; then some may be gone all the same."""
         self.deleting(keys)
         weather = self._sky.weather
         await self._sky.pause(weather.put_s)
-        fails, in_doubt = self._sky.strikes(weather.put_fails), self._sky.strikes(weather.put_is_ambiguous)
+        fails, in_doubt = self._sky.strikes(weather.delete_fails), self._sky.strikes(weather.put_is_ambiguous)
+        await at_a_step()
         await super().delete(keys[: self._sky.chance.randint(0, len(keys))] if fails else keys)
+        await at_a_step()
         if fails or in_doubt:
             raise ObjectStoreError("no answer from the store")
 
@@ -157,7 +186,7 @@ class SimObjectStore(MemoryStore):
         """All that is there, or some of it and an error; what others do meanwhile may show or not."""
         await self._sky.pause(self._sky.weather.get_s)
         async for found in super().list(prefix):
-            if self._sky.strikes(self._sky.weather.get_fails / 10):
+            if self._sky.strikes(self._sky.weather.list_fails):
                 raise ObjectStoreError("the store is down")
             yield found
 

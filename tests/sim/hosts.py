@@ -73,10 +73,9 @@ class Host:
         self.clock = MachineClock(world.loop)
         self.way = Way()
         self._world = world
-        self._ids = world.ids
+        self._ids = IdSource(self.clock, world.ids.random_bytes)
         self._config = world.config
         if world.cluster is not None:
-            self._ids = IdSource(self.clock, world.ids.random_bytes)
             advertised = config_of(
                 listen="127.0.0.1:9092", http="off", advertise=f"{self.name}:9092"
             ).advertise
@@ -96,6 +95,11 @@ class Host:
     def is_alive(self) -> bool:
         """A process runs here, perhaps a frozen one."""
         return self.current is not None and self.current.process.is_alive
+
+    def set_clock(self, skew_ms: int) -> None:
+        """Put its wall clock wrong."""
+        self.clock.skew_ms = skew_ms
+        self._world.history.add(self.name, f"has a clock that is {skew_ms} ms ahead")
 
     def boot(self) -> Life:
         """Start an agent on the stores as they are."""
@@ -166,7 +170,7 @@ class Host:
         life.database = SimDatabase(
             world.database_path,
             world.sky,
-            world.clock,
+            world.clock if world.cluster is not None else self.clock,
             world.turn,
             life.process,
             world.check_commit,

@@ -4,6 +4,9 @@ Callbacks run first in, first out, as asyncio promises. Timers that are due at o
 run in an order that the seed decides. A callback belongs to the process that its context names; when a process has died
 its callbacks never run again, so it stops at the await at which it stood, without a `finally` or a farewell. A frozen
 process misses nothing: what came meanwhile happens all at once when it thaws.
+
+Seconds per seed decide how much a simulation proves, and most of them would go into asyncio's own handles and timers,
+which are made to be debugged and compared in Python: so the loop has its own.
 """
 
 from __future__ import annotations
@@ -12,7 +15,9 @@ import asyncio
 import contextvars
 import heapq
 import random
+import sys
 import warnings
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -29,9 +34,21 @@ class Process:
         self.name = name
         self.is_alive = True
         self.is_frozen = False
-        self.postponed: list[asyncio.Handle] = []
+        self.postponed: list[Step] = []
         self.context = contextvars.Context()
         self.context.run(_PROCESS.set, self)
+        self.steps_to_trap = 0
+        self._trap: Callable[[], None] | None = None
+
+    def set_trap(self, steps: int, trap: Callable[[], None]) -> None:
+        """Have something happen at the n-th step from now on that it takes towards its stores."""
+        self.steps_to_trap, self._trap = steps, trap
+
+    def spring_trap(self) -> None:
+        """What was to happen happens."""
+        trap, self._trap = self._trap, None
+        if trap is not None:
+            trap()
 
 
 _PROCESS: contextvars.ContextVar[Process] = contextvars.ContextVar("process")
@@ -39,8 +56,46 @@ OUTSIDE = contextvars.Context()
 """The context of what belongs to no process: the network, the stores, the simulation itself."""
 
 
+async def at_a_step() -> None:
+    """Called before and after whatever a process asks of its stores: something may have been set to happen there."""
+    process = _PROCESS.get(None)
+    if process is not None and process.steps_to_trap:
+        process.steps_to_trap -= 1
+        if not process.steps_to_trap:
+            process.spring_trap()
+            # Whoever has died goes no further than this.
+            await asyncio.sleep(0)
+
+
 class Stuck(Exception):
     """Nothing is left to happen, or it goes on for ever."""
+
+
+class Step:
+    """One callback that is to run: what asyncio calls a handle."""
+
+    __slots__ = ("args", "callback", "context", "is_cancelled", "when_s")
+
+    def __init__(
+        self, callback: Callable[..., Any], args: Any, context: contextvars.Context, when_s: float
+    ) -> None:
+        self.callback = callback
+        self.args = args
+        self.context = context
+        self.when_s = when_s
+        self.is_cancelled = False
+
+    def cancel(self) -> None:
+        """Do not run it."""
+        self.is_cancelled = True
+
+    def cancelled(self) -> bool:
+        """Has it been cancelled?"""
+        return self.is_cancelled
+
+    def when(self) -> float:
+        """The virtual time at which it is due."""
+        return self.when_s
 
 
 class SimLoop(asyncio.BaseEventLoop):
@@ -54,7 +109,10 @@ class SimLoop(asyncio.BaseEventLoop):
         self._chance = chance
         self._now = 0.0
         self._is_over = False
-        self._dropped: list[asyncio.Handle] = []
+        self._due: deque[Step] = deque()
+        self._timers: list[tuple[float, int, Step]] = []
+        self._timers_made = 0
+        self._dropped: list[Step] = []
         self._tasks: list[tuple[asyncio.Task[Any], Process | None]] = []
         self.set_exception_handler(_note_problem)
         self.set_task_factory(_make_task)  # type: ignore[arg-type]
@@ -84,25 +142,44 @@ class SimLoop(asyncio.BaseEventLoop):
         self.call_later(self._chance.expovariate(1 / 0.003), call)
         return result
 
-    def call_soon(  # type: ignore[override]
+    def call_soon(  # type: ignore[override]  # does what a handle does
         self, callback: Any, *args: Any, context: contextvars.Context | None = None
-    ) -> asyncio.Handle:
+    ) -> Step:
         """As in asyncio; nothing is taken any more once the simulation is over."""
-        if self._is_over:
-            return asyncio.Handle(callback, args, self, context)
-        return super().call_soon(callback, *args, context=context)
+        # A context that nothing was ever set in is false.
+        context = contextvars.copy_context() if context is None else context
+        step = Step(callback, args, context, self._now)
+        if not self._is_over:
+            self._due.append(step)
+        return step
 
-    def call_soon_threadsafe(  # type: ignore[override]
+    def call_at(  # type: ignore[override]  # does what a handle does
+        self, when: float, callback: Any, *args: Any, context: contextvars.Context | None = None
+    ) -> Step:
+        """As in asyncio."""
+        context = contextvars.copy_context() if context is None else context
+        step = Step(callback, args, context, when)
+        self._timers_made += 1
+        heapq.heappush(self._timers, (when, self._timers_made, step))
+        return step
+
+    def call_later(  # type: ignore[override]  # does what a handle does
+        self, delay: float, callback: Any, *args: Any, context: contextvars.Context | None = None
+    ) -> Step:
+        """As in asyncio."""
+        return self.call_at(self._now + delay, callback, *args, context=context)
+
+    def call_soon_threadsafe(  # type: ignore[override]  # does what a handle does
         self, callback: Any, *args: Any, context: contextvars.Context | None = None
-    ) -> asyncio.Handle:
+    ) -> Step:
         """There is one thread."""
         return self.call_soon(callback, *args, context=context)
 
     def bury(self) -> None:
         """End everything that still waits, quietly: a dead process's `finally` blocks may run, but do nothing."""
         self._is_over = True
-        self._ready.clear()  # type: ignore[attr-defined]
-        self._scheduled.clear()  # type: ignore[attr-defined]
+        self._due.clear()
+        self._timers.clear()
         with warnings.catch_warnings():
             # A `finally` of the dead may make coroutines that nobody will run.
             warnings.simplefilter("ignore", RuntimeWarning)
@@ -129,23 +206,43 @@ class SimLoop(asyncio.BaseEventLoop):
         if len(self._tasks) > 10_000:
             self._tasks = [kept for kept in self._tasks if not kept[0].done()]
 
-    def _run_once(self) -> None:
-        ready = self._ready  # type: ignore[attr-defined]
-        if not ready:
+    def run_forever(self) -> None:
+        """Step after step, until `stop`."""
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(
+            firstiter=self._asyncgen_firstiter_hook,  # type: ignore[attr-defined]
+            finalizer=self._asyncgen_finalizer_hook,  # type: ignore[attr-defined]
+        )
+        asyncio._set_running_loop(self)
+        try:
+            while not self._stopping:  # type: ignore[has-type]
+                self._step()
+        finally:
+            self._stopping = False
+            asyncio._set_running_loop(None)
+            sys.set_asyncgen_hooks(*hooks)
+
+    def _step(self) -> None:
+        """Run one callback, unless its process can't."""
+        if not self._due:
             self._pass_time()
-        handle = ready.popleft()
+        step = self._due.popleft()
         self.steps += 1
         if self.steps > STEPS_MAX:
             raise Stuck(f"more than {STEPS_MAX} steps")
-        if handle._cancelled:
+        if step.is_cancelled:
             return
-        process = handle._context.get(_PROCESS)
+        process = step.context.get(_PROCESS)
         if process is not None and not process.is_alive:
-            self._dropped.append(handle)
-        elif process is not None and process.is_frozen:
-            process.postponed.append(handle)
-        else:
-            handle._run()
+            self._dropped.append(step)
+            return
+        if process is not None and process.is_frozen:
+            process.postponed.append(step)
+            return
+        try:
+            step.context.run(step.callback, *step.args)
+        except Exception as error:  # noqa: BLE001  as asyncio does: whatever a callback raises is told and no more
+            self.call_exception_handler({"message": f"Exception in {step.callback!r}", "exception": error})
 
     def freeze(self, process: Process, seconds: float) -> None:
         """Let nothing of a process run for a while."""
@@ -154,25 +251,23 @@ class SimLoop(asyncio.BaseEventLoop):
 
     def _thaw(self, process: Process) -> None:
         process.is_frozen = False
-        self._ready.extend(process.postponed)  # type: ignore[attr-defined]
+        self._due.extend(process.postponed)
         process.postponed = []
 
     def _pass_time(self) -> None:
         """Jump to the next timer, and make all that are due then ready."""
-        scheduled = self._scheduled  # type: ignore[attr-defined]
-        due: list[asyncio.TimerHandle] = []
-        while scheduled and (not due or scheduled[0].when() <= self._now):
-            handle = heapq.heappop(scheduled)
-            handle._scheduled = False
-            if handle._cancelled:
-                self._timer_cancelled_count -= 1  # type: ignore[attr-defined]
-                continue
-            self._now = max(self._now, handle.when())
-            due.append(handle)
+        timers = self._timers
+        due: list[Step] = []
+        while timers and (not due or timers[0][0] <= self._now):
+            when_s, _, step = heapq.heappop(timers)
+            if not step.is_cancelled:
+                self._now = max(self._now, when_s)
+                due.append(step)
         if not due:
             raise Stuck("nothing is left to happen")
-        self._chance.shuffle(due)
-        self._ready.extend(due)  # type: ignore[attr-defined]
+        if len(due) > 1:
+            self._chance.shuffle(due)
+        self._due.extend(due)
 
     def _write_to_self(self) -> None:
         """There is no selector to wake."""

@@ -20,6 +20,11 @@ Accept = Callable[[], Protocol]
 """Makes the protocol for one more connection of a listener; called inside the listener's process."""
 
 WRITE_BUFFER_HIGH = 65_536
+LATENCIES_S = (0.0005, 0.005, 0.05, 0.3)
+TROUBLE_S = (0.2, 1.0, 4.0)
+"""How long connections stand still; less than the most patient clients wait."""
+CUT_SHARE = 0.25
+"""Of deliveries: those that bring only a piece of what could come."""
 
 
 class Network:
@@ -28,7 +33,7 @@ class Network:
     def __init__(self, loop: SimLoop, chance: random.Random) -> None:
         self.loop = loop
         self.chance = chance
-        self.latency_s = 0.0005
+        self.latency_s = LATENCIES_S[0]
         self.greet: Callable[[Any], Awaitable[None]] | None = None
         """What a client does first on a connection that it has opened, where agents ask for it."""
         self.chunk_bytes_max = chance.choice((1_000, 30_000))
@@ -70,6 +75,28 @@ class Network:
             link.cut()
         return len(chosen)
 
+    def trouble(self, count_max: int) -> str:
+        """Make things worse for all connections, or for some: what has become of which."""
+        alive = [link for link in self._links.values() if not link.is_cut]
+        chosen = self.chance.sample(alive, min(count_max, len(alive)))
+        seconds = self.chance.choice(TROUBLE_S)
+        match self.chance.choice(("slow", "stall", "drop")):
+            case "slow":
+                self.latency_s = self.chance.choice(LATENCIES_S)
+                return f"latency is {self.latency_s} s"
+            case "stall":
+                for link in chosen:
+                    link.stall(seconds)
+                return f"{len(chosen)} connections bring nothing for {seconds} s"
+            case _:
+                for link in chosen:
+                    link.drop(seconds)
+                return f"{len(chosen)} connections lose everything, and are found broken after {seconds} s"
+
+    def calm(self) -> None:
+        """Nothing bad happens any more; what stands still goes on in its time."""
+        self.latency_s = LATENCIES_S[0]
+
     def process_died(self, process: Process) -> None:
         """A machine without the process resets its connections."""
         for link in list(self._links.values()):
@@ -93,10 +120,27 @@ class Link:
         self.number = number
         self.process = process
         self.is_cut = False
+        self.is_dropping = False
+        """Whatever is sent gets lost."""
+        self.stalled_until_s = 0.0
         here = contextvars.copy_context()
         self.client = End(self, here, f"client-{number}")
         self.server = End(self, process.context, f"server-{number}")
         self.client.peer, self.server.peer = self.server, self.client
+
+    def stall(self, seconds: float) -> None:
+        """Bring nothing for a while."""
+        self.stalled_until_s = self.network.loop.time() + seconds
+
+    def drop(self, seconds: float) -> None:
+        """Lose what is sent from now on, and be found broken some time later."""
+        self.is_dropping = True
+        self.network.loop.call_later(seconds, self.cut, context=OUTSIDE)
+
+    def delay_s(self) -> float:
+        """How long the next piece takes."""
+        stalled_s = self.stalled_until_s - self.network.loop.time()
+        return self.network.delay_s() + max(0.0, stalled_s)
 
     def cut(self) -> None:
         """Drop what is on the way; each side learns of it in its own time."""
@@ -199,14 +243,16 @@ class End(asyncio.Transport):
         """See to it that the next piece is on its way."""
         if self._outgoing and not self._is_delivering and self.peer._is_reading and self.peer._protocol:
             self._is_delivering = True
-            self._network.loop.call_later(self._network.delay_s(), self._deliver, context=OUTSIDE)
+            self._network.loop.call_later(self._link.delay_s(), self._deliver, context=OUTSIDE)
 
     def _deliver(self) -> None:
         self._is_delivering = False
-        if self._link.is_cut or not self.peer._is_reading or not self._outgoing:
+        if self._link.is_cut or self._link.is_dropping or not self.peer._is_reading or not self._outgoing:
             return
         first = self._outgoing.popleft()
-        size = self._network.chance.randint(1, min(len(first), self._network.chunk_bytes_max))
+        size = min(len(first), self._network.chunk_bytes_max)
+        if self._network.chance.random() < CUT_SHARE:
+            size = self._network.chance.randint(1, size)
         if size < len(first):
             self._outgoing.appendleft(first[size:])
         self._outgoing_bytes -= size

@@ -41,6 +41,11 @@ PAIR = (Partition("left", 0), Partition("right", 0))
 PAIR_ENDS = """
     select l.next_offset from logs l join topics t on t.topic_id = l.topic_id where t.name in ('left', 'right')
 """
+MISFORTUNES = (
+    *("crash", "crash soon", "crash at a step", "weather", "weather", "fine", "cut", "network", "freeze"),
+    "clock",
+)
+SKEWS_MS = (-20_000, -900, -100, 300, 5_000, 90_000)
 LOAD_S = 10.0
 PAUSE_S = 0.7
 SETTLE_S = 120.0
@@ -308,8 +313,12 @@ class World:
             await self._misfortune()
         self._is_stormy = False
         self.sky.weather = Weather.fine()
+        self.network.calm()
         if self.cluster is not None:
             self.cluster.calm()
+        else:
+            for host in self.hosts:
+                host.clock.skew_ms = 0
         for host in self.hosts:
             if not host.is_alive:
                 host.boot()
@@ -318,12 +327,18 @@ class World:
         if self.cluster is not None and self.chance.random() < 0.75:
             self.cluster.misfortune()
             return
-        match self.chance.choice(("crash", "weather", "weather", "fine", "cut", "crash soon", "freeze")):
+        match self.chance.choice(MISFORTUNES):
             case "crash":
                 self.crash(self.any_host())
             case "crash soon":
                 # At a moment of the machinery rather than of the clock: after so many more steps of the loop.
                 self.crash_after(self.any_host(), self.chance.randint(1, 300))
+            case "crash at a step":
+                self.crash_at_a_step(self.any_host(), self.chance.randint(1, 40))
+            case "network":
+                self.history.add("world", self.network.trouble(self.chance.randint(1, 5)))
+            case "clock":
+                self.any_host().set_clock(self.chance.choice(SKEWS_MS))
             case "weather":
                 self.sky.weather = self._rough_weather()
                 self.history.add("world", f"weather {self.sky.weather}")
@@ -348,6 +363,12 @@ class World:
             self.crash(host)
         else:
             self.loop.call_soon(self.crash_after, host, steps - 1)
+
+    def crash_at_a_step(self, host: Host, steps: int) -> None:
+        """Crash before or after one of the next things that it asks of its stores."""
+        life = host.current
+        if life is not None and life.process.is_alive:
+            life.process.set_trap(steps, lambda: self.crash(host) if host.current is life else None)
 
     def crash(self, host: Host) -> None:
         """Let an agent die, and another one be started before long."""
