@@ -24,8 +24,8 @@ class Client:
         self._correlation_id = 0
 
     @classmethod
-    async def connect(cls, port: int) -> Self:
-        return cls(*await asyncio.open_connection("127.0.0.1", port))
+    async def connect(cls, port: int, host: str = "127.0.0.1") -> Self:
+        return cls(*await asyncio.open_connection(host, port))
 
     async def ask(self, request: Request, version: int) -> Any:
         """Send a request and read the answer to it."""

@@ -38,9 +38,14 @@ class ClusterAgent(AgentProcess):
     """One agent of a cluster."""
 
     def __init__(
-        self, directory: Path, zone: str, options: Sequence[str], environment: dict[str, str]
+        self,
+        directory: Path,
+        zone: str,
+        options: Sequence[str],
+        environment: dict[str, str],
+        host: str = "127.0.0.1",
     ) -> None:
-        super().__init__(directory, "--zone", zone, *options, environment=environment)
+        super().__init__(directory, "--zone", zone, *options, environment=environment, host=host)
         if "--http-tls" in options:
             self.http = self.http.replace("http://", "https://")
         self.zone = zone

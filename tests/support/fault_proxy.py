@@ -27,9 +27,12 @@ T = TypeVar("T")
 
 
 class FaultProxy:
-    """In front of the server at `target`, an URL. Use as a context manager; `plan` can be changed at any time."""
+    """In front of the server at `target`, an URL, at a free port of `host`. Use as a context manager.
 
-    def __init__(self, target: str, *, seed: int = 1) -> None:
+    `plan` can be changed at any time.
+    """
+
+    def __init__(self, target: str, *, seed: int = 1, host: str = "127.0.0.1") -> None:
         parts = urllib.parse.urlsplit(target)
         self._target = (parts.hostname or "127.0.0.1", parts.port or 80)
         self.plan = FaultPlan(seed)
@@ -40,9 +43,10 @@ class FaultProxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         # Holds the port while nothing listens on it, so that nobody else gets it.
-        self._placeholder = _bound(0)
+        self._host = host
+        self._placeholder = _bound(host, 0)
         self.port: int = self._placeholder.getsockname()[1]
-        self.endpoint = f"http://127.0.0.1:{self.port}"
+        self.endpoint = f"http://{host}:{self.port}"
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -103,7 +107,7 @@ class FaultProxy:
     async def _listen(self) -> None:
         if self._server is None:
             self._server = await asyncio.start_server(
-                self._serve, sock=_bound(self.port), limit=STREAM_BYTES_MAX, backlog=1024
+                self._serve, sock=_bound(self._host, self.port), limit=STREAM_BYTES_MAX, backlog=1024
             )
 
     async def _shut(self) -> None:
@@ -138,8 +142,8 @@ class FaultProxy:
             self._tasks.discard(task)
 
 
-def _bound(port: int) -> socket.socket:
+def _bound(host: str, port: int) -> socket.socket:
     made = socket.socket()
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    made.bind(("127.0.0.1", port))
+    made.bind((host, port))
     return made

@@ -46,17 +46,24 @@ def free_port() -> int:
 
 
 class AgentProcess:
-    """One agent on loopback ports of its own. Ports and data stay the same over restarts.
+    """One agent on ports of its own, of the loopback address unless told. Ports and data stay the same over restarts.
 
     Use as a context manager: the agent is started on entry and stopped (by its process id) on exit.
     """
 
-    def __init__(self, data_dir: Path, *options: str, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *options: str,
+        environment: dict[str, str] | None = None,
+        host: str = "127.0.0.1",
+    ) -> None:
         self.data_dir = data_dir
+        self.host = host
         self.port = free_port()
         self.http_port = free_port()
-        self.bootstrap = f"127.0.0.1:{self.port}"
-        self.http = f"http://127.0.0.1:{self.http_port}"
+        self.bootstrap = f"{host}:{self.port}"
+        self.http = f"http://{host}:{self.http_port}"
         self._options = options
         self._environment = environment or {}
         self._process: subprocess.Popen[bytes] | None = None
@@ -66,7 +73,7 @@ class AgentProcess:
     def command(self) -> list[str]:
         return [
             sys.executable, "-m", "warp", "agent", "--listen", self.bootstrap,
-            "--http", f"127.0.0.1:{self.http_port}", "--data-dir", str(self.data_dir), *self._options,
+            "--http", f"{self.host}:{self.http_port}", "--data-dir", str(self.data_dir), *self._options,
         ]  # fmt: skip
 
     def start(self) -> None:
@@ -91,7 +98,7 @@ class AgentProcess:
             for line in process.stdout:
                 text = line.decode(errors="replace").rstrip()
                 self.output.append(text)
-                if re.search(rf"(?i:serv)\w+.*127\.0\.0\.1:{self.port}\b", text):
+                if re.search(rf"(?i:serv)\w+.*{re.escape(self.bootstrap)}\b", text):
                     serving.set()
 
     @property

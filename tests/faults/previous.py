@@ -1,0 +1,36 @@
+"""The release before this one, as a program: agents of both serve one cluster while it is being replaced.
+
+Its wheel lies in wheelhouse/previous; `make faults` installs it into an environment of its own.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = ROOT / "build" / "previous" / "bin" / "warp"
+TIMEOUT_S = 60.0
+
+
+def missing() -> str | None:
+    """Why there can be no agent of that release here, None when there can."""
+    if PROGRAM.exists():
+        return None
+    return "the release before is not installed: `make build/previous/.stamp` does so, for CPython 3.11"
+
+
+def known_options() -> frozenset[str]:
+    """The options that its agents take."""
+    done = subprocess.run(
+        [PROGRAM, "agent", "--help"], capture_output=True, text=True, check=True, timeout=TIMEOUT_S
+    )
+    words = (line.split()[0] for line in done.stdout.splitlines() if line.startswith("  --"))
+    return frozenset(words)
+
+
+def only_known(options: Sequence[str], known: frozenset[str]) -> list[str]:
+    """The options, each with one value, without those that it does not take."""
+    pairs = zip(options[::2], options[1::2], strict=True)
+    return [word for name, value in pairs if name in known for word in (name, value)]

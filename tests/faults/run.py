@@ -1,0 +1,190 @@
+"""One run: a place, a load, a schedule; then everything is read back and judged."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.faults import misfortunes
+from tests.faults.conductor import Conductor
+from tests.faults.load import Load
+from tests.faults.places import Place
+from tests.faults.reading_back import read_back
+from tests.faults.schedule import Kind, Schedule
+from tests.faults.topics import AUDIT, EVENTS, GROUP, MEMBERS_GROUP, ORDERS, TOPICS, rules
+from tests.support.cluster import eventually
+from tests.verifier import FsckResult, Readback, Recorder, Verdict, judge
+
+CALM_S = 40.0
+"""How long it may take until all agents are ready, and all clients go on, when nothing disturbs any more."""
+CONSUME_S = 40.0
+TELL_EVERY_S = 10.0
+
+
+class Run:
+    """`problems` is empty when all is as it has to be."""
+
+    def __init__(self, place: Place, schedule: Schedule, say: Callable[[str], None]) -> None:
+        self.place = place
+        self.schedule = schedule
+        self.problems: list[str] = []
+        self.verdict = Verdict()
+        self.happened: Counter[Kind] = Counter()
+        self._say = say
+        self._recorder = Recorder(time.monotonic)
+        self._load = Load(self._recorder, place.agents, place.bootstrap, schedule.seed)
+
+    def work(self) -> None:
+        """All of it."""
+        for agent in self.place.agents:
+            agent.start()
+        self._wait_until_ready()
+        try:
+            self._load.start()
+            self._let_it_happen()
+            backs = self._finish()
+        finally:
+            self._load.abandon()
+        fsck = self._end_agents()
+        kinds = {misfortune.kind for misfortune in self.schedule.misfortunes}
+        self.verdict = judge(self._recorder.history, backs, rules(Kind.CLOCK in kinds), fsck)
+        self.problems += [str(violation) for violation in self.verdict.violations]
+
+    def report(self) -> str:
+        """What was done and looked at, in figures."""
+        done = ", ".join(f"{score.name} {score.done}" for score in self._load.scores)
+        happened = "; ".join(
+            f"{kind.value}: {count}"
+            for kind, count in sorted(self.happened.items(), key=lambda each: each[0].value)
+        )
+        lines = [f"misfortunes: {happened}", *self._ways(), f"clients came to their goal: {done}"]
+        lives = sum(agent.life for agent in self.place.agents)
+        lines.append(f"agents: {len(self.place.agents)}, processes {lives}")
+        return "\n".join([*lines, self.verdict.report()])
+
+    def _ways(self) -> list[str]:
+        """What has come of the proxies' work."""
+        commits: Counter[str] = Counter()
+        for proxy in self.place.databases:
+            commits["passed"] += proxy.commits
+            for way, count in proxy.happened.items():
+                commits[way.name.lower()] += count
+        faults = Counter(
+            request.fault for store in self.place.stores for request in store.requests() if request.fault
+        )
+        found = []
+        if commits:
+            found.append("commits: " + ", ".join(f"{name} {count}" for name, count in commits.items()))
+        if self.place.stores:
+            found.append(
+                "requests that failed on purpose: "
+                + ", ".join(f"{name} {count}" for name, count in sorted(faults.items()))
+            )
+        return found
+
+    def _let_it_happen(self) -> None:
+        begin_s = time.monotonic()
+        conductor = Conductor(
+            self.schedule,
+            lambda misfortune: misfortunes.begin(self.place, misfortune),
+            set(self.place.left_out),
+            self._say,
+        )
+        with conductor:
+            while (now_s := time.monotonic() - begin_s) < self.schedule.seconds:
+                time.sleep(min(TELL_EVERY_S, self.schedule.seconds - now_s))
+                self._tell()
+            conductor.join()
+        self.happened = conductor.happened
+        self.problems += conductor.problems
+
+    def _tell(self) -> None:
+        history = self._recorder.history
+        done = sum(score.done for score in self._load.scores)
+        running = sum(agent.is_running for agent in self.place.agents)
+        self._say(f"{len(history.ops):,} operations, {done:,} successes, {running} agents run")
+
+    def _finish(self) -> list[Readback]:
+        """Everybody goes on, and ends; then all is read back through each agent."""
+        for agent in self.place.agents:
+            if not agent.is_running:
+                self.problems.append(f"{agent.name} has ended by itself")
+                agent.start_again()
+        self._wait_until_ready()
+        if stuck := self._load.go_on(CALM_S):
+            self.problems.append(f"not served within {CALM_S:g} s of calm: {', '.join(stuck)}")
+        self._say("all is calm; clients end")
+        self._load.finish()
+        self._wait_for_readers()
+        self._load.end_consumers()
+        self.problems += self._load.problems
+        self._say("reading back")
+        places = [place for topic in TOPICS for place in topic.places]
+        backs = []
+        for agent in self.place.agents:
+            groups = {
+                **dict.fromkeys(self._load.committer_groups, AUDIT.places),
+                GROUP: EVENTS.places,
+                MEMBERS_GROUP: ORDERS.places,
+            }
+            backs.append(asyncio.run(read_back(self._recorder, agent, places, groups)))
+        return backs
+
+    def _wait_for_readers(self) -> None:
+        """Until the group has read every record that its topic has."""
+        wanted = sum(producer.acknowledged for producer in self._load.producers)
+
+        def seen() -> bool:
+            return self._load.read_by_consumers() >= wanted
+
+        try:
+            eventually(seen, "the consumers read all", CONSUME_S)
+        except AssertionError:
+            self.problems.append(
+                f"consumers have read {self._load.read_by_consumers()} of {wanted} records after {CONSUME_S:g} s"
+            )
+
+    def _wait_until_ready(self) -> None:
+        def is_ready() -> bool:
+            try:
+                return all(agent.get("/v1/ready")[0] == 200 for agent in self.place.agents)
+            except OSError:
+                return False
+
+        try:
+            eventually(is_ready, "all agents are ready", CALM_S)
+        except AssertionError as error:
+            self.problems.append(str(error))
+
+    def _end_agents(self) -> FsckResult:
+        """In order; then fsck, with nobody at work."""
+        for agent in self.place.agents:
+            try:
+                agent.end_in_order()
+            except AssertionError as error:
+                self.problems.append(str(error))
+            bugs = [line for line in agent.output if "Traceback (most recent call last)" in line]
+            self.problems += [f"agent {agent.number} has a bug: {line[:1000]}" for line in bugs[:3]]
+        code, text = self.place.fsck()
+        try:
+            report = json.loads(text)
+        except ValueError:
+            return FsckResult([f"fsck ended with exit code {code}: {text[-1000:]}"])
+        found = [f"{each['kind']} {each['where']}: {each['text']}" for each in report["findings"]]
+        checked = sum(count for count in report["counts"].values() if isinstance(count, int))
+        return FsckResult(found or ([] if code == 0 else [f"exit code {code}"]), {}, checked)
+
+    def save_logs(self, directory: Path) -> None:
+        """What the agents said, and what the verifier and the clients have found."""
+        directory.mkdir(parents=True, exist_ok=True)
+        for agent in self.place.agents:
+            (directory / f"agent-{agent.number}.log").write_text("\n".join(agent.output) + "\n")
+        if self.place.postgres is not None:
+            (directory / "postgres.log").write_text(self.place.postgres.log())
+        (directory / "problems.txt").write_text(
+            "\n".join([str(self.schedule), *self.problems, self.report(), ""])
+        )
