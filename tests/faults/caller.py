@@ -22,6 +22,7 @@ FIND_VERSION = 4
 
 TRY_AGAIN = frozenset(
     {
+        ErrorCode.LEADER_NOT_AVAILABLE,
         ErrorCode.NOT_LEADER_OR_FOLLOWER,
         ErrorCode.REQUEST_TIMED_OUT,
         ErrorCode.NETWORK_EXCEPTION,

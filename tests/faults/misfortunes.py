@@ -104,38 +104,39 @@ def _clock(place: Place, misfortune: Misfortune) -> Iterator[None]:
 
 @contextmanager
 def _postgres_restart(place: Place, misfortune: Misfortune) -> Iterator[None]:
-    _postgres(place).restart(MODES[misfortune.variant % 2])
+    with _postgres(place) as server:
+        server.restart(MODES[misfortune.variant % 2])
     yield
 
 
 @contextmanager
-def _postgres_crash(place: Place, misfortune: Misfortune) -> Iterator[None]:
-    server = _postgres(place)
-    server.crash()
-    try:
-        yield
-    finally:
-        server.start()
+def _postgres_crash(place: Place, _: Misfortune) -> Iterator[None]:
+    with _postgres(place) as server:
+        server.crash()
+        try:
+            yield
+        finally:
+            server.start()
 
 
 @contextmanager
-def _postgres_pause(place: Place, misfortune: Misfortune) -> Iterator[None]:
-    server = _postgres(place)
-    server.pause()
-    try:
-        yield
-    finally:
-        server.resume()
+def _postgres_pause(place: Place, _: Misfortune) -> Iterator[None]:
+    with _postgres(place) as server:
+        server.pause()
+        try:
+            yield
+        finally:
+            server.resume()
 
 
 @contextmanager
 def _postgres_loss(place: Place, misfortune: Misfortune) -> Iterator[None]:
-    server = _postgres(place)
-    server.stop(MODES[misfortune.variant % 2])
-    try:
-        yield
-    finally:
-        server.start()
+    with _postgres(place) as server:
+        server.stop(MODES[misfortune.variant % 2])
+        try:
+            yield
+        finally:
+            server.start()
 
 
 @contextmanager
@@ -216,9 +217,12 @@ def _agent(place: Place, misfortune: Misfortune) -> FaultyAgent:
     return place.agents[misfortune.agent]
 
 
-def _postgres(place: Place) -> PostgresServer:
+@contextmanager
+def _postgres(place: Place) -> Iterator[PostgresServer]:
+    """For whoever comes first, while it is needed."""
     assert place.postgres is not None, "there is none at this place"
-    return place.postgres
+    with place.is_postgres_held:
+        yield place.postgres
 
 
 def _databases(place: Place, misfortune: Misfortune) -> list[PostgresProxy]:

@@ -1,7 +1,7 @@
 """A network namespace for each agent of a run, with a link of its own to each thing that it needs. It takes root.
 
 An agent reaches PostgreSQL over one link, the object store over another, and clients and other agents over a third,
-which ends in a bridge. A link that is down loses every packet without a word; what was sent is sent again when it is up.
+which ends in a bridge. A link that is down loses every packet without a word; TCP sends again when it is up.
 
 Runs have numbers, and by them addresses of their own in 198.18.0.0/16, which is set aside for tests (RFC 2544):
 several may go on at once. What a run that was killed has left is removed by the next one with its number.

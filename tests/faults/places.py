@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -52,6 +53,8 @@ class Place:
     stores: list[FaultProxy] = field(default_factory=list)
     """One for each agent."""
     postgres: PostgresServer | None = None
+    is_postgres_held: threading.Lock = field(default_factory=threading.Lock)
+    """Whoever does something to its process has it."""
     network: Network | None = None
     disk: SmallDisk | None = None
     left_out: dict[Kind, str] = field(default_factory=dict)

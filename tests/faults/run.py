@@ -7,9 +7,11 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.faults import misfortunes
+from tests.faults.agents import FaultyAgent
 from tests.faults.conductor import Conductor
 from tests.faults.load import Load
 from tests.faults.places import Place
@@ -40,9 +42,10 @@ class Run:
 
     def work(self) -> None:
         """All of it."""
-        for agent in self.place.agents:
-            agent.start()
+        with ThreadPoolExecutor() as starters:
+            list(starters.map(FaultyAgent.start, self.place.agents))
         self._wait_until_ready()
+        self._say("all is up")
         try:
             self._load.start()
             self._let_it_happen()
