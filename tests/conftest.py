@@ -43,6 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "postgres: needs PostgreSQL's server (Debian: postgresql), some PgBouncer too"
     )
+    config.addinivalue_line("markers", "load: takes minutes of a whole machine; `make load` runs it alone")
     config.addinivalue_line("markers", "may_skip: may be skipped everywhere, as on another kind of processor")
 
 
