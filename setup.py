@@ -1,8 +1,9 @@
 """The native extensions and their build flags; everything else about the distribution is in pyproject.toml.
 
-Two kinds of build exist. The release build is what users get. The debug build (``WARP_DEBUG_BUILD=1``) turns on
+Three kinds of build exist. The release build is what users get. The debug build (``WARP_DEBUG_BUILD=1``) turns on
 Cython's bounds checks, C's ``assert``, and the compiler's checks for undefined behaviour: overflow, shifts, misaligned
-reads. Both keep their intermediate files under build/, apart.
+reads. The fuzz build (``WARP_FUZZ_BUILD=1``) is made by clang and adds checks of every address and the counters by which
+a fuzzer sees where an input went; tests/fuzz runs it. All keep their intermediate files under build/, apart.
 Every wheel and sdist carries a digest of its sources, see tools/source_digest.py.
 """
 
@@ -26,23 +27,41 @@ sys.path.insert(0, str(ROOT))
 
 from tools.source_digest import BUILD_INFO, source_digest  # noqa: E402
 
-DEBUG = os.environ.get("WARP_DEBUG_BUILD", "") not in ("", "0")
-KIND = "debug" if DEBUG else "release"
+
+
+def is_asked_for(kind: str) -> bool:
+    """Whether the environment asks for that kind of build."""
+    return os.environ.get(f"WARP_{kind.upper()}_BUILD", "") not in ("", "0")
+
+
+KIND = "fuzz" if is_asked_for("fuzz") else "debug" if is_asked_for("debug") else "release"
+CHECKED = KIND != "release"
 NATIVE_MODULES = sorted(path.stem for path in ROOT.glob("warp/*.pyx"))
 
 # No -march: one wheel runs on every CPU of its architecture; what needs newer instructions chooses at run time.
 COMMON_FLAGS = ["-std=gnu11", "-fno-plt", "-fvisibility=hidden"]
 # CPython's own flags define signed overflow (-fwrapv); the debug build takes that back, to find it.
 SANITIZER_FLAGS = ["-fsanitize=undefined", "-fno-sanitize-recover=undefined"]
-DEBUG_FLAGS = ["-O1", "-g", "-UNDEBUG", "-fno-wrapv", "-fno-omit-frame-pointer", *SANITIZER_FLAGS]
-RELEASE_FLAGS = ["-O3", "-g0"]
+CHECKED_FLAGS = ["-O1", "-g", "-UNDEBUG", "-fno-wrapv", "-fno-omit-frame-pointer", *SANITIZER_FLAGS]
+# clang alone has libFuzzer's counters. Its check of function types would stumble over the casts of CPython's own API.
+FUZZ_FLAGS = ["-fsanitize=address,fuzzer-no-link", "-fno-sanitize=function"]
+COMPILE_FLAGS = {
+    "release": ["-O3", "-g0"],
+    "debug": CHECKED_FLAGS,
+    "fuzz": [*CHECKED_FLAGS, *FUZZ_FLAGS],
+}
+LINK_FLAGS = {
+    "release": ["-Wl,-s"],
+    "debug": SANITIZER_FLAGS,
+    "fuzz": [*SANITIZER_FLAGS, *FUZZ_FLAGS],
+}
 
 DIRECTIVES = {
     "language_level": 3,
-    "boundscheck": DEBUG,
-    # Off in both kinds: with boundscheck on, a negative index is then an error instead of counting from the end.
+    "boundscheck": CHECKED,
+    # Off in all kinds: with boundscheck on, a negative index is then an error instead of counting from the end.
     "wraparound": False,
-    "initializedcheck": DEBUG,
+    "initializedcheck": CHECKED,
     # Native objects hold views of foreign memory: nobody pickles them.
     "auto_pickle": False,
 }
@@ -104,8 +123,8 @@ def extensions() -> list[Extension]:
             [f"warp/{name}.pyx"],
             depends=sorted(str(path.relative_to(ROOT)) for path in shared),
             include_dirs=["warp", "warp/native"],
-            extra_compile_args=COMMON_FLAGS + (DEBUG_FLAGS if DEBUG else RELEASE_FLAGS),
-            extra_link_args=SANITIZER_FLAGS if DEBUG else ["-Wl,-s"],
+            extra_compile_args=COMMON_FLAGS + COMPILE_FLAGS[KIND],
+            extra_link_args=LINK_FLAGS[KIND],
         )
         for name in NATIVE_MODULES
     ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,8 @@ LOG_APPEND_TIME, TRANSACTIONAL, CONTROL, DELETE_HORIZON = 0x08, 0x10, 0x20, 0x40
 CORRUPT_MESSAGE, MESSAGE_TOO_LARGE, INVALID_TIMESTAMP = 2, 10, 32
 UNSUPPORTED_COMPRESSION_TYPE, INVALID_RECORD = 76, 87
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+LIBRARY_ERRORS = (EOFError, OSError, RuntimeError, zlib.error, cramjam.DecompressionError, zstandard.ZstdError)
+"""What the codecs' libraries raise at bytes that are damaged."""
 
 Headers = Sequence[tuple[bytes, bytes | None]]
 

@@ -1,0 +1,32 @@
+"""One fuzzing process: `python -m tests.fuzz.child TARGET`, then what libFuzzer takes. Started by `tests.fuzz`.
+
+It runs under the address sanitizer's library, with the fuzz build of `warp` before the one in place.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import atheris
+
+from tests.fuzz import marks
+from tests.fuzz.table import TABLE
+
+
+def main() -> None:
+    """Fuzz until libFuzzer has had enough; it ends the process."""
+    name = sys.argv.pop(1)
+    if any(module.startswith("warp.") for module in sys.modules):
+        raise SystemExit("a module of the product was imported before it could be instrumented")
+    # An empty list would mean everything.
+    instrumented = list(TABLE[name].instrumented) or ["tests.fuzz.nothing"]
+    with atheris.instrument_imports(include=instrumented, enable_loader_override=False):
+        target = TABLE[name].load()
+    first = [atheris._reserve_counter() for _ in range(marks.COUNTERS)][0]
+    marks.tell(lambda number: atheris._trace_branch(first + number))
+    atheris.Setup(sys.argv, target.check)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

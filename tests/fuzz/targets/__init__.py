@@ -1,0 +1,1 @@
+"""One module per target; tests/fuzz/table.py lists them."""
