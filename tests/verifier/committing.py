@@ -41,7 +41,7 @@ class Register:
     on_their_way: dict[int, int] = field(default_factory=dict)
     """Writes by value, as long as they have no answer."""
     overwritten_before: int = -2
-    """Writes that had ended at or before this moment are no more."""
+    """Writes that had ended by this moment are no more."""
     highest: int = NOTHING
     """The highest that was acknowledged or told."""
     acknowledged: int = NOTHING
@@ -161,7 +161,7 @@ class Committing:
         if offset not in register.first_began:
             context.violate("committed offsets were committed", f"{what}, which nobody has committed", moment)
             return
-        is_old = register.last_ended[offset] <= expected.overwritten_before
+        is_old = register.last_ended[offset] < expected.overwritten_before
         if place[0] in context.rules.rising_groups:
             is_old = is_old or offset < expected.highest
         if is_old:

@@ -32,10 +32,10 @@ def judge(
     First come the answers, in the order of time, then what is there in the end.
     """
     context = Context(history, readbacks, rules or Rules())
-    freshness, committing = _walk(context)
+    freshness, producing, committing = _walk(context)
     logs = Logs(context, freshness)
     placing = Placing(context, logs)
-    _ = Ordering(context, logs, placing)
+    _ = Ordering(context, logs, placing, producing.in_sequence)
     _ = Leaving(context, logs, freshness, placing)
     committing.settle(_ends(context, logs))
     _judge_fsck(context, fsck)
@@ -43,7 +43,7 @@ def judge(
     return context.findings.verdict
 
 
-def _walk(context: Context) -> tuple[Freshness, Committing]:
+def _walk(context: Context) -> tuple[Freshness, Producing, Committing]:
     """Go through all that happened, in order."""
     history = context.history
     freshness, committing = Freshness(context), Committing(context)
@@ -58,6 +58,7 @@ def _walk(context: Context) -> tuple[Freshness, Committing]:
         elif kind == Kind.BEGAN:
             op = history.ops[number]
             freshness.began(op, moment)
+            producing.began(op, moment)
             committing.began(op, moment)
             grouping.began(op)
         elif kind == Kind.ENDED:
@@ -72,7 +73,7 @@ def _walk(context: Context) -> tuple[Freshness, Committing]:
             producing.streamed(number, moment)
             for claim in claims.of(moment):
                 freshness.claimed(claim, moment)
-    return freshness, committing
+    return freshness, producing, committing
 
 
 class _Claims:

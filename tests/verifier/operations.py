@@ -265,7 +265,10 @@ class DeleteGroup:
 
 @dataclass(frozen=True, slots=True)
 class StoredGroup:
-    """Not a request: what the metadata store holds of a group at this instant, seen from beside the agents."""
+    """Not a request: what the metadata store holds of a group at this instant, seen from beside the agents.
+
+    Seen once, it has to be seen after each transaction of the agents: what is acknowledged then has to be there.
+    """
 
     group: str
     generation: int

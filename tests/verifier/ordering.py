@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from itertools import pairwise
 
 from tests.verifier.context import Context
@@ -12,14 +12,15 @@ from tests.verifier.logs import Logs
 from tests.verifier.operations import Produce, Produced
 from tests.verifier.placing import Placing
 from tests.verifier.producing import refused_alone
-from tests.verifier.recorder import Op, State
+from tests.verifier.recorder import Op
 
 
 class Ordering:
     """Judges where batches stand, once that is known."""
 
-    def __init__(self, context: Context, logs: Logs, placing: Placing) -> None:
+    def __init__(self, context: Context, logs: Logs, placing: Placing, in_sequence: Set[int]) -> None:
         self._context = context
+        self._in_sequence = in_sequence
         self._history = context.history
         self._batches = context.history.batches
         self._logs = logs.by_partition
@@ -30,6 +31,7 @@ class Ordering:
             for partition, log in self._logs.items()
         }
         """Of what is nowhere to be found there is surely nothing."""
+        self._alone = set(self._refused_alone())
         self._judge_producers()
         self._judge_requests()
 
@@ -99,28 +101,25 @@ class Ordering:
         """Those batches of a request that have shared each of their requests; once, for the last of these."""
         timeline = self._context.timeline
         groups: dict[tuple[int, int], list[Batch]] = defaultdict(list)
-        alone = self._refused_alone(op)
         for batch in produce.batches:
             number = batch.number
-            if (
-                timeline.last_op[number] == op.number
-                and number not in alone
-                and self._batches.partition[number] in self._logs
-            ):
+            if timeline.last_op[number] == op.number and self._takes_part(number):
                 groups[timeline.first_op[number], timeline.sends[number]].append(batch)
         return (group for group in groups.values() if len(group) > 1)
 
-    def _refused_alone(self, op: Op) -> set[int]:
-        """Batches with errors of their own, which had no part in this request; and in which others had, before."""
-        assert isinstance(op.operation, Produce)
-        if op.state is not State.ANSWERED or not isinstance(op.answer, Produced):
-            return set()
-        return {
-            batch.number
-            for batch in op.operation.batches
-            if batch.partition in op.answer.parts
-            and refused_alone(op.answer.parts[batch.partition].error_code)
-        }
+    def _takes_part(self, batch: int) -> bool:
+        """Is it bound to the others of its request? Not what may have had an error of its own."""
+        is_in_sequence = self._batches.producer[batch] == UNKNOWN or batch in self._in_sequence
+        return is_in_sequence and batch not in self._alone and self._batches.partition[batch] in self._logs
+
+    def _refused_alone(self) -> Iterator[int]:
+        """Batches that were answered with errors of their own."""
+        for op in self._history.ops:
+            if isinstance(op.operation, Produce) and isinstance(op.answer, Produced):
+                for batch in op.operation.batches:
+                    placed = op.answer.parts.get(batch.partition)
+                    if placed is not None and refused_alone(placed.error_code):
+                        yield batch.number
 
     def _judge_atomicity(self, op: Op, together: list[Batch]) -> None:
         context = self._context

@@ -31,8 +31,27 @@ class Producing:
         """Acknowledged before those in front of them: ends by base sequence."""
         self._places: dict[int, int] = {}
         """Where batches were acknowledged, of idempotent ones that requests hold."""
+        self.in_sequence: set[int] = set()
+        """Batches of idempotent producers that knew of all before them when they sent them first.
+
+        Of others a request may be refused a part of without anybody's being told.
+        """
         self._ids: dict[int, str] = {}
         self._epochs: set[tuple[int, int]] = set()
+
+    def began(self, op: Op, moment: int) -> None:
+        """Note what is sent in its turn."""
+        if not isinstance(op.operation, Produce):
+            return
+        batches = self._history.batches
+        for batch in op.operation.batches:
+            if (
+                self._context.timeline.first_op[batch.number] == op.number
+                and batches.producer[batch.number] != UNKNOWN
+            ):
+                sequences = self._sequences(op, batch, moment)
+                if sequences is not None and batches.base_sequence[batch.number] == self._next[sequences]:
+                    self.in_sequence.add(batch.number)
 
     def ended(self, op: Op, moment: int) -> None:
         """Judge an answer."""
