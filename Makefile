@@ -12,14 +12,14 @@ GO_CLIENTS := tests/clients/go/bin
 JAVA_CLIENTS := tests/clients/java/target
 NATIVE_TESTS := tests/wire $(foreach noun,record compaction compression crc32c native,$(wildcard tests/unit/test_$(noun)*.py))
 LOCKED := mkdir -p build && flock build/lock
-MINUTES ?= 3
+SEED ?= 0
 # What is given to the program that a target runs: make run ARGS='--seconds 10', make test ARGS='-k fetch -x'.
 ARGS ?=
 # How many tests of the large suites run at once, 0 for one after the other. A file's tests stay together.
 WORKERS ?= 2
 AT_ONCE := -n $(WORKERS) --dist loadfile
 
-.PHONY: help run test check build clients sim soak breakages test-debug test-s3 test-cluster test-cross bench bench-micro bench-macro wheels check-wheel format clean
+.PHONY: help run test check build clients sim soak faults breakages test-debug test-s3 test-cluster test-cross bench bench-micro bench-macro wheels check-wheel format clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 14
@@ -43,7 +43,10 @@ sim: build $(VENV)/.stamp-dev ## Run the simulator: ARGS='--seeds 0..999'
 	$(PY) -m tests.sim $(ARGS)
 
 soak: build $(VENV)/.stamp-dev ## Write, delete, compact and kill for some minutes, then look at what is left: MINUTES=60
-	$(PY) -m tests.soak --minutes $(MINUTES) $(ARGS)
+	$(PY) -m tests.soak --minutes $(or $(MINUTES),3) $(ARGS)
+
+faults: build $(VENV)/.stamp-dev build/previous/.stamp ## Let misfortunes happen to real processes, 60 s per seed: MINUTES=60 SEED=0 (as root, to have all)
+	$(PY) -m tests.faults --minutes $(or $(MINUTES),4) --seed $(SEED) $(ARGS)
 
 breakages: build $(VENV)/.stamp-dev ## Break the code on purpose, one way at a time, and see that a test notices
 	$(PY) -m tests.breakages $(ARGS)
@@ -98,6 +101,16 @@ $(VENV)/.stamp-dev: $(VENV)/.stamp-run
 	@echo 'make: installing what the tests and checks need'
 	@$(PIP) --group dev
 	@touch $@
+
+# The release before, which agents of this one serve beside while a cluster is replaced one by one.
+build/previous/.stamp: $(wildcard wheelhouse/previous/*.whl) tools/constraints.txt | $(VENV)/.stamp-dev
+	@if $(PY) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then \
+	    echo 'make: installing the release before' && rm -rf $(@D) && $(PY) -m venv $(@D) && \
+	    $(@D)/bin/pip --disable-pip-version-check install --quiet --only-binary :all: --constraint tools/constraints.txt $< && \
+	    touch $@; \
+	else \
+	    echo 'make: not CPython 3.11, so no agent of the release before takes part'; \
+	fi
 
 $(KAFKAJS)/.stamp-npm: tests/clients/kafkajs/package.json
 	@if command -v npm >/dev/null; then \

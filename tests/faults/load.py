@@ -68,6 +68,13 @@ class Load:
         return [client.group for client in self._clients if isinstance(client, Committer)]
 
     @property
+    def deleted_topics(self) -> list[Topic]:
+        """Those that came and went."""
+        return [
+            topic for client in self._clients if isinstance(client, TopicMaker) for topic in client.deleted
+        ]
+
+    @property
     def scores(self) -> list[Score]:
         return [
             *(client.score for client in self._clients),

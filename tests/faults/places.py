@@ -6,6 +6,7 @@ import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,12 +66,12 @@ class Place:
         """The addresses of all agents."""
         return ",".join(agent.bootstrap for agent in self.agents)
 
-    def fsck(self) -> tuple[int, str]:
-        """Exit code and output of a deep check."""
+    def fsck(self, orphan_age_s: float) -> tuple[int, str]:
+        """Exit code and output of a deep check; unknown objects count as orphans when they are so old."""
         done = subprocess.run(
             [
                 str(PROGRAM), "fsck", "--deep", "--json", "--metadata", self.metadata,
-                "--object-store", self.objects,
+                "--object-store", self.objects, "--orphan-age", f"{orphan_age_s:g}s",
             ],
             capture_output=True, text=True, timeout=FSCK_TIMEOUT_S, check=False, cwd=ROOT,
             env={**os.environ, **self.environment},
@@ -106,8 +107,12 @@ def cluster(directory: Path, seed: int) -> Iterator[Place]:
         else:
             isolated = (Kind.NO_WAY_TO_POSTGRES, Kind.NO_WAY_TO_STORE, Kind.NO_WAY_TO_AGENT)
             place.left_out.update(dict.fromkeys(isolated, reason))
-        place.postgres = stack.enter_context(PostgresServer())
-        s3 = _s3_server(stack, directory)
+        place.postgres = PostgresServer()
+        stack.push(place.postgres)
+        with ThreadPoolExecutor(1) as starter:
+            started = starter.submit(place.postgres.__enter__)
+            s3 = _s3_server(stack, directory)
+            started.result()
         place.environment = environment_of(s3.credentials)
         place.metadata, bucket = place.postgres.create_database(), s3.new_bucket()
         place.objects = s3_url(bucket, "warp", endpoint=s3.endpoint)
@@ -146,7 +151,7 @@ def _add_agent(stack: ExitStack, place: Place, data: Path, options: Sequence[str
         place.left_out[Kind.CLOCK] = reason
     old: list[str] = []
     if (reason := previous.missing()) is None:
-        old = previous.only_known(options, previous.known_options())
+        old = previous.only_known(options)
     else:
         place.left_out[Kind.PREVIOUS] = reason
     agent = FaultyAgent(

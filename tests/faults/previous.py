@@ -5,6 +5,7 @@ Its wheel lies in wheelhouse/previous; `make faults` installs it into an environ
 
 from __future__ import annotations
 
+import functools
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ def missing() -> str | None:
     return "the release before is not installed: `make build/previous/.stamp` does so, for CPython 3.11"
 
 
+@functools.cache
 def known_options() -> frozenset[str]:
     """The options that its agents take."""
     done = subprocess.run(
@@ -30,7 +32,7 @@ def known_options() -> frozenset[str]:
     return frozenset(words)
 
 
-def only_known(options: Sequence[str], known: frozenset[str]) -> list[str]:
+def only_known(options: Sequence[str]) -> list[str]:
     """The options, each with one value, without those that it does not take."""
     pairs = zip(options[::2], options[1::2], strict=True)
-    return [word for name, value in pairs if name in known for word in (name, value)]
+    return [word for name, value in pairs if name in known_options() for word in (name, value)]

@@ -41,7 +41,11 @@ ADMIN_PAUSE_S = 1.0
 
 
 class TopicMaker(Caller):
-    """Creates topics, writes to them, and deletes them."""
+    """Creates topics, writes to them, and deletes them: `deleted` are those that are known to be gone."""
+
+    def __init__(self, recorder: Recorder, name: str, agents: Sequence[Where], source: random.Random) -> None:
+        super().__init__(recorder, name, agents, source)
+        self.deleted: list[Topic] = []
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Until told to stop; no topic is left over."""
@@ -54,6 +58,7 @@ class TopicMaker(Caller):
                 await self._write(topic, turn)
             await self.rest(ADMIN_PAUSE_S)
             await self._delete(topic)
+            self.deleted.append(topic)
             self.score.done += 1
         self.hang_up()
 

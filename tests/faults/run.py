@@ -24,6 +24,10 @@ from tests.verifier import FsckResult, Readback, Recorder, Verdict, judge
 CALM_S = 40.0
 """How long it may take until all agents are ready, and all clients go on, when nothing disturbs any more."""
 CONSUME_S = 40.0
+JOBS_S = 25.0
+"""How long the jobs may take to clean up after that."""
+ORPHAN_AGE_S = 15.0
+LEFT_OVER = ("orphans", "live segments without extents", "extents of deleted topics")
 TELL_EVERY_S = 10.0
 
 
@@ -52,7 +56,9 @@ class Run:
             backs = self._finish()
         finally:
             self._load.abandon()
-        fsck = self._end_agents()
+        self._say("looking at the stores")
+        fsck = self._check_stores()
+        self._end_agents()
         kinds = {misfortune.kind for misfortune in self.schedule.misfortunes}
         self.verdict = judge(self._recorder.history, backs, rules(Kind.CLOCK in kinds), fsck)
         self.problems += [str(violation) for violation in self.verdict.violations]
@@ -126,7 +132,7 @@ class Run:
         self._load.end_consumers()
         self.problems += self._load.problems
         self._say("reading back")
-        places = [place for topic in TOPICS for place in topic.places]
+        places = [place for topic in (*TOPICS, *self._load.deleted_topics) for place in topic.places]
         backs = []
         for agent in self.place.agents:
             groups = {
@@ -163,8 +169,25 @@ class Run:
         except AssertionError as error:
             self.problems.append(str(error))
 
-    def _end_agents(self) -> FsckResult:
-        """In order; then fsck, with nobody at work."""
+    def _check_stores(self) -> FsckResult:
+        """fsck beside the agents, again and again until the jobs have cleaned up, or had time enough."""
+        deadline_s = time.monotonic() + JOBS_S
+        while True:
+            code, text = self.place.fsck(ORPHAN_AGE_S)
+            try:
+                report = json.loads(text)
+            except ValueError:
+                return FsckResult([f"fsck ended with exit code {code}: {text[-1000:]}"])
+            left_over = {name: report["counts"].get(name, 0) for name in LEFT_OVER}
+            if not any(left_over.values()) or time.monotonic() > deadline_s:
+                break
+        found = [f"{each['kind']} {each['where']}: {each['text']}" for each in report["findings"]]
+        counts = report["counts"]
+        checked = counts.get("extents", 0) + counts.get("objects", 0) + counts.get("live segments", 0)
+        return FsckResult(found or ([] if code == 0 else [f"exit code {code}"]), left_over, checked)
+
+    def _end_agents(self) -> None:
+        """In order."""
         for agent in self.place.agents:
             try:
                 agent.end_in_order()
@@ -172,14 +195,6 @@ class Run:
                 self.problems.append(str(error))
             bugs = [line for line in agent.output if "Traceback (most recent call last)" in line]
             self.problems += [f"agent {agent.number} has a bug: {line[:1000]}" for line in bugs[:3]]
-        code, text = self.place.fsck()
-        try:
-            report = json.loads(text)
-        except ValueError:
-            return FsckResult([f"fsck ended with exit code {code}: {text[-1000:]}"])
-        found = [f"{each['kind']} {each['where']}: {each['text']}" for each in report["findings"]]
-        checked = sum(count for count in report["counts"].values() if isinstance(count, int))
-        return FsckResult(found or ([] if code == 0 else [f"exit code {code}"]), {}, checked)
 
     def save_logs(self, directory: Path) -> None:
         """What the agents said, and what the verifier and the clients have found."""
