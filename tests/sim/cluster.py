@@ -162,7 +162,7 @@ class Cluster:
         self.administrator.calm()
         self.bus.weather = NoticeWeather()
         for host in self._world.hosts:
-            host.clock.skew_ms = self.chance.randint(-400, 400)
+            host.set_clock(self.chance.randint(-400, 400))
             host.way.is_cut = False
             host.way.ambush = None
 

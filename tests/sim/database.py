@@ -44,6 +44,8 @@ class WriteTurn:
     """The database's lock on writing, as several agents see it: granted in order, let go by those who die."""
 
     def __init__(self) -> None:
+        self.abandoned: list[sqlite3.Connection] = []
+        """Of processes that have died, to be closed in the end."""
         self._holder: Ticket | None = None
         self._waiting: deque[tuple[Ticket, asyncio.Future[None]]] = deque()
 
@@ -140,9 +142,9 @@ class SimDatabase:
     def die(self) -> None:
         """The process has died: what was not committed never was, but for a COMMIT that is under way."""
         if self._reading is not self._inner:
-            _abandon(self._reading)
+            self._abandon(self._reading)
         if self._ghost is None or self._ghost.is_over:
-            _abandon(self._inner)
+            self._abandon(self._inner)
             self._turn.leave(self._turn.held_by(self._process))
 
     def break_off(self) -> None:
@@ -255,7 +257,14 @@ class SimDatabase:
     def bury(self) -> None:
         """A COMMIT has ended whose agent has died meanwhile."""
         if not self._process.is_alive:
-            _abandon(self._inner)
+            self._abandon(self._inner)
+
+    def _abandon(self, database: SqliteDatabase) -> None:
+        """What a process leaves behind that has died: its transactions end. Its coroutines still stand in the midst."""
+        connection = database._connection
+        if connection is not None:
+            connection.rollback()
+            self._turn.abandoned.append(connection)
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Session]:
@@ -298,12 +307,6 @@ class SimDatabase:
             raise MetadataUnavailable("there is no way to the database")
         if self.sky.strikes(self.sky.weather.begin_fails):
             raise MetadataUnavailable("the database is not there")
-
-
-def _abandon(database: SqliteDatabase) -> None:
-    """What a process leaves behind that has died."""
-    if database._connection is not None:
-        database._connection.close()
 
 
 class _SimSession:

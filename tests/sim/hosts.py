@@ -73,7 +73,7 @@ class Host:
         self.clock = MachineClock(world.loop)
         self.way = Way()
         self._world = world
-        self._ids = IdSource(self.clock, world.ids.random_bytes)
+        self.ids = IdSource(self.clock, world.ids.random_bytes)
         self._config = world.config
         if world.cluster is not None:
             advertised = config_of(
@@ -99,6 +99,7 @@ class Host:
     def set_clock(self, skew_ms: int) -> None:
         """Put its wall clock wrong."""
         self.clock.skew_ms = skew_ms
+        self._world.skews_ms.append(skew_ms)
         self._world.history.add(self.name, f"has a clock that is {skew_ms} ms ahead")
 
     def boot(self) -> Life:
@@ -181,9 +182,9 @@ class Host:
         return Agent(
             self._config,
             clock=self.clock,
-            ids=self._ids,
+            ids=self.ids,
             object_store=world.objects,
-            metadata=MetadataStore(life.database, self.clock, self._ids),
+            metadata=MetadataStore(life.database, self.clock, self.ids),
             name=self.name if world.cluster is None else None,
             hedge_limits=HEDGES,
             lifecycle_limits=world.jobs.limits,

@@ -23,6 +23,7 @@ from warp.cluster.jobs import JobLimits
 from warp.config import AgentConfig
 from warp.ids import SEGMENT_PREFIX
 from warp.lifecycle import fsck
+from warp.lifecycle.compact_plan import CompactionLimits
 from warp.lifecycle.fsck_report import Report
 from warp.lifecycle.levels import MergeLimits
 from warp.metadata.fsck_store import FsckStore
@@ -57,6 +58,11 @@ class Jobs:
                 backlog_bytes_max=size_bytes * chance.choice((4, 40, 4_000)),
                 pass_s=chance.choice((0.5, 30.0)),
             ),
+            compaction=CompactionLimits(
+                memory_bytes=chance.choice((4_000, 60_000, 4_000_000)),
+                segment_bytes_max=chance.choice((2_000, 2**25)),
+                rows_max=chance.choice((3, 1_000)),
+            ),
             runner=JobLimits(first_pass_s=0.5, failure_pause_s=chance.choice((0.3, 1.0))),
         )
         self._died_s: dict[str, float] = {}
@@ -80,9 +86,9 @@ class Jobs:
 
     def check_commit(self, connection: sqlite3.Connection) -> None:
         """After each commit: see who has died."""
-        now_s = self._world.loop.time()
-        for (key,) in connection.execute("select key from segments where state = 1"):
-            self._died_s.setdefault(key, now_s)
+        dead = {key for (key,) in connection.execute("select key from segments where state = 1")}
+        for key in dead - self._died_s.keys():
+            self._died_s[key] = self._world.loop.time()
 
     def check_deletion(self, keys: Sequence[str]) -> None:
         """Before objects are deleted: nothing may refer to one, nor have done so for a time of grace."""
@@ -121,6 +127,9 @@ class Jobs:
         assert agent is not None, "the last agent does not serve"
         if not await self._within(FINISH_S, self._is_done):
             world.history.violate("P9", f"after {FINISH_S} s jobs have left: {self._rows()}")
+        if world.life is not None:
+            await world.life.read_back("the last agent", host.address)
+            world.life.judge()
         for partition, log in logs.items():
             if await read_log(world, partition, host.address) != log:
                 world.history.violate("P9", f"{partition} is another log once the jobs are through with it")

@@ -26,6 +26,7 @@ from tests.sim.guests import PLACE, Guests
 from tests.sim.history import History
 from tests.sim.hosts import HEDGES, Host, Life
 from tests.sim.jobs import Jobs
+from tests.sim.life import Life, has_life
 from tests.sim.loop import OUTSIDE, Process, SimClock, SimLoop
 from tests.sim.network import Network
 from tests.sim.producers import IdempotentProducer, PairProducer
@@ -106,7 +107,10 @@ class World:
             agents = 1
         agents = agents if self.cluster is None else self.cluster.size
         self.hosts = [Host(self, number) for number in range(agents)]
+        self.skews_ms = [0]
+        """By how much wall clocks were ahead."""
         self.guests = None if self.guard is None else Guests(self, self.guard)
+        self.life = Life(self) if has_life(seed) else None
         self.places = [*SHARED, *PAIR] if self.guard is None else [*SHARED, *PAIR, PLACE]
         """All partitions that there are."""
         self.producer_ids: dict[int, str] = {}
@@ -134,6 +138,11 @@ class World:
             group_rebalance_delay_ms=200,
             agent_timeout_ms=2_000 if self.cluster is None else self.cluster.agent_timeout_ms,
         )
+
+    @property
+    def clock_spread_ms(self) -> int:
+        """How far wall clocks have been apart."""
+        return max(self.skews_ms) - min(self.skews_ms)
 
     def any_host(self) -> Host:
         """Some agent, alive or not."""
@@ -183,12 +192,16 @@ class World:
             beside += [self.spawn(self.cluster.probe()), self.spawn(self.cluster.administrator.run())]
         if self.guests is not None:
             beside += self.guests.start()
+        if self.life is not None:
+            await self.life.start()
         await self._storm()
         self.history.add("world", "all is well again")
         for group in self.groups:
             group.calm()
         if self.guests is not None:
             self.guests.calm()
+        if self.life is not None:
+            self.life.calm()
         for client in clients:
             client.is_stopping = True
         _, late = await asyncio.wait(tasks, timeout=self._settle_s)
@@ -215,6 +228,8 @@ class World:
             await self.cluster.settle(self._settle_s)
         if self.guests is not None:
             await self.guests.settle()
+        if self.life is not None:
+            await self.life.settle(self._settle_s)
         logs = {partition: await read_log(self, partition) for partition in self.places}
         await self._compare(logs)
         self.facts.check(logs)
@@ -318,7 +333,7 @@ class World:
             self.cluster.calm()
         else:
             for host in self.hosts:
-                host.clock.skew_ms = 0
+                host.set_clock(0)
         for host in self.hosts:
             if not host.is_alive:
                 host.boot()
@@ -452,6 +467,8 @@ def play(
             world.history.add("world", f"{world.loop.steps} steps")
             world.history.is_over = True
             world.loop.bury()
+            for connection in world.turn.abandoned:
+                connection.close()
             asyncio.set_event_loop(None)
             product_log.removeHandler(watch)
             product_log.propagate = propagates

@@ -1,0 +1,185 @@
+"""The life of data in a world: topics that lose records by retention, deletion and compaction, and are deleted.
+
+Clients write, read and delete while agents crash and stores fail, and jobs do their work, at times at two agents that
+both believe they hold a lease. All that clients ask and are answered goes to the verifier (tests/verifier), which
+knows what topics may lose: after everything has calmed down it holds the history against what every agent tells, and
+once more against what is left when the jobs are through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING
+
+from tests.sim import life_requests, requests
+from tests.sim.client import Connection, Lost
+from tests.sim.life_clients import LifeClient, PolicyChanger, Reader, Trimmer, Writer
+from tests.sim.life_renewal import Renewer, Scribbler
+from tests.sim.life_topics import some_topics
+from tests.sim.twins import Twins
+from tests.verifier import CreateTopic, Done, Limit, Partition, Readback, Recorder, Rules, judge
+from warp.errors import ErrorCode
+
+if TYPE_CHECKING:
+    from tests.sim.world import World
+
+LIVES = 0.6
+"""The share of worlds that have topics of this kind."""
+ATTEMPTS = 60
+FETCH_BYTES = 1_000_000
+
+
+def has_life(seed: int) -> bool:
+    """Does data die in the world of this seed?"""
+    return random.Random(f"{seed} has life").random() < LIVES
+
+
+class Life:
+    """All of it in one world. It has chances of its own."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.chance = random.Random(f"{world.seed} life")
+        self.recorder = Recorder(world.loop.time)
+        self.topics = some_topics(self.chance)
+        self.twins = Twins(world, random.Random(self.chance.random()))
+        self.address = ""
+        """Where clients are to connect to; empty: anywhere."""
+        self.figures: dict[str, int] = {}
+        self._clients: list[LifeClient] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._readbacks: list[Readback] = []
+
+    def is_renewed(self, place: Partition) -> bool:
+        """Is it of a topic that is deleted and created anew?"""
+        return any(topic.is_renewed and topic.name == place.topic for topic in self.topics)
+
+    @property
+    def places(self) -> list[Partition]:
+        """All partitions."""
+        return [place for topic in self.topics for place in topic.places]
+
+    async def start(self) -> None:
+        """Create the topics, and let clients at them."""
+        await self._create()
+        kept = [topic for topic in self.topics if not topic.is_renewed]
+        for number in range(self.chance.randint(1, 2)):
+            if kept:
+                self._clients.append(Writer(self, f"writer-{number}", kept))
+            self._clients.append(Reader(self, f"reader-{number}", self.places))
+        for topic in self.topics:
+            if topic.is_trimmed:
+                self._clients.append(Trimmer(self, "trimmer", topic.places))
+            if topic.is_changing:
+                self._clients.append(PolicyChanger(self, "changer", topic))
+            if topic.is_renewed:
+                self._clients.append(Renewer(self, "renewer", topic))
+                self._clients += [Scribbler(self, f"scribbler-{number}", topic) for number in range(2)]
+        self._tasks = [self.world.spawn(client.run()) for client in self._clients]
+        self._tasks.append(self.world.spawn(self.twins.run()))
+
+    async def _create(self) -> None:
+        ops = [self.recorder.begin("admin", CreateTopic(topic.name)) for topic in self.topics]
+        for _ in range(ATTEMPTS):
+            try:
+                connection = await Connection.open(self.world.network, self.world.any_address(), "admin")
+                response = await connection.ask(
+                    life_requests.create(self.topics), requests.CREATE_TOPICS_VERSION
+                )
+                connection.close()
+            except Lost:
+                await asyncio.sleep(0.1)
+                continue
+            codes = {ErrorCode(topic.error_code) for topic in response.topics}
+            if codes <= {ErrorCode.NONE, ErrorCode.TOPIC_ALREADY_EXISTS}:
+                break
+        else:
+            self.world.history.violate("P6", "topics could not be created")
+        for op in ops:
+            op.answered(Done())
+
+    def calm(self) -> None:
+        """Nothing happens any more."""
+        self.twins.calm()
+        for client in self._clients:
+            client.is_stopping = True
+
+    async def settle(self, timeout_s: float) -> None:
+        """See the clients come to their end, and read everything back through every agent."""
+        _, late = await asyncio.wait(self._tasks, timeout=timeout_s)
+        for task in self._tasks:
+            if task in late:
+                for place in self.world.loop.waiting_places():
+                    self.world.history.add("waits", place)
+                self.world.history.violate("P6", f"{task.get_coro().__qualname__} does not end")
+            elif task.exception() is not None:
+                self.world.history.violate("P7", f"a client failed: {task.exception()!r}")
+        for host in self.world.hosts:
+            await self.read_back(host.name, host.address)
+
+    async def read_back(self, name: str, address: str) -> None:
+        """Everything as one agent tells it."""
+        readback = self.recorder.readback(name)
+        for place in self.places:
+            await self._read_back(readback, place, address)
+        readback.now_ms = self.world.clock.time_ms()
+        self._readbacks.append(readback)
+
+    async def _read_back(self, readback: Readback, place: Partition, address: str) -> None:
+        why = ""
+        for _ in range(ATTEMPTS):
+            try:
+                connection = await Connection.open(self.world.network, address, "auditor")
+                try:
+                    why = await self._read_log(readback, place, connection)
+                finally:
+                    connection.close()
+            except Lost as error:
+                why = str(error)
+            if not why:
+                return
+            await asyncio.sleep(0.2)
+        readback.cannot_read(place, why)
+
+    async def _read_log(self, readback: Readback, place: Partition, connection: Connection) -> str:
+        """One log; why it could not be read."""
+        request = life_requests.list_offsets([place], Limit.EARLIEST)
+        code, start = life_requests.listed(await connection.ask(request, requests.LIST_OFFSETS_VERSION)).parts[
+            place
+        ]
+        if code:
+            return f"its start: {ErrorCode(code).name}"
+        position, found = start, []
+        while True:
+            fetch = requests.fetch(
+                [(place, position)],  # type: ignore[list-item]  # a partition by another name
+                max_wait_ms=0,
+                min_bytes=1,
+                max_bytes=FETCH_BYTES,
+                partition_bytes=FETCH_BYTES,
+            )
+            response = await connection.ask(fetch, requests.FETCH_VERSION)
+            part = life_requests.fetched(self.recorder, {place: position}, response).parts[place]
+            if part.error_code:
+                return f"at {position}: {ErrorCode(part.error_code).name}"
+            found += zip(part.offsets, part.records, strict=True)
+            # Only an empty answer is sure to be fresh: an agent may not know of another's last commits yet.
+            if part.next_offset <= position:
+                break
+            position = part.next_offset
+        log = readback.log(place, start, part.high_watermark)
+        for offset, content in found:
+            log.offsets.append(offset)
+            log.records.append(content)
+        return ""
+
+    def judge(self) -> None:
+        """Hold the history against all that was read."""
+        spread_ms = self.world.clock_spread_ms
+        rules = Rules(topics={topic.name: topic.rules(spread_ms) for topic in self.topics})
+        verdict = judge(self.recorder.history, self._readbacks, rules)
+        for violation in verdict.violations:
+            self.world.history.violate(violation.promise, f"{violation.check}: {violation.text}")
+        for line in verdict.report().splitlines():
+            self.world.history.add("verifier", line)
