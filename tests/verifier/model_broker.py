@@ -101,6 +101,8 @@ class Broker:
         """Ends of what clients were told is there."""
         self.acknowledged_start = 0
         """What clients were told DeleteRecords has done."""
+        self.known: list[Content | None] = []
+        """What clients were told is there."""
         self.is_answering = False
         """The client will be told what becomes of its request."""
         self.is_ending = False
@@ -132,6 +134,7 @@ class Broker:
             if (
                 former is not None
                 and former.records
+                and former.records[0] in self.known
                 and self.is_ending
                 and self.strikes(Fault.KEEP_RECORDS_OF_DELETED_TOPIC, 1.0)
             ):

@@ -52,6 +52,7 @@ AGENTS = ("one", "other")
 GROUP = "members"
 COMMITTERS = "committer"
 ATTEMPTS_MAX = 100
+ENDING_STEPS_MAX = 100_000
 RULES = Rules(
     {
         "brief": TopicRules(retention_ms=RETENTION_MS),
@@ -95,9 +96,9 @@ class Model:
             *(self._consumer(f"consumer-{n}", [*KEPT, LATEST]) for n in range(2)), self._sceptic(), self._sceptic(),
             self._reader(), self._group(), self._committer(),
         ]  # fmt: skip
-        for step in range(10 * steps):
+        for step in range(steps + ENDING_STEPS_MAX):
             self.is_over = step >= steps
-            self.broker.is_ending = step >= 0.8 * steps
+            self.broker.is_ending = self.is_over
             if not tasks:
                 break
             self.broker.now_ms += self.chance.randint(0, 10)
@@ -105,9 +106,6 @@ class Model:
             if next(task, self) is self:
                 tasks.remove(task)
         assert not tasks, "all clients come to an end"
-
-    def _is_closing(self) -> bool:
-        return self.is_over
 
     def _agent(self) -> str:
         return self.chance.choice(list(AGENTS))
@@ -204,6 +202,7 @@ class Model:
     def _acknowledged(self, sent: Sent, offset: int) -> None:
         broker, end = self.broker, offset + len(sent.records)
         broker.acknowledged[sent.partition] = max(end, broker.acknowledged.get(sent.partition, 0))
+        broker.known += sent.records
         if sent.producer:
             broker.told[sent.producer, sent.partition] = sent.sequence + len(sent.records)
 
@@ -229,6 +228,7 @@ class Model:
             yield
             if self._late and self.chance.random() < 0.3:
                 sent = self._late.pop(self.chance.randrange(len(self._late)))
+                self.broker.is_answering = False
                 if self.chance.random() < 0.5 and not self.broker.is_planted:
                     self.broker.produce(sent)
 
@@ -241,6 +241,7 @@ class Model:
             )
             number = stream.sent(*sent.records[0], self.broker.now_ms)
             yield
+            self.broker.is_answering = False
             code, offset = self.broker.produce([sent])[BRIEF]
             if code:
                 return  # The broker has committed a fault.
@@ -281,29 +282,34 @@ class Model:
 
     def _fleeting(self) -> Task:
         """A topic that comes and goes, with a producer to it."""
-        number = 0
         while not self.is_over:
-            op = self.recorder.begin("maker", CreateTopic("fleeting"))
-            yield
-            self.broker.create("fleeting", 2)
-            yield
-            op.answered(Done())
-            for _ in range(self.chance.randint(1, 4)):
-                parts = []
-                for place in FLEETING:
-                    sent = Sent(place, [(None, b"fleeting/%d" % number)], self.broker.now_ms)
-                    parts.append((self._batch(sent), sent))
-                number += 1
-                yield from self._attempt("maker", [parts])
-            if self._is_closing() and self.chance.random() < 0.5:
-                return
+            yield from self._make_fleeting()
             yield from self._delete_fleeting()
+        if self.chance.random() < 0.5:
+            yield from self._make_fleeting()
+
+    def _make_fleeting(self) -> Task:
+        op = self.recorder.begin("maker", CreateTopic("fleeting"))
+        yield
+        is_new = self.broker.create("fleeting", 2)
+        yield
+        if is_new:
+            op.answered(Done())
+        else:
+            op.failed(ErrorCode.TOPIC_ALREADY_EXISTS)
+        for _ in range(self.chance.randint(1, 4)):
+            parts = []
+            for place in FLEETING:
+                content = (None, b"fleeting/%d" % len(self.recorder.history.batches))
+                sent = Sent(place, [content], self.broker.now_ms)
+                parts.append((self._batch(sent), sent))
+            yield from self._attempt("maker", [parts])
 
     def _delete_fleeting(self) -> Task:
         while True:
             op = self.recorder.begin("maker", DeleteTopic("fleeting"))
             yield
-            keeps = self._is_closing() and self.broker.strikes(Fault.KEEP_DELETED_TOPIC, 1.0)
+            keeps = FLEETING[0] in self.broker.logs and self.broker.strikes(Fault.KEEP_DELETED_TOPIC)
             is_done = keeps or self.broker.delete("fleeting")
             yield
             if is_done and not keeps and self.chance.random() < 0.4:

@@ -199,6 +199,7 @@ class Topics:
         if any(life.known < NEVER for life in living) and topic.lost_deletions:
             # Nobody else has deleted what was there.
             topic.lost_deletions -= 1
+            topic.deletions -= 1
         if all(life.since == -1 and life.known == NEVER for life in topic.lives):
             # There was nothing before.
             topic.lives.clear()
@@ -228,7 +229,9 @@ class Topics:
                 self._violate(f"{topic.name} was unknown though it was there", moment)
             elif life.since < began and life.known < NEVER:
                 life.gone = moment
-                topic.lost_deletions = max(0, topic.lost_deletions - 1)
+                if topic.lost_deletions:
+                    topic.lost_deletions -= 1
+                    topic.deletions -= 1
 
     def _violate(self, text: str, moment: int) -> None:
         self._findings.violate("deleted topics stay away", text, self._timeline.time_s(moment))
