@@ -39,8 +39,8 @@ build: $(VENV)/.stamp-run ## Compile the native extensions in place
 clients: build $(VENV)/.stamp-dev $(KAFKAJS)/.stamp-npm $(GO_CLIENTS)/.stamp-go $(JAVA_CLIENTS)/.stamp-mvn ## Run the tests with real clients (needs kcat, node and npm, go, java and mvn)
 	$(PY) -m pytest $(AT_ONCE) tests/clients $(ARGS)
 
-sim: build $(VENV)/.stamp-dev ## Run the simulator: ARGS='--seeds 0..999'
-	$(PY) -m tests.sim $(ARGS)
+sim: build $(VENV)/.stamp-dev ## Run the simulator, on all cores: SEEDS=0..9999, or one; ARGS='--processes 1 --show'
+	$(PY) -m tests.sim --seeds $(SEEDS) $(ARGS)
 
 soak: build $(VENV)/.stamp-dev ## Write, delete, compact and kill for some minutes, then look at what is left: MINUTES=60
 	$(PY) -m tests.soak --minutes $(or $(MINUTES),3) $(ARGS)

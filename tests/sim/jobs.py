@@ -67,7 +67,7 @@ class Jobs:
         )
         self._died_s: dict[str, float] = {}
         """When dead segments were seen to be dead for the first time, by their keys."""
-        self.merges = 0
+        self.merges = self.records_compacted = self.starts_moved = 0
         self.objects_deleted = 0
         self.grace_s = chance.choice((1.0, 3.0))
 
@@ -114,6 +114,8 @@ class Jobs:
         """At the end of an agent: what its jobs have done."""
         done = {job["name"]: job["done"] for job in agent.lifecycle.describe()["jobs"]}
         self.merges += done["merge"]["merges"]
+        self.records_compacted += done["compact"]["records_dropped"]
+        self.starts_moved += done["retention"]["log_starts_moved"]
         self.objects_deleted += done["segments"]["segments_deleted"]
 
     async def finish(self, logs: dict[Partition, list[bytes]]) -> None:

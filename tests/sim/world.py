@@ -72,6 +72,10 @@ class Outcome:
     group_commits: int
     """OffsetCommits of members that were answered without an error."""
     merges: int
+    records_compacted: int
+    """Dropped, because later ones had their keys."""
+    starts_moved: int
+    """Of logs, by retention."""
     objects_deleted: int
     """By jobs, a time of grace after nothing referred to them any more."""
     steps: int
@@ -486,6 +490,8 @@ def play(
         len(world.groups),
         sum(group.facts.commits for group in world.groups),
         world.jobs.merges,
+        world.jobs.records_compacted,
+        world.jobs.starts_moved,
         world.jobs.objects_deleted,
         world.loop.steps,
         virtual_s,
