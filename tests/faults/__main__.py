@@ -33,7 +33,7 @@ PROBLEMS_SHOWN = 30
 
 
 def main() -> int:
-    """Exit code 0: no promise was broken."""
+    """Exit code 0: no promise was broken. 1: some were; 130: it was interrupted."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.faults",
         description=__doc__,
@@ -48,11 +48,15 @@ def main() -> int:
     parser.add_argument("--at-once", type=int, default=1, help="how many of several")
     parser.add_argument("--show", action="store_true", help="print the schedule, and do nothing")
     options = parser.parse_args()
-    if options.minutes is not None:
-        return _several(options)
-    schedule = draw(options.seed, options.seconds, options.place or place_of(options.seed))
-    print(schedule, flush=True)
-    return 0 if options.show or _one(schedule) else 1
+    try:
+        if options.minutes is not None:
+            return _several(options)
+        schedule = draw(options.seed, options.seconds, options.place or place_of(options.seed))
+        print(schedule, flush=True)
+        return 0 if options.show or _one(schedule) else 1
+    except KeyboardInterrupt:
+        print("ended before its time")
+        return 130
 
 
 def _one(schedule: Schedule) -> bool:
@@ -106,9 +110,10 @@ def _several(options: argparse.Namespace) -> int:
         ]
         if options.place is not None:
             command += ["--place", options.place]
+        # In a session of its own, so that Ctrl-C comes to it once: from here.
         with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
-        ) as child:
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, start_new_session=True
+        ) as child:  # fmt: skip
             children.add(child)
             assert child.stdout is not None
             for line in child.stdout:
@@ -118,8 +123,8 @@ def _several(options: argparse.Namespace) -> int:
         if child.returncode:
             failed.append(seed)
 
+    seeds = range(options.seed, options.seed + count)
     with _orderly_end(), ThreadPoolExecutor(options.at_once) as runs:
-        seeds = range(options.seed, options.seed + count)
         try:
             list(runs.map(one, seeds))
         except BaseException:
@@ -134,16 +139,19 @@ def _several(options: argparse.Namespace) -> int:
 
 @contextmanager
 def _orderly_end() -> Iterator[None]:
-    """SIGTERM does as Ctrl-C does: everything that was started is ended, and what was mounted is removed."""
+    """SIGTERM and Ctrl-C end everything that was started, and remove what was mounted; a second one changes nothing."""
 
     def stop(*_: object) -> None:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

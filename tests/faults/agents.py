@@ -40,6 +40,7 @@ class FaultyAgent(ClusterAgent):
         """Counts its processes."""
         self.is_previous = False
         self.failed_starts = 0
+        self._is_over = False
         self.is_held = threading.Lock()
         """Whoever does something to its process has it."""
         self._prefix = prefix
@@ -70,12 +71,12 @@ class FaultyAgent(ClusterAgent):
     def start_again(self) -> None:
         """As its keeper would: again and again while it can't, because of what else happens."""
         deadline_s = time.monotonic() + START_AGAIN_S
-        while True:
+        while not self._is_over:
             try:
                 self.start()
             except AssertionError:
                 self.failed_starts += 1
-                if time.monotonic() > deadline_s:
+                if time.monotonic() > deadline_s and not self._is_over:
                     raise
                 time.sleep(RETRY_S)
             else:
@@ -86,7 +87,12 @@ class FaultyAgent(ClusterAgent):
         code = self.stop()
         assert code == 0, f"{self.name} ended with exit code {code} on SIGTERM"
 
+    def give_up(self) -> None:
+        """End it at once, and start it never again."""
+        self._is_over = True
+        self.kill()
+
     def close(self) -> None:
         """End it, whatever state it is in."""
-        self.kill()
+        self.give_up()
         self._starter.shutdown()

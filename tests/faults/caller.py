@@ -170,7 +170,8 @@ class Caller:
                 return await client.ask(request, version)
         except (OSError, asyncio.IncompleteReadError, TimeoutError):
             self.hang_up()
-            self._avoid()
+            if attempt_s >= ATTEMPT_S:
+                self._avoid()
             return None
 
     def _avoid(self) -> None:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tests.faults.caller import Caller, Where
+from tests.faults.caller import ATTEMPT_S, Caller, Where
 from tests.faults.topics import Topic
 from tests.verifier import (
     Answer,
@@ -33,6 +33,9 @@ TOMBSTONE_SHARE = 0.1
 LARGE_SHARE = 0.02
 LARGE_BYTES = 40_000
 TIMEOUT_MS = 4_000
+IMPATIENT_SHARE = 0.05
+IMPATIENT_S = 0.15
+"""Some hang up before the answer comes, and ask somebody else: it may be stored by then."""
 PATIENCE_S = 60.0
 REQUESTS_PER_ID = 400
 """After so many a writer begins anew with another producer id, as a client that was restarted."""
@@ -137,7 +140,7 @@ class RawWriter(Caller):
         while time.monotonic() < deadline_s:
             answer = await self.ask(
                 operation, request, raw.VERSIONS["produce"],
-                lambda response: raw.produced(operation.batches, response),
+                lambda response: raw.produced(operation.batches, response), self._patience_s(),
             )  # fmt: skip
             if isinstance(answer, Produced):
                 errors = {placed.error_code for placed in answer.parts.values()} - {0}
@@ -149,6 +152,9 @@ class RawWriter(Caller):
             await self.rest()
         self.score.complain(f"{sorted(parts)} were not acknowledged within {PATIENCE_S:g} s")
         return False
+
+    def _patience_s(self) -> float:
+        return self.source.uniform(0, IMPATIENT_S) if self.source.random() < IMPATIENT_SHARE else ATTEMPT_S
 
 
 class PlainWriter(Caller):

@@ -104,9 +104,14 @@ class Run:
             self._say,
         )
         with conductor:
-            while (now_s := time.monotonic() - begin_s) < self.schedule.seconds:
-                time.sleep(min(TELL_EVERY_S, self.schedule.seconds - now_s))
-                self._tell()
+            try:
+                while (now_s := time.monotonic() - begin_s) < self.schedule.seconds:
+                    time.sleep(min(TELL_EVERY_S, self.schedule.seconds - now_s))
+                    self._tell()
+            except BaseException:
+                for agent in self.place.agents:  # nobody is to wait for one that can't start
+                    agent.give_up()
+                raise
             conductor.join()
         self.happened = conductor.happened
         self.problems += conductor.problems
