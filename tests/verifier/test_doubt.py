@@ -6,10 +6,26 @@ import itertools
 
 import pytest
 
-from tests.verifier import CreateTopic, DeleteTopic, Done, Partition, Recorder, judge
+from tests.verifier import (
+    CreateTopic,
+    DeleteTopic,
+    Done,
+    Partition,
+    Placed,
+    Produce,
+    Produced,
+    Recorder,
+    judge,
+)
 from warp.errors import ErrorCode
 
 PLACE = Partition("t", 0)
+
+
+def write(recorder: Recorder) -> None:
+    """One record, which is acknowledged."""
+    op = recorder.begin("writer", Produce([recorder.batch(PLACE, [(None, b"value")])]))
+    op.answered(Produced({PLACE: Placed(0, 0)}))
 
 
 @pytest.mark.parametrize("is_there", [True, False])
@@ -18,6 +34,7 @@ def test_a_topic_whose_first_creation_was_lost_may_be_back_after_it_was_deleted(
     recorder = Recorder(lambda: float(next(times_s)))
     recorder.begin("maker", CreateTopic("t")).lost()
     recorder.begin("maker", CreateTopic("t")).failed(ErrorCode.TOPIC_ALREADY_EXISTS)
+    write(recorder)
     recorder.begin("maker", DeleteTopic("t")).answered(Done())
     back = recorder.readback("agent")
     if is_there:
@@ -32,6 +49,7 @@ def test_a_topic_that_was_made_again_after_its_deletion_is_there() -> None:
     recorder = Recorder(lambda: float(next(times_s)))
     for operation in (CreateTopic("t"), DeleteTopic("t"), CreateTopic("t")):
         recorder.begin("maker", operation).answered(Done())
+    write(recorder)
     back = recorder.readback("agent")
     back.does_not_know(PLACE)
     [violation] = judge(recorder.history, [back]).violations
