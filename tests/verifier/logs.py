@@ -66,14 +66,17 @@ class Logs:
                 reads.append((readback, read))
             elif partition in readback.unreadable:
                 why = readback.unreadable[partition]
+                context.looked("logs can be read")
                 context.violate(
                     "logs can be read", f"{partition} can't be read through {readback.agent}: {why}"
                 )
             elif partition in readback.unknown:
                 self._judge_absence(readback, partition, number)
+        is_over = context.topics.is_over(partition.topic)
+        context.looked("deleted topics stay away", int(is_over))
         if not reads:
             return
-        if context.topics.is_over(partition.topic):
+        if is_over:
             agents = ", ".join(readback.agent for readback, _ in reads)
             context.violate("deleted topics stay away", f"{partition} was deleted, and is there for {agents}")
             return
@@ -85,9 +88,7 @@ class Logs:
 
     def _judge_absence(self, readback: Readback, partition: Partition, number: int) -> None:
         topics = self._context.topics
-        if topics.is_over(partition.topic):
-            self._context.looked("deleted topics stay away")
-        elif not topics.may_be_gone(partition.topic):
+        if not topics.is_over(partition.topic) and not topics.may_be_gone(partition.topic):
             log = topics.last_log(number)
             if log == AMBIGUOUS or self._freshness.acknowledged[log] or self._freshness.ends[log]:
                 self._context.violate("logs can be read", f"{readback.agent} does not know {partition}")

@@ -191,6 +191,7 @@ class Placing:
                     return
             torn = batch
         if torn is not None:
+            self._context.looked("batches are whole")
             self._complain(
                 "batches are whole",
                 log.partition,
