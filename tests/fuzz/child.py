@@ -5,12 +5,21 @@ It runs under the address sanitizer's library, with the fuzz build of `warp` bef
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import atheris
 
 from tests.fuzz import marks
 from tests.fuzz.table import TABLE
+
+
+class Unread(logging.Handler):
+    """Makes every line of the log, as an agent would, and throws it away: names of strangers stand in them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """What can't be written is a find."""
+        self.format(record).encode("utf-8")
 
 
 def main() -> None:
@@ -22,6 +31,11 @@ def main() -> None:
     instrumented = list(TABLE[name].instrumented) or ["tests.fuzz.nothing"]
     with atheris.instrument_imports(include=instrumented, enable_loader_override=False):
         target = TABLE[name].load()
+    from warp.logs import JsonFormatter
+
+    handler = Unread()
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=logging.DEBUG, handlers=[handler])
     first = [atheris._reserve_counter() for _ in range(marks.COUNTERS)][0]
     marks.tell(lambda number: atheris._trace_branch(first + number))
     atheris.Setup(sys.argv, target.check)

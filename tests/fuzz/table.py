@@ -32,5 +32,9 @@ TABLE = {
         Entry("batches"),
         Entry("codecs"),
         Entry("compaction"),
+        Entry("segments", ("warp.log.segment", "warp.lifecycle", "warp.cli.inspect")),
+        Entry("sasl", ("warp.security",)),
+        Entry("keys", ("warp.security.jwks", "warp.security.oauth")),
+        Entry("handshake", ("warp.security", "warp.server", "warp.handlers.sasl", "warp.handlers.api_versions")),
     )
 }

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gzip
 import struct
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,8 +22,6 @@ LOG_APPEND_TIME, TRANSACTIONAL, CONTROL, DELETE_HORIZON = 0x08, 0x10, 0x20, 0x40
 CORRUPT_MESSAGE, MESSAGE_TOO_LARGE, INVALID_TIMESTAMP = 2, 10, 32
 UNSUPPORTED_COMPRESSION_TYPE, INVALID_RECORD = 76, 87
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
-LIBRARY_ERRORS = (EOFError, OSError, RuntimeError, zlib.error, cramjam.DecompressionError, zstandard.ZstdError)
-"""What the codecs' libraries raise at bytes that are damaged."""
 
 Headers = Sequence[tuple[bytes, bytes | None]]
 
@@ -214,8 +211,11 @@ def decompress(codec: int, data: bytes) -> bytes:
 def _unsnappy(data: bytes) -> bytes:
     if not data.startswith(b"\x82SNAPPY\0"):
         return bytes(cramjam.snappy.decompress_raw(data))
-    cursor, out = Cursor(data[16:]), b""
+    cursor, out = Cursor(data), b""
     while cursor.left:
+        if data.startswith(b"\x82SNAPPY\0", cursor.position):
+            cursor.take(16)  # streams may follow one another
+            continue
         (size,) = struct.unpack(">I", cursor.take(4))
         out += bytes(cramjam.snappy.decompress_raw(cursor.take(size)))
     return out

@@ -293,3 +293,9 @@ def test_zstd_frame_of_nothing_needs_the_checksum_of_nothing() -> None:
     assert bytes(decompress(4, packed, 10)) == b""
     with pytest.raises(CompressionError, match="the checksum of nothing is wrong"):
         decompress(4, packed[:-1] + b"\0", 10)
+
+
+def test_zstd_block_without_its_two_headers_is_refused() -> None:
+    frame = bytes.fromhex("28b52ffd2000050000")  # of nothing, in one compressed block of no bytes
+    with pytest.raises(CompressionError, match="zstd block is too short"):
+        decompress(4, frame, 10)

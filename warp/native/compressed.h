@@ -239,6 +239,7 @@ static compressed_fault read_zstd_header(const uint8_t *at, size_t count, compre
 static compressed_fault walk_zstd(const uint8_t *at, size_t count, compressed_frame *frame)
 {
     enum { RAW, RUN_LENGTH, COMPRESSED, UNKNOWN, CHECKSUM = 0x04 };
+    enum { ZSTD_COMPRESSED_BYTES_MIN = 2 }; /* a header of literals, and how many sequences there are */
     static const char *const cut_short = "zstd frame is cut short";
     size_t position;
     compressed_fault wrong = read_zstd_header(at, count, frame, &position);
@@ -257,6 +258,8 @@ static compressed_fault walk_zstd(const uint8_t *at, size_t count, compressed_fr
             return "zstd block is of an unknown type";
         if (size > block_bytes_max)
             return "zstd block is larger than its frame allows";
+        if (type == COMPRESSED && size < ZSTD_COMPRESSED_BYTES_MIN)
+            return "zstd block is too short";
         const size_t stored = type == RUN_LENGTH ? 1 : (size_t)size;
         if (stored > count - position)
             return cut_short;

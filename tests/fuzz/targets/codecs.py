@@ -19,6 +19,7 @@ import zstandard
 from tests.fuzz.marks import mark
 from tests.fuzz.script import Script
 from tests.fuzz.target import Target
+from tests.reference import records as reference
 from warp._compression import CompressionError, ExpansionLimitError, compress, decompress
 
 GZIP, SNAPPY, LZ4, ZSTD = 1, 2, 3, 4
@@ -76,7 +77,7 @@ def _library_reads(codec: int, data: bytes) -> bytes:
     if codec == GZIP:
         return gzip.decompress(data)
     if codec == SNAPPY:
-        return _unsnappy(data)
+        return reference.decompress(codec, data)
     if codec == LZ4:
         return _unlz4(data)
     with zstandard.ZstdDecompressor(max_window_size=2**31).stream_reader(data, read_across_frames=True) as reader:
@@ -94,18 +95,6 @@ def _unlz4(data: bytes) -> bytes:
         piece, taken, _ = lz4.frame.decompress_chunk(context, data, max_length=REFERENCE_BYTES_MAX)
         found += piece
         data = data[taken:]
-    return found
-
-
-def _unsnappy(data: bytes) -> bytes:
-    if not data.startswith(b"\x82SNAPPY\0") or len(data) < 16:
-        return bytes(cramjam.snappy.decompress_raw(data))
-    found, data = b"", data[16:]
-    while data:
-        size, data = int.from_bytes(data[:4], "big"), data[4:]
-        if size:
-            found += bytes(cramjam.snappy.decompress_raw(data[:size]))
-        data = data[size:]
     return found
 
 
