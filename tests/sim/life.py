@@ -180,6 +180,7 @@ class Life:
         rules = Rules(topics={topic.name: topic.rules(spread_ms) for topic in self.topics})
         verdict = judge(self.recorder.history, self._readbacks, rules)
         for violation in verdict.violations:
-            self.world.history.violate(violation.promise, f"{violation.check}: {violation.text}")
+            when = "" if violation.time_s is None else f", at {violation.time_s:.4f}"
+            self.world.history.violate(violation.promise, f"{violation.check}{when}: {violation.text}")
         for line in verdict.report().splitlines():
             self.world.history.add("verifier", line)

@@ -19,14 +19,15 @@ FAULT_WORDS = ("dies", "stands still", "can't reach", "has a clock", "is told to
                "in the place of", "does the jobs of others", "did not start")  # fmt: skip
 _NAMES = re.compile(r"[a-z]+(?:-[0-9]+)+(?:\.[0-9]+)?")
 _VIOLATION = "VIOLATION "
+_WHEN = re.compile(r"VIOLATION .*, at ([0-9]+\.[0-9]+):")
 
 
 def tell(history: History, *, lines_max: int = LINES_MAX) -> str:
     """The story of the first violation, and where later ones are."""
     lines = history.lines
     shown = [at for at, line in enumerate(lines) if _VIOLATION in line]
-    first = shown[0] if shown else len(lines) - 1
-    names = set(_NAMES.findall(lines[first].partition(_VIOLATION)[2])) if shown else set()
+    first = _place(lines, shown[0]) if shown else len(lines) - 1
+    names = set(_NAMES.findall(lines[shown[0]].partition(_VIOLATION)[2])) if shown else set()
     begin, end = _window(lines, first, lines_max)
     return "\n".join(
         (
@@ -37,6 +38,14 @@ def tell(history: History, *, lines_max: int = LINES_MAX) -> str:
             *(_marked(lines[at], names) for at in shown if at >= end),
         )
     )
+
+
+def _place(lines: Sequence[str], violation: int) -> int:
+    """Where it happened: what is judged in the end says when that was."""
+    when = _WHEN.search(lines[violation])
+    if when is None:
+        return violation
+    return next((at for at, line in enumerate(lines) if _time_s(line) > float(when[1])), violation)
 
 
 def _window(lines: Sequence[str], first: int, lines_max: int) -> tuple[int, int]:

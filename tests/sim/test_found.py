@@ -7,7 +7,9 @@ from typing import Any
 
 from tests.sim import group_requests, requests
 from tests.sim.client import Connection
+from tests.sim.cluster import CLUSTER_SEED
 from tests.sim.facts import Batch, Partition
+from tests.sim.notices import NoticeWeather
 from tests.sim.world import World, play
 from warp._records import build_batch
 from warp.errors import ErrorCode
@@ -19,6 +21,7 @@ from warp.log.produce import ProduceService
 from warp.metadata.model import BatchOutcome, CommitResult, SegmentCommit
 from warp.objectstore.base import Buffer
 from warp.objectstore.memory import MemoryStore
+from warp.protocol.messages.fetch import FetchRequest
 
 LARGE = 2**40
 LARGE32 = 2**31 - 1
@@ -190,3 +193,34 @@ def test_members_learn_where_to_begin_while_readers_hold_all_the_memory() -> Non
         assert await agent.stop(5.0)
 
     assert play(0, story).violations == []
+
+
+def test_a_partition_that_is_out_of_range_hides_nothing_of_the_others() -> None:
+    """Seed 1000: one error answered the Fetch at once, from memory, that knew less of the other logs than the store."""
+
+    async def story(world: World) -> None:
+        assert world.cluster is not None
+        for host in world.hosts:
+            await host.serves()
+        await world.create_topics()
+        world.cluster.bus.weather = NoticeWeather(lost=1.0)
+        writer, reader = [
+            await Connection.open(world.network, host.address, "root") for host in world.hosts[:2]
+        ]
+        gone, there = Partition("apples", 0), Partition("pears", 0)
+        for number in range(2):
+            data = build_batch([(None, b"v", (), world.clock.time_ms())])
+            batches = [Batch("root", place, number, [b"v"], data, is_idempotent=False) for place in (gone, there)]
+            await writer.ask(requests.produce(batches, 5_000), requests.PRODUCE_VERSION)
+            if number == 0:
+                await reader.ask(fetch([(there, 0)]), requests.FETCH_VERSION)
+        response = await reader.ask(fetch([(gone, 7), (there, 1)]), requests.FETCH_VERSION)
+        parts = requests.fetched(response)
+        assert parts[gone].error_code == ErrorCode.OFFSET_OUT_OF_RANGE
+        assert requests.records_of(parts[there]) == [(1, b"v")]
+
+    assert play(CLUSTER_SEED, story).violations == []
+
+
+def fetch(positions: list[tuple[Partition, int]]) -> FetchRequest:
+    return requests.fetch(positions, max_wait_ms=500, min_bytes=1, max_bytes=LARGE32, partition_bytes=LARGE32)
