@@ -54,6 +54,7 @@ TOPIC = "lasting"
 PARTITIONS = 8
 VALUE = random.Random(5).randbytes(3000)
 LARGE = random.Random(6).randbytes(40_000)
+BULK = random.Random(7).randbytes(1_000_000)
 TRY_AGAIN_S = 0.05
 VISIT_S_MAX = 30.0
 TRIES_MAX = 200
@@ -74,6 +75,7 @@ class Churn:
     ) -> None:
         self.done: Counter[str] = Counter()
         self.problems: list[str] = []
+        self._every_port = ports
         self._ports = itertools.cycle(ports)
         self._tls_port = tls_port
         self._tls = tls
@@ -102,6 +104,14 @@ class Churn:
             assert answer.topics[0].error_code == 0, answer
             added = AlterUserScramCredentialsRequest(deletions=[], upsertions=users)
             assert (await client.ask(added, 0)).results[0].error_code == 0
+
+    async def fill_cache(self, size_bytes: int) -> None:
+        """Let every agent see so many bytes of records, so that its cache is full from the beginning."""
+        for _ in self._every_port:
+            async with self._client() as client:
+                for number in range(size_bytes // len(BULK) + 1):
+                    stored = await client.produce(TOPIC, batch(BULK), partition=number % PARTITIONS)
+                    assert stored.error_code == 0, stored
 
     async def run(self, seconds: float) -> None:
         """Let all visitors work; what they began they finish."""

@@ -30,10 +30,11 @@ pytestmark = [pytest.mark.load, pytest.mark.timeout(4 * 3600)]
 MEMORY_DIRECTORY = Path("/dev/shm")
 """Where syncing a file costs nothing, so that more happens in a minute."""
 EXPIRY_S = 2
+CACHE_MIB = 16
 QUICK = (
     "--flush-bytes", "64KiB", "--jobs-memory", "64MiB", "--merge-interval", "100ms", "--compaction-interval", "500ms",
     "--retention-check-interval", "200ms", "--delete-grace", "1s", "--orphan-age", "20s", "--orphan-interval", "5s",
-    "--producer-expiry", f"{EXPIRY_S}s", "--cache-bytes", "16MiB", "--group-rebalance-delay", "0",
+    "--producer-expiry", f"{EXPIRY_S}s", "--cache-bytes", f"{CACHE_MIB}MiB", "--group-rebalance-delay", "0",
     "--sasl-mechanisms", "PLAIN,SCRAM-SHA-256", "--authorization", "enforce",
     "--super-users", "User:ANONYMOUS;User:lasting",
 )  # fmt: skip
@@ -157,7 +158,7 @@ def cluster(directory: Path) -> Iterator[Grounds]:
         for number in range(2):
             tls_port, tls_options = with_tls(certificate)
             sasl_port = free_port()
-            stores = ("--metadata", metadata, "--object-store", url, "--flush-interval", "100ms")
+            stores = ("--metadata", metadata, "--object-store", url, "--flush-interval", "100ms", "--metadata-connections-max", "3")
             listen = ("--listen", f"SASL_PLAINTEXT://127.0.0.1:{sasl_port}")
             data = directory / f"agent-{number}"
             agents.append(
@@ -172,6 +173,7 @@ def cluster(directory: Path) -> Iterator[Grounds]:
 def soak(grounds: Grounds, rounds: int, round_s: float, figures: Figures) -> None:
     """Rounds of visits and rest. The first is not compared: what is made once is made in it."""
     asyncio.run(grounds.churn.prepare())
+    asyncio.run(grounds.churn.fill_cache(CACHE_MIB * MIB))
     levels: list[list[Level]] = []
     for _ in range(rounds + 1):
         asyncio.run(grounds.churn.run(round_s))
