@@ -3,6 +3,9 @@
 Every statement may fail or stall, within a transaction too, and so may `begin` and COMMIT. A transaction whose statement
 has failed is over: the database has rolled it back. The answer to a COMMIT may be lost before it was carried out, after
 it, or while it is under way: then it is carried out, or not, some time after the agent was told that nobody knows.
+
+An agent alone has SQLite for itself (tests/sim/turns.py). Those of a cluster share what behaves as PostgreSQL does
+(tests/sim/rows.py).
 """
 
 from __future__ import annotations
@@ -10,14 +13,13 @@ from __future__ import annotations
 import asyncio
 import re
 import sqlite3
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from tests.sim.faults import Sky
-from tests.sim.ghosts import Ghost
+from tests.sim.ghosts import haunt
 from tests.sim.loop import Process, SimClock, at_a_step
 from warp.errors import MetadataContention, MetadataUnavailable, OutcomeUnknown
 from warp.metadata.session import Argument, Call, Notices, Row, Rows, Session, Statement
@@ -25,60 +27,33 @@ from warp.metadata.sqlite import SqliteDatabase
 
 HANG_S_MAX = 10.0
 """Drivers give up some time; and what hangs must not outlast the storm for longer than members are patient with it."""
+SHARED_S = 0.001
+"""How long a statement is on its way to a shared database on average: meanwhile others write."""
 _WRITES = re.compile(r"\b(insert|update|delete)\b")
 T = TypeVar("T")
 
 
-class Ticket:
-    """The right to write, of one transaction."""
+class Transaction(Protocol):
+    """One transaction of either kind of database."""
 
-    def __init__(self, process: Process) -> None:
-        self.process = process
-        self.is_broken = False
-        """The database has given the transaction up."""
-        self.is_inside = False
-        """The transaction has begun."""
+    is_ghost: bool
+
+    @property
+    def session(self) -> Session: ...
+    @property
+    def connection(self) -> sqlite3.Connection: ...
+    def check(self) -> None: ...
+    def break_off(self) -> None: ...
+    async def commit(self) -> None: ...
+    async def roll_back(self) -> None: ...
 
 
-class WriteTurn:
-    """The database's lock on writing, as several agents see it: granted in order, let go by those who die."""
+class Store(Protocol):
+    """Either kind of database."""
 
-    def __init__(self) -> None:
-        self.abandoned: list[sqlite3.Connection] = []
-        """Of processes that have died, to be closed in the end."""
-        self._holder: Ticket | None = None
-        self._waiting: deque[tuple[Ticket, asyncio.Future[None]]] = deque()
-
-    async def take(self, process: Process) -> Ticket:
-        """Wait for the lock."""
-        ticket = Ticket(process)
-        if self._holder is None:
-            self._holder = ticket
-            return ticket
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.append((ticket, turn))
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.leave(ticket)
-            raise
-        return ticket
-
-    def held_by(self, process: Process) -> Ticket | None:
-        """What a process holds the lock with, if it does."""
-        holder = self._holder
-        return holder if holder is not None and holder.process is process else None
-
-    def leave(self, ticket: Ticket | None) -> None:
-        """Let go of the lock, if this one holds it."""
-        if ticket is not None and self._holder is ticket:
-            self._holder = None
-            while self._waiting and self._holder is None:
-                waiting, turn = self._waiting.popleft()
-                if waiting.process.is_alive and not turn.done():
-                    self._holder = waiting
-                    turn.set_result(None)
+    async def begin(self, process: Process) -> Transaction: ...
+    def process_died(self, process: Process) -> None: ...
+    def break_off(self, process: Process) -> None: ...
 
 
 class Way:
@@ -104,9 +79,9 @@ class Way:
 
 
 class SimDatabase:
-    """The real SQLite database, inline, with faults around every statement and every COMMIT.
+    """One agent's way to the database, with faults around every statement and every COMMIT.
 
-    Where agents share it each has two connections, as with PostgreSQL: what only reads does not wait for what writes.
+    `inner` is its own connection to the file: for what only reads, and to make the schema. `store` is for what writes.
     """
 
     def __init__(
@@ -114,9 +89,9 @@ class SimDatabase:
         path: Path,
         sky: Sky,
         clock: SimClock,
-        turn: WriteTurn,
         process: Process,
         on_commit: Callable[[sqlite3.Connection], None],
+        store: Callable[[SqliteDatabase], Store],
         *,
         way: Way | None = None,
         is_shared: bool = False,
@@ -130,48 +105,24 @@ class SimDatabase:
         self._inner = SqliteDatabase(
             path, now_ms=clock.time_ms, sync=None, is_shared=is_shared, notices=notices
         )
-        self._reading = (
-            SqliteDatabase(path, now_ms=clock.time_ms, sync=None, is_shared=True)
-            if is_shared
-            else self._inner
-        )
-        self._turn = turn
+        self._store = store(self._inner)
         self._process = process
-        self._ghost: Ghost | None = None
 
     def die(self) -> None:
         """The process has died: what was not committed never was, but for a COMMIT that is under way."""
-        if self._reading is not self._inner:
-            self._abandon(self._reading)
-        if self._ghost is None or self._ghost.is_over:
-            self._abandon(self._inner)
-            self._turn.leave(self._turn.held_by(self._process))
+        self._store.process_died(self._process)
 
     def break_off(self) -> None:
-        """The database has waited for long enough in a transaction that does not go on: it never was."""
-        ticket = self._turn.held_by(self._process)
-        if ticket is not None and (self._ghost is None or self._ghost.is_over):
-            ticket.is_broken = True
-            connection = self._inner._connection
-            if ticket.is_inside and connection is not None and connection.in_transaction:
-                connection.rollback()
-            self._turn.leave(ticket)
+        """The database has waited for long enough in transactions that do not go on: they never were."""
+        self._store.break_off(self._process)
 
     async def open(self) -> None:
         """Open the file."""
-        ticket = await self._turn.take(self._process)
-        try:
-            await self._inner.open()
-            if self._reading is not self._inner:
-                await self._reading.open()
-        finally:
-            self._turn.leave(ticket)
+        await self._inner.open()
 
     async def close(self) -> None:
         """Close the file."""
         await self._inner.close()
-        if self._reading is not self._inner:
-            await self._reading.close()
 
     async def one(self, statement: Statement, *arguments: Argument) -> Row | None:
         """A statement in a transaction of its own."""
@@ -210,92 +161,64 @@ class SimDatabase:
         """A transaction whose COMMIT may fail, or whose answer may be lost."""
         await self._begin()
         await self.way.pass_ambush()
-        ticket = await self._turn.take(self._process)
-        ghost: Ghost | None = None
-        inner = self._inner.transaction()
+        transaction = await self._store.begin(self._process)
         try:
-            session = await inner.__aenter__()
-            ticket.is_inside = True
-            try:
-                yield _SimSession(session, self, ticket)
-                ghost = await self._end(ticket, inner)
-            except BaseException as error:
-                await inner.__aexit__(type(error), error, error.__traceback__)
-                raise
-            if ghost is None:
-                await inner.__aexit__(None, None, None)
-                self.committed()
-        finally:
-            if ghost is None:
-                self._turn.leave(ticket)
-        if ghost is not None:
+            yield _SimSession(self, transaction)
+            is_lost = await self._end(transaction)
+        except BaseException:
+            await transaction.roll_back()
+            raise
+        if is_lost:
+            haunt(transaction, self.sky, self.committed)
             raise OutcomeUnknown("the connection was lost in the commit")
+        await transaction.commit()
+        self.committed(transaction)
         if self.sky.strikes(self.sky.weather.commit_answer_is_lost / 2) or self.way.is_cut:
             await self.sky.pause(self.sky.weather.stall_s)
             raise OutcomeUnknown("the connection was lost after the commit")
 
-    async def _end(self, ticket: Ticket, inner: AbstractAsyncContextManager[Session]) -> Ghost | None:
-        """On the way to COMMIT: it may fail, or never come to the database, or take longer than anybody waits for it."""
+    async def _end(self, transaction: Transaction) -> bool:
+        """On the way to COMMIT: it may fail, or never come to the database. Does it take longer than anybody waits?"""
         weather = self.sky.weather
         await self.sky.pause(weather.stall_s)
         await at_a_step()
-        self.check(ticket)
+        transaction.check()
         if self.sky.strikes(weather.commit_fails):
             raise MetadataUnavailable("the commit failed")
         if self.way.is_cut or self.sky.strikes(weather.commit_answer_is_lost / 4):
             raise OutcomeUnknown("the connection was lost before the commit")
-        if self.is_shared and self.sky.strikes(weather.commit_answer_is_lost / 4):
-            self._ghost = Ghost(self, inner, lambda: self._turn.leave(ticket))
-            return self._ghost
-        return None
+        return self.is_shared and self.sky.strikes(weather.commit_answer_is_lost / 4)
 
-    def committed(self) -> None:
+    def committed(self, transaction: Transaction) -> None:
         """Have what stands in the database now looked at."""
-        if self._inner._connection is not None:
-            self._on_commit(self._inner._connection)
-
-    def bury(self) -> None:
-        """A COMMIT has ended whose agent has died meanwhile."""
-        if not self._process.is_alive:
-            self._abandon(self._inner)
-
-    def _abandon(self, database: SqliteDatabase) -> None:
-        """What a process leaves behind that has died: its transactions end. Its coroutines still stand in the midst."""
-        connection = database._connection
-        if connection is not None:
-            connection.rollback()
-            self._turn.abandoned.append(connection)
+        self._on_commit(transaction.connection)
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Session]:
         """A snapshot, late or not at all."""
         await self._begin()
-        async with self._reading.snapshot() as session:
-            yield _SimSession(session, self, None)
+        async with self._inner.snapshot() as session:
+            yield _SimSession(self, None, session)
 
-    def check(self, ticket: Ticket | None) -> None:
-        """Raises MetadataUnavailable when the database has given the transaction up."""
-        if ticket is not None and ticket.is_broken:
-            raise MetadataUnavailable("the database has ended a transaction that stood still, or had failed")
-
-    async def run(self, ticket: Ticket | None, statement: Callable[[], Awaitable[T]]) -> T:
+    async def run(self, transaction: Transaction | None, statement: Callable[[], Awaitable[T]]) -> T:
         """Bring a statement to the database, and its answer back. Raises MetadataUnavailable."""
         weather = self.sky.weather
-        await self.sky.pause(weather.statement_s)
+        await self.sky.pause(max(weather.statement_s, SHARED_S if self.is_shared else 0.0))
         if self.sky.strikes(weather.statement_stalls):
             await self.sky.pause(weather.statement_stall_s, HANG_S_MAX)
         await at_a_step()
-        self.check(ticket)
         error: MetadataUnavailable | None = None
         if self.way.is_cut:
             error = MetadataUnavailable("the connection to the database is lost")
         elif self.sky.strikes(weather.statement_fails):
             error = MetadataUnavailable("the connection was lost in a statement")
-        elif self.is_shared and ticket is not None and self.sky.strikes(weather.contention):
+        elif self.is_shared and transaction is not None and self.sky.strikes(weather.contention):
             error = MetadataContention("another transaction was in the way")
+        if transaction is not None:
+            transaction.check()
+            if error is not None:
+                transaction.break_off()
         if error is not None:
-            if ticket is not None:
-                ticket.is_broken = True
             raise error
         return await statement()
 
@@ -312,22 +235,26 @@ class SimDatabase:
 class _SimSession:
     """A session whose every statement may take a while, or fail."""
 
-    def __init__(self, inner: Session, database: SimDatabase, ticket: Ticket | None) -> None:
-        self._inner = inner
+    def __init__(
+        self, database: SimDatabase, transaction: Transaction | None, session: Session | None = None
+    ) -> None:
+        found = session if transaction is None else transaction.session
+        assert found is not None, "one of both is given"
+        self._inner = found
         self._database = database
-        self._ticket = ticket
+        self._transaction = transaction
 
     async def one(self, statement: Statement, *arguments: Argument) -> Row | None:
-        return await self._database.run(self._ticket, lambda: self._inner.one(statement, *arguments))
+        return await self._database.run(self._transaction, lambda: self._inner.one(statement, *arguments))
 
     async def all(self, statement: Statement, *arguments: Argument) -> list[Row]:
-        return await self._database.run(self._ticket, lambda: self._inner.all(statement, *arguments))
+        return await self._database.run(self._transaction, lambda: self._inner.all(statement, *arguments))
 
     async def execute(self, statement: Statement, *arguments: Argument) -> int:
-        return await self._database.run(self._ticket, lambda: self._inner.execute(statement, *arguments))
+        return await self._database.run(self._transaction, lambda: self._inner.execute(statement, *arguments))
 
     async def execute_rows(self, statement: Statement, rows: Rows) -> None:
-        await self._database.run(self._ticket, lambda: self._inner.execute_rows(statement, rows))
+        await self._database.run(self._transaction, lambda: self._inner.execute_rows(statement, rows))
 
     async def together(self, calls: Sequence[Call]) -> list[list[Row]]:
-        return await self._database.run(self._ticket, lambda: self._inner.together(calls))
+        return await self._database.run(self._transaction, lambda: self._inner.together(calls))

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
+from tests.sim.faults import Sky
 from tests.sim.loop import OUTSIDE
-from warp.errors import MetadataUnavailable
-from warp.metadata.session import Session
 
 if TYPE_CHECKING:
-    from tests.sim.database import SimDatabase
+    from tests.sim.database import Transaction
 
 LINGERS_S = 0.7
 """How long it takes on average."""
@@ -24,39 +22,20 @@ LINGERS_S_MAX = 8.0
 APPLIED_SHARE = 0.7
 
 
-class Ghost:
-    """One such COMMIT; `leave` lets go of what it has locked."""
+def haunt(transaction: Transaction, sky: Sky, committed: Callable[[Transaction], None]) -> None:
+    """End a transaction some time from now, one way or the other."""
+    transaction.is_ghost = True
+    is_applied = sky.chance.random() < APPLIED_SHARE
+    delay_s = min(LINGERS_S_MAX, sky.chance.expovariate(1 / LINGERS_S))
 
-    def __init__(
-        self, database: SimDatabase, transaction: AbstractAsyncContextManager[Session], leave: Callable[[], None]
-    ) -> None:
-        self.is_over = False
-        self._database = database
-        self._transaction = transaction
-        self._leave = leave
-        sky = database.sky
-        self._is_applied = sky.chance.random() < APPLIED_SHARE
-        delay_s = min(LINGERS_S_MAX, sky.chance.expovariate(1 / LINGERS_S))
-        sky.loop.call_later(delay_s, self._begin_to_end, context=OUTSIDE)
+    async def end() -> None:
+        if is_applied:
+            await transaction.commit()
+            committed(transaction)
+        else:
+            await transaction.roll_back()
 
-    def _begin_to_end(self) -> None:
-        self._database.sky.loop.create_task(self._end(), context=contextvars.Context())
+    def begin_to_end() -> None:
+        sky.loop.create_task(end(), context=contextvars.Context())
 
-    async def _end(self) -> None:
-        self.is_over = True
-        try:
-            if self._is_applied:
-                await self._transaction.__aexit__(None, None, None)
-                self._database.committed()
-            else:
-                await self._roll_back()
-        finally:
-            self._leave()
-            self._database.bury()
-
-    async def _roll_back(self) -> None:
-        error = MetadataUnavailable("the database was stopped in the commit")
-        try:
-            await self._transaction.__aexit__(type(error), error, None)
-        except MetadataUnavailable:
-            return
+    sky.loop.call_later(delay_s, begin_to_end, context=OUTSIDE)

@@ -17,7 +17,7 @@ from typing import Any
 from tests.sim import cluster, requests
 from tests.sim.client import Connection, Lost
 from tests.sim.cluster import Cluster, has_cluster
-from tests.sim.database import WriteTurn
+from tests.sim.database import Store
 from tests.sim.facts import Batch, Facts, Partition
 from tests.sim.faults import SimObjectStore, Sky, Weather
 from tests.sim.groups import Group, groups_of
@@ -31,10 +31,13 @@ from tests.sim.loop import OUTSIDE, Process, SimClock, SimLoop
 from tests.sim.network import Network
 from tests.sim.producers import IdempotentProducer, PairProducer
 from tests.sim.readers import Consumer, doubt, read_log
+from tests.sim.rows import RowServer
+from tests.sim.turns import EmbeddedStore, WriteTurn
 from warp.agent import Agent
 from warp.config import AgentConfig, config_of
 from warp.errors import ErrorCode
 from warp.ids import IdSource
+from warp.metadata.sqlite import SqliteDatabase
 
 TOPICS = {"apples": 2, "pears": 1, "left": 1, "right": 1}
 SHARED = [Partition("apples", 0), Partition("apples", 1), Partition("pears", 0)]
@@ -97,6 +100,7 @@ class World:
         self.sky = Sky(self.loop, random.Random(self.chance.random()))
         self.turn = WriteTurn()
         self.database_path = directory / f"metadata-{seed}.sqlite"
+        self.rows = RowServer(self.database_path, self.loop, self.clock.time_ms)
         self.objects = SimObjectStore(self.sky, self.clock, requests_are_free=self.chance.random() < 0.5)
         self.ids = IdSource(self.clock, random.Random(self.chance.random()).randbytes)
         self.cluster = Cluster(self) if has_cluster(seed) else None
@@ -155,6 +159,10 @@ class World:
     def any_address(self) -> str:
         """Where some agent listens, if it lives."""
         return self.any_host().address
+
+    def store_of(self, database: SqliteDatabase) -> Store:
+        """Where an agent writes to, whose own connection this is."""
+        return EmbeddedStore(database, self.turn) if self.cluster is None else self.rows
 
     def connect(self) -> sqlite3.Connection:
         """To the database, without faults, beside the agents."""
@@ -473,6 +481,7 @@ def play(
             world.loop.bury()
             for connection in world.turn.abandoned:
                 connection.close()
+            world.rows.close()
             asyncio.set_event_loop(None)
             product_log.removeHandler(watch)
             product_log.propagate = propagates
