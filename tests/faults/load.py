@@ -28,6 +28,8 @@ from tests.faults.topics import (
 )
 from tests.verifier import Partition, Recorder
 
+COMMITTERS = 4
+"""They hardly ever rest: whoever is frozen or cut off is so in the middle of a commit."""
 START_S = 30.0
 END_S = 45.0
 """How long what was begun may take when nothing disturbs any more."""
@@ -163,8 +165,8 @@ class Load:
                 for _ in range(3)
             ),
             *(
-                lambda name: Committer(recorder, name, agents, self._source(name), AUDIT.places, 0.08)
-                for _ in range(2)
+                lambda name: Committer(recorder, name, agents, self._source(name), AUDIT.places, 0.02)
+                for _ in range(COMMITTERS)
             ),
             *(
                 lambda name: RawMember(
