@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.support.process import AgentProcess, free_port
 from tests.support.tls import Certificate
@@ -61,10 +62,23 @@ class LoadAgent(AgentProcess):
 
     def facts(self) -> Facts:
         """What it holds on to now."""
-        with socket.socket(socket.AF_UNIX) as connection, connection.makefile("rb") as stream:
+        return Facts(**self._ask("facts"))
+
+    def watch_holds(self) -> None:
+        """From now on, note how long its event loop is kept from its next turn."""
+        self._ask("watch")
+
+    def longest_hold_s(self) -> float:
+        """The longest since, in CPU seconds of the loop's thread."""
+        return float(self._ask("hold"))
+
+    def _ask(self, word: str) -> Any:
+        with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(PROBE_TIMEOUT_S)
             connection.connect(str(self._socket))
-            return Facts(**json.loads(stream.read()))
+            connection.sendall(f"{word}\n".encode())
+            with connection.makefile("rb") as stream:
+                return json.loads(stream.read())
 
     def metrics(self) -> dict[str, float]:
         """By name and labels, as Prometheus writes them."""

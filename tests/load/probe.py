@@ -1,7 +1,11 @@
 """`python -m tests.load.probe SOCKET agent …`: the command `warp`, and a thread that answers what is in its process.
 
-The thread takes connections on a Unix socket, and answers each with one JSON object (`Facts`), after a full garbage
-collection and after what malloc holds free has gone back to the system: what is left is what somebody holds on to.
+The thread takes connections on a Unix socket, reads one word of each, and answers with JSON:
+
+* `facts`: what `Facts` says, after a full garbage collection and after what malloc holds free has gone back to the
+  system: what is left is what somebody holds on to.
+* `watch`: from now on, see how long the event loop is kept from its next turn.
+* `hold`: the longest time since, in CPU seconds of the loop's own thread: others who use the machine don't count.
 """
 
 from __future__ import annotations
@@ -15,7 +19,9 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +30,7 @@ from warp.cli.signals import SignalThread
 
 TYPES_SHOWN = 400
 """The most frequent types of objects; leaks that matter are of frequent ones."""
+HOLD_EVERY_S = 0.002
 
 
 def serve(listening: socket.socket) -> None:
@@ -31,8 +38,9 @@ def serve(listening: socket.socket) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     while True:
         connection, _ = listening.accept()
-        with connection:
-            connection.sendall(json.dumps(facts()).encode())
+        with connection, connection.makefile("rb") as words:
+            answer = ANSWERS[words.readline().strip().decode()]()
+            connection.sendall(json.dumps(answer).encode())
 
 
 def facts() -> dict[str, Any]:
@@ -54,6 +62,57 @@ def facts() -> dict[str, Any]:
     }
 
 
+class HoldWatch:
+    """Asks the loop for a turn again and again, and measures what its thread does between two of them.
+
+    That may be a few milliseconds more than one hold, and is never less.
+    """
+
+    def __init__(self) -> None:
+        self._longest_s = 0.0
+        self._ending = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def watch(self) -> None:
+        """Begin."""
+        self._longest_s = 0.0
+        self._ending.clear()
+        self._thread = threading.Thread(target=self._run, name="hold watch", daemon=True)
+        self._thread.start()
+
+    def hold(self) -> float:
+        """End, after one more turn: the longest one, in CPU seconds."""
+        assert self._thread is not None
+        self._ending.set()
+        self._thread.join()
+        return self._longest_s
+
+    def _run(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        [loop] = _loops()
+        main_clock = time.pthread_getcpuclockid(threading.main_thread().ident or 0)
+        turn = threading.Event()
+        last_s = time.clock_gettime(main_clock)
+        is_last = False
+        while not is_last:
+            is_last = self._ending.wait(HOLD_EVERY_S)
+            turn.clear()
+            loop.call_soon_threadsafe(turn.set)
+            turn.wait()
+            # From the turn before, not from the question: that one may have waited for the interpreter's lock itself.
+            now_s = time.clock_gettime(main_clock)
+            self._longest_s = max(self._longest_s, now_s - last_s)
+            last_s = now_s
+
+
+_hold_watch = HoldWatch()
+ANSWERS: dict[str, Callable[[], object]] = {
+    "facts": facts,
+    "watch": _hold_watch.watch,
+    "hold": _hold_watch.hold,
+}
+
+
 def _name(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
@@ -72,9 +131,14 @@ def _descriptors() -> dict[str, int]:
 
 def _tasks() -> dict[str, int]:
     """The tasks of the agent's loop, by the name of their coroutine."""
-    loops = [thread.loop for thread in threading.enumerate() if isinstance(thread, SignalThread)]
-    tasks = [task for loop in loops if loop is not None for task in asyncio.all_tasks(loop)]
+    tasks = [task for loop in _loops() for task in asyncio.all_tasks(loop)]
     return dict(Counter(getattr(task.get_coro(), "__qualname__", "?") for task in tasks))
+
+
+def _loops() -> list[asyncio.AbstractEventLoop]:
+    """The agent's, once it has one."""
+    found = [thread.loop for thread in threading.enumerate() if isinstance(thread, SignalThread)]
+    return [loop for loop in found if loop is not None]
 
 
 if __name__ == "__main__":
