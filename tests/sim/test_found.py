@@ -224,3 +224,31 @@ def test_a_partition_that_is_out_of_range_hides_nothing_of_the_others() -> None:
 
 def fetch(positions: list[tuple[Partition, int]]) -> FetchRequest:
     return requests.fetch(positions, max_wait_ms=500, min_bytes=1, max_bytes=LARGE32, partition_bytes=LARGE32)
+
+
+def test_a_fetch_does_not_take_back_what_list_offsets_has_told() -> None:
+    """Seeds 1057 and 1194: ListOffsets asked the store, and a Fetch at the same agent told older ends from memory."""
+
+    async def story(world: World) -> None:
+        assert world.cluster is not None
+        for host in world.hosts:
+            await host.serves()
+        await world.create_topics()
+        world.cluster.bus.weather = NoticeWeather(lost=1.0)
+        writer, reader = [
+            await Connection.open(world.network, host.address, "root") for host in world.hosts[:2]
+        ]
+        place = Partition("pears", 0)
+        for number in range(2):
+            data = build_batch([(None, b"v", (), world.clock.time_ms())])
+            batch = Batch("root", place, number, [b"v"], data, is_idempotent=False)
+            await writer.ask(requests.produce([batch], 5_000), requests.PRODUCE_VERSION)
+            if number == 0:
+                await reader.ask(fetch([(place, 0)]), requests.FETCH_VERSION)
+        listed = await reader.ask(requests.list_ends([place]), requests.LIST_OFFSETS_VERSION)
+        assert requests.listed(listed)[place] == (ErrorCode.NONE, 2)
+        # It asks for what is in memory, and would be answered from there.
+        response = await reader.ask(fetch([(place, 0)]), requests.FETCH_VERSION)
+        assert requests.fetched(response)[place].high_watermark == 2
+
+    assert play(CLUSTER_SEED, story).violations == []
