@@ -16,6 +16,8 @@ from warp.errors import ErrorCode
 if TYPE_CHECKING:
     from tests.sim.life import Life
 
+LATE_S = 20.0
+"""Longer than anything stands still."""
 GONE = {ErrorCode.UNKNOWN_TOPIC_OR_PARTITION}
 
 
@@ -26,22 +28,33 @@ class Renewer(LifeClient):
         super().__init__(life, name)
         self._topic = topic
         self._is_deleted = False
+        self._is_deleting = False
+        """It was asked for, and may have happened."""
+        self._is_through = False
 
     def has_work(self) -> bool:
         """It has to be there in the end."""
-        return self._is_deleted
+        return not self._is_through
 
     async def turn(self) -> None:
         """Delete it, or create it."""
-        if self._is_deleted:
+        if self._is_deleting:
+            await self._delete()
+        elif self._is_deleted:
             await asyncio.sleep(self.chance.choice((0.0, 0.2, 1.5)))
             await self._create()
+        elif self.is_stopping:
+            # A deletion that nobody waited for any more may come once its agent goes on.
+            await asyncio.sleep(LATE_S)
+            await self._create()
+            self._is_through = True
         else:
             await asyncio.sleep(self.chance.expovariate(1 / 2.5))
             if not self.is_stopping:
                 await self._delete()
 
     async def _delete(self) -> None:
+        self._is_deleting = True
         request = life_requests.delete_topic(self._topic.name)
         operation = DeleteTopic(self._topic.name)
         op, response = await self.ask(request, life_requests.DELETE_TOPICS_VERSION, operation)
@@ -54,7 +67,7 @@ class Renewer(LifeClient):
         else:
             op.failed(code)
             self._judge(code)
-        self._is_deleted = True
+        self._is_deleting, self._is_deleted = False, True
 
     async def _create(self) -> None:
         request = life_requests.create([self._topic])
