@@ -13,6 +13,7 @@ from tests.sim.facts import Partition
 from tests.sim.faults import Weather
 from tests.sim.group_facts import GroupFacts
 from tests.sim.members import Member
+from tests.verifier import CommittedOffsets, Done, Heartbeat, OffsetFetch
 from warp.errors import ErrorCode
 from warp.protocol.messages.groups import DescribeGroupsRequest, HeartbeatRequest
 from warp.protocol.schema import Request
@@ -45,7 +46,7 @@ class Group:
             (1_500, 3_000, 6_000) if world.cluster is None else (1_500, 3_000)
         )
         self.rebalance_ms = self.chance.choice((2_000, 6_000))
-        self.facts = GroupFacts(world.history, group_id)
+        self.facts: GroupFacts = GroupFacts(world.history, world.verifying.recorder, group_id)
         self.members: list[Member] = []
         """Of every life that was begun."""
         self.heartbeats: list[HeartbeatRequest] = []
@@ -220,21 +221,26 @@ class Group:
             await self._ask_for_offsets()
 
     async def _ask_for_offsets(self) -> bool:
-        known = self.facts.known()
+        op = self.facts.recorder.begin("an auditor", OffsetFetch(self.group_id, self.partitions))
         request = group_requests.fetch_offsets(self.group_id, self.partitions)
         try:
             response = await self._ask(request, group_requests.OFFSET_FETCH_VERSION)
         except Lost:
+            op.lost()
             return False
-        if response.error_code == ErrorCode.NONE:
-            self.facts.fetched("an auditor", known, group_requests.fetched_offsets(response))
-        return bool(response.error_code == ErrorCode.NONE)
+        if response.error_code:
+            op.failed(response.error_code)
+            return False
+        op.answered(CommittedOffsets(group_requests.fetched_offsets(response)))
+        return True
 
     async def probe(self, address: str) -> None:
         """Send an agent a heartbeat as some member sends it, or has: which it refuses once that generation is over."""
         if not self.heartbeats:
             return
         request, before = self.chance.choice(self.heartbeats[-PROBED_JOINS:]), self.facts.fence
+        heartbeat = Heartbeat(self.group_id, request.generation_id, request.member_id)
+        op = self.facts.recorder.begin(f"prober of {address}", heartbeat)
         for pause_s in (0.0, 0.5):
             # Twice: a coordinator that is loading the group answers any heartbeat well, as Kafka's does. Where the
             # database is away it may do so for longer, but then it describes no group.
@@ -246,7 +252,7 @@ class Group:
             if response.error_code != ErrorCode.NONE:
                 return
         if request.generation_id < before and await self._is_loaded(address):
-            self.facts.accepted(request.member_id, f"Heartbeat to {address}", request.generation_id, before)
+            op.answered(Done())
 
     async def _is_loaded(self, address: str) -> bool:
         request = DescribeGroupsRequest(groups=[self.group_id])
@@ -277,7 +283,7 @@ class Group:
     async def _is_stable(self) -> bool:
         self._boot_missing()
         keys = [member.key for member in self.members if member.is_living]
-        return self.facts.check_described(await self._describe(), keys)
+        return self.facts.see_described(await self._describe(), keys)
 
     async def _is_empty(self) -> bool:
         described = await self._describe()

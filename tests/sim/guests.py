@@ -294,27 +294,34 @@ class Guest:
                 raise
         return await connection.ask(request, version, PATIENCE_S)
 
+    async def _write(self) -> tuple[Any, int]:
+        """The answer to a Produce of one record, and its error code. Raises Lost."""
+        batch = self._new_batch()
+        connection = self._connection
+        assert connection is not None, "it has arrived"
+        op = self._world.facts.sends(self.name, [batch], connection.life)
+        try:
+            answer = await self._ask(requests.produce([batch], 4_000), requests.PRODUCE_VERSION)
+        except Lost:
+            op.lost()
+            raise
+        answers = requests.produced(answer)
+        # Should it be there though it was refused, the verifier finds what nobody has stored.
+        self._world.facts.answered(op, [batch], answers)
+        return answer, answers[PLACE][0]
+
     async def _try(self, *, is_allowed: bool) -> None:
         """Write and read; each is allowed, or it is not."""
-        batch = self._new_batch()
-        answer = await self._ask(requests.produce([batch], 4_000), requests.PRODUCE_VERSION)
-        code, base_offset = requests.produced(answer)[PLACE]
+        _, code = await self._write()
         self._judge("write", code, is_allowed=is_allowed)
-        if code == ErrorCode.TOPIC_AUTHORIZATION_FAILED:
-            # Should it be there nevertheless, the logs hold what nobody has sent.
-            self._world.facts.batches.remove(batch)
-        elif code == ErrorCode.NONE:
-            self._world.facts.acknowledge(batch, base_offset)
         answer = await self._ask(requests.fetch([(PLACE, 0)], **FETCHED), requests.FETCH_VERSION)
         self._judge("read", requests.fetched(answer)[PLACE].error_code, is_allowed=is_allowed)
 
     def _new_batch(self) -> Batch:
         value = f"{self.name}/{self._number}".encode()
         data = build_batch([(None, value, (), self._world.clock.time_ms())])
-        batch = Batch(self.name, PLACE, self._number, [value], data, is_idempotent=False)
         self._number += 1
-        self._world.facts.batches.append(batch)
-        return batch
+        return Batch(self.name, PLACE, self._number, [value], data, is_idempotent=False)
 
     def _judge(self, what: str, code: int, *, is_allowed: bool) -> None:
         assert self._connection is not None, "it has arrived"
@@ -344,13 +351,9 @@ class Guest:
         await self._change(changing, limit(self.name, SMALL_QUOTA), QUOTAS_VERSION)
         throttled_ms = 0
         for _ in range(3):
-            batch = self._new_batch()
-            answer = await self._ask(requests.produce([batch], 4_000), requests.PRODUCE_VERSION)
+            answer, code = await self._write()
             throttled_ms += answer.throttle_time_ms
-            code, base_offset = requests.produced(answer)[PLACE]
-            if code == ErrorCode.NONE:
-                self._world.facts.acknowledge(batch, base_offset)
-            else:
+            if code != ErrorCode.NONE:
                 self._world.history.violate("P6", f"{self.name} is limited and got {ErrorCode(code).name}")
             if throttled_ms:
                 break

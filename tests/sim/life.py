@@ -2,8 +2,7 @@
 
 Clients write, read and delete while agents crash and stores fail, and jobs do their work, at times at two agents that
 both believe they hold a lease. All that clients ask and are answered goes to the verifier (tests/verifier), which
-knows what topics may lose: after everything has calmed down it holds the history against what every agent tells, and
-once more against what is left when the jobs are through.
+knows what topics may lose.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from tests.sim.life_clients import LifeClient, PolicyChanger, Reader, Trimmer, W
 from tests.sim.life_renewal import Renewer, Scribbler
 from tests.sim.life_topics import some_topics
 from tests.sim.twins import Twins
-from tests.verifier import CreateTopic, Done, Limit, Partition, Readback, Recorder, Rules, judge
+from tests.verifier import CreateTopic, Done, Partition
 from warp.errors import ErrorCode
 
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 LIVES = 0.6
 """The share of worlds that have topics of this kind."""
 ATTEMPTS = 60
-FETCH_BYTES = 1_000_000
 
 
 def has_life(seed: int) -> bool:
@@ -41,15 +39,13 @@ class Life:
     def __init__(self, world: World) -> None:
         self.world = world
         self.chance = random.Random(f"{world.seed} life")
-        self.recorder = Recorder(world.loop.time)
+        self.recorder = world.verifying.recorder
         self.topics = some_topics(self.chance)
         self.twins = Twins(world, random.Random(self.chance.random()))
         self.address = ""
         """Where clients are to connect to; empty: anywhere."""
-        self.figures: dict[str, int] = {}
         self._clients: list[LifeClient] = []
         self._tasks: list[asyncio.Task[None]] = []
-        self._readbacks: list[Readback] = []
 
     def is_renewed(self, place: Partition) -> bool:
         """Is it of a topic that is deleted and created anew?"""
@@ -106,7 +102,7 @@ class Life:
             client.is_stopping = True
 
     async def settle(self, timeout_s: float) -> None:
-        """See the clients come to their end, and read everything back through every agent."""
+        """See the clients come to their end."""
         _, late = await asyncio.wait(self._tasks, timeout=timeout_s)
         for task in self._tasks:
             if task in late:
@@ -115,72 +111,3 @@ class Life:
                 self.world.history.violate("P6", f"{task.get_coro().__qualname__} does not end")
             elif task.exception() is not None:
                 self.world.history.violate("P7", f"a client failed: {task.exception()!r}")
-        for host in self.world.hosts:
-            await self.read_back(host.name, host.address)
-
-    async def read_back(self, name: str, address: str) -> None:
-        """Everything as one agent tells it."""
-        readback = self.recorder.readback(name)
-        for place in self.places:
-            await self._read_back(readback, place, address)
-        readback.now_ms = self.world.clock.time_ms()
-        self._readbacks.append(readback)
-
-    async def _read_back(self, readback: Readback, place: Partition, address: str) -> None:
-        why = ""
-        for _ in range(ATTEMPTS):
-            try:
-                connection = await Connection.open(self.world.network, address, "auditor")
-                try:
-                    why = await self._read_log(readback, place, connection)
-                finally:
-                    connection.close()
-            except Lost as error:
-                why = str(error)
-            if not why:
-                return
-            await asyncio.sleep(0.2)
-        readback.cannot_read(place, why)
-
-    async def _read_log(self, readback: Readback, place: Partition, connection: Connection) -> str:
-        """One log; why it could not be read."""
-        request = life_requests.list_offsets([place], Limit.EARLIEST)
-        code, start = life_requests.listed(await connection.ask(request, requests.LIST_OFFSETS_VERSION)).parts[
-            place
-        ]
-        if code:
-            return f"its start: {ErrorCode(code).name}"
-        position, found = start, []
-        while True:
-            fetch = requests.fetch(
-                [(place, position)],  # type: ignore[list-item]  # a partition by another name
-                max_wait_ms=0,
-                min_bytes=1,
-                max_bytes=FETCH_BYTES,
-                partition_bytes=FETCH_BYTES,
-            )
-            response = await connection.ask(fetch, requests.FETCH_VERSION)
-            part = life_requests.fetched(self.recorder, {place: position}, response).parts[place]
-            if part.error_code:
-                return f"at {position}: {ErrorCode(part.error_code).name}"
-            found += zip(part.offsets, part.records, strict=True)
-            # Only an empty answer is sure to be fresh: an agent may not know of another's last commits yet.
-            if part.next_offset <= position:
-                break
-            position = part.next_offset
-        log = readback.log(place, start, part.high_watermark)
-        for offset, content in found:
-            log.offsets.append(offset)
-            log.records.append(content)
-        return ""
-
-    def judge(self) -> None:
-        """Hold the history against all that was read."""
-        spread_ms = self.world.clock_spread_ms
-        rules = Rules(topics={topic.name: topic.rules(spread_ms) for topic in self.topics})
-        verdict = judge(self.recorder.history, self._readbacks, rules)
-        for violation in verdict.violations:
-            when = "" if violation.time_s is None else f", at {violation.time_s:.4f}"
-            self.world.history.violate(violation.promise, f"{violation.check}{when}: {violation.text}")
-        for line in verdict.report().splitlines():
-            self.world.history.add("verifier", line)

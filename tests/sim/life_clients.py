@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Any
 from tests.sim import life_requests, requests
 from tests.sim.client import Connection, Lost
 from tests.sim.life_topics import LifeTopic
-from tests.verifier import Batch, DeleteRecords, Fetch, Limit, ListOffsets, Op, Operation, Part, Partition, Produce
+from tests.verifier import (
+    Batch,
+    DeleteRecords,
+    Fetch,
+    Limit,
+    ListOffsets,
+    Op,
+    Operation,
+    Part,
+    Partition,
+    Produce,
+)
 from warp._records import build_batch
 from warp.errors import ErrorCode
 from warp.protocol.schema import Request
@@ -185,7 +196,7 @@ class Reader(LifeClient):
         if chance.random() < 0.03:
             self._positions = dict.fromkeys(self._positions, 0)
         request = requests.fetch(
-            self._positions.items(),  # type: ignore[arg-type]  # partitions by another name
+            self._positions.items(),
             max_wait_ms=chance.choice((0, 100, 500)),
             min_bytes=1,
             max_bytes=chance.choice((1, 300, 1_000_000)),

@@ -8,8 +8,19 @@ from typing import Any
 
 from tests.sim import requests
 from tests.sim.life_topics import LifeTopic
-from tests.verifier import Fetched, Limit, Listed, ListedOffset, Part, Partition, Placed, Produced
-from tests.verifier import Recorder, Trimmed, TrimmedPart
+from tests.verifier import (
+    Fetched,
+    Limit,
+    Listed,
+    ListedOffset,
+    Part,
+    Partition,
+    Placed,
+    Produced,
+    Recorder,
+    Trimmed,
+    TrimmedPart,
+)
 from warp._records import iterate_records, scan_batches
 from warp.protocol.messages.configs import (
     IncrementalAlterableConfig,
@@ -109,7 +120,7 @@ def fetched(recorder: Recorder, positions: Mapping[Partition, int], response: An
     for topic in response.responses:
         for part in topic.partitions:
             partition = Partition(topic.topic, part.partition_index)
-            parts[partition] = _part(recorder, positions[partition], part)
+            parts[partition] = _part(recorder, positions.get(partition, 0), part)
     return Fetched(parts)
 
 

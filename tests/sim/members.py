@@ -11,11 +11,26 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tests.sim import group_requests, requests
+from tests.sim import group_requests, life_requests, requests
 from tests.sim.client import Connection, Lost
 from tests.sim.facts import Partition
+from tests.sim.group_facts import GroupFacts
 from tests.sim.loop import Process
 from tests.sim.readers import PASSING
+from tests.verifier import (
+    CommittedOffsets,
+    Done,
+    Fetch,
+    Heartbeat,
+    JoinGroup,
+    OffsetCommit,
+    OffsetFetch,
+    Op,
+    Operation,
+    Part,
+    Synced,
+    SyncGroup,
+)
 from warp.errors import ErrorCode
 from warp.protocol.messages.groups import (
     HeartbeatRequest,
@@ -66,7 +81,7 @@ class Member:
         self.member_id = ""
         self._group = group
         self._world = group.world
-        self._facts = group.facts
+        self._facts: GroupFacts = group.facts
         self._chance = group.chance
         # Below v5 a leader is not told who is static: then it can't name shares so that they outlive a member id.
         self._join_version = self._chance.choice((5, 7, 9) if group.has_static_members else (3, 5, 9))
@@ -77,6 +92,8 @@ class Member:
         self._plans = 0
         self._reader: Connection | None = None
         self._fetching: asyncio.Future[Any] | None = None
+        self._fetched: Op | None = None
+        """The same, as the verifier knows it."""
         self._coordinator: Connection | None = None
         self.task = group.world.loop.start(self.process, self.run())
 
@@ -174,6 +191,25 @@ class Member:
             connection.close()
             raise Lost("no answer in time") from None
 
+    def _begin(self, operation: Operation) -> Op:
+        """Tell the verifier what is about to be asked."""
+        connection = self._coordinator
+        return self._facts.recorder.begin(self.name, operation, "" if connection is None else connection.life)
+
+    async def _ask_of(self, op: Op, request: Request, version: int, timeout_s: float) -> Any:
+        """Send and wait; the verifier hears of it when there is no answer."""
+        try:
+            return await self._ask(request, version, timeout_s)
+        except Lost:
+            op.lost()
+            raise
+
+    def _judge_of(self, op: Op, what: str, error_code: int) -> None:
+        """Raise what an error means; the verifier hears of it."""
+        if error_code:
+            op.failed(error_code)
+        self._judge(what, error_code)
+
     def _judge(self, what: str, error_code: int) -> None:
         """Raise what an error means."""
         code = ErrorCode(error_code)
@@ -211,7 +247,6 @@ class Member:
 
     async def _join(self) -> Any:
         while True:
-            before = self._facts.generation
             request = JoinGroupRequest(
                 group_id=self._group.group_id,
                 session_timeout_ms=self._group.session_ms,
@@ -225,16 +260,18 @@ class Member:
                     )
                 ],
             )
-            response = await self._ask(request, self._join_version, self._group.join_s)
+            op = self._begin(JoinGroup(self._group.group_id))
+            response = await self._ask_of(op, request, self._join_version, self._group.join_s)
             if response.error_code != ErrorCode.MEMBER_ID_REQUIRED:
                 break
+            op.failed(response.error_code)
             self.member_id = response.member_id
-        self._judge("JoinGroup", response.error_code)
+        self._judge_of(op, "JoinGroup", response.error_code)
         self.member_id, self._generation = response.member_id, response.generation_id
         self._tell(
             f"joined generation {self._generation} as {self.member_id}, {len(response.members)} members"
         )
-        self._facts.joined(self.key, self._generation, before, bool(response.members))
+        self._facts.joined(op, self.key, self._generation, is_leader=bool(response.members))
         self._group.heartbeats.append(self.heartbeat())
         return response
 
@@ -244,7 +281,6 @@ class Member:
             shares = self._plan([member.group_instance_id or member.member_id for member in joined.members])
             # Some think for long, and send their plan although they have been called to join again meanwhile.
             await asyncio.sleep(self._chance.choice((0.0, 0.01, 1.0)))
-        before = self._facts.generation
         request = SyncGroupRequest(
             group_id=self._group.group_id,
             generation_id=self._generation,
@@ -261,10 +297,12 @@ class Member:
                 if shares
             ],
         )
-        response = await self._ask(request, group_requests.SYNC_VERSION, self._group.join_s)
-        self._judge("SyncGroup", response.error_code)
-        self._facts.accepted(self.key, "SyncGroup", self._generation, before)
-        partitions = self._facts.synced(self.key, self._generation, bytes(response.assignment))
+        op = self._begin(SyncGroup(self._group.group_id, self._generation, self.key, shares))
+        response = await self._ask_of(op, request, group_requests.SYNC_VERSION, self._group.join_s)
+        self._judge_of(op, "SyncGroup", response.error_code)
+        share = bytes(response.assignment)
+        partitions = group_requests.read_share(share)[2] if share else []
+        op.answered(Synced(share, partitions))
         self._tell(f"holds {' '.join(map(str, partitions))} of generation {self._generation}")
         return partitions
 
@@ -274,22 +312,22 @@ class Member:
         plan = f"{self._generation}/{self.name}/{self._plans}"
         keys = sorted(keys)
         partitions = self._group.partitions
-        shares = {
+        return {
             key: group_requests.share(plan, key, partitions[nth :: len(keys)]) for nth, key in enumerate(keys)
         }
-        self._facts.sends(self._generation, plan, shares)
-        return shares
 
     async def _beat(self) -> None:
         """Heartbeats, until one is not answered well."""
         while True:
             await asyncio.sleep(self._group.session_ms / 4000)
-            before = self._facts.fence
-            response = await self._ask(self.heartbeat(), group_requests.HEARTBEAT_VERSION, HEARTBEAT_S)
-            self._judge("Heartbeat", response.error_code)
+            op = self._begin(Heartbeat(self._group.group_id, self._generation, self.key))
+            response = await self._ask_of(op, self.heartbeat(), group_requests.HEARTBEAT_VERSION, HEARTBEAT_S)
+            self._judge_of(op, "Heartbeat", response.error_code)
             if self._group.is_fenced:
-                # Else an agent that has been taken over learns of it when it stores something.
-                self._facts.accepted(self.key, "Heartbeat", self._generation, before)
+                op.answered(Done())
+            else:
+                # An agent that has been taken over learns of it when it stores something.
+                op.lost()
 
     async def _leave(self) -> None:
         """Commit and say goodbye; static members may go without."""
@@ -309,12 +347,12 @@ class Member:
     async def _fetch_positions(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
         if not partitions:
             return {}
-        known = self._facts.known()
         request = group_requests.fetch_offsets(self._group.group_id, partitions)
-        response = await self._ask(request, group_requests.OFFSET_FETCH_VERSION, 5.0)
-        self._judge("OffsetFetch", response.error_code)
+        op = self._begin(OffsetFetch(self._group.group_id, partitions))
+        response = await self._ask_of(op, request, group_requests.OFFSET_FETCH_VERSION, 5.0)
+        self._judge_of(op, "OffsetFetch", response.error_code)
         offsets = group_requests.fetched_offsets(response)
-        self._facts.fetched(self.name, known, offsets)
+        op.answered(CommittedOffsets(offsets))
         self._tell(f"begins at {' '.join(f'{p}:{offset}' for p, offset in offsets.items())}")
         return {partition: max(0, offset) for partition, offset in offsets.items()}
 
@@ -336,7 +374,7 @@ class Member:
                 self._reader = await Connection.open(
                     self._world.network, self._world.any_address(), self.name
                 )
-                self._fetching = None
+                self._give_up_fetching()
             if self._fetching is None:
                 self._fetching = self._fetch(self._reader, positions)
             await asyncio.wait([self._fetching], timeout=0.3)
@@ -346,8 +384,12 @@ class Member:
         except Lost:
             self._drop_reader()
             return
-        self._fetching = None
-        for partition, part in requests.fetched(response).items():
+        op, self._fetched, self._fetching = self._fetched, None, None
+        assert op is not None, "it was told of the request"
+        assert isinstance(op.operation, Fetch)
+        answer = life_requests.fetched(self._facts.recorder, op.operation.positions, response)
+        op.answered(answer)
+        for partition, part in answer.parts.items():
             await self._process(positions, partition, part)
             if self._chance.random() < 0.1:
                 self._commit_in_passing(positions)
@@ -356,45 +398,52 @@ class Member:
         request = requests.fetch(
             positions.items(), max_wait_ms=100, min_bytes=1, max_bytes=100_000, partition_bytes=50_000
         )
+        self._fetched = self._facts.recorder.begin(self.name, Fetch(dict(positions)), reader.life)
         return reader.send(request, requests.FETCH_VERSION)
 
     def _drop_reader(self) -> None:
         if self._reader is not None:
             self._reader.close()
-        self._reader = self._fetching = None
+        self._reader = None
+        self._give_up_fetching()
 
-    async def _process(self, positions: dict[Partition, int], partition: Partition, part: Any) -> None:
+    def _give_up_fetching(self) -> None:
+        if self._fetched is not None:
+            self._fetched.lost()
+        self._fetched = self._fetching = None
+
+    async def _process(self, positions: dict[Partition, int], partition: Partition, part: Part) -> None:
         code = ErrorCode(part.error_code)
         if code is not ErrorCode.NONE:
             if code not in PASSING:
                 self._facts.violate(f"{self.name}: {partition} at {positions[partition]} got {code.name}")
             return
-        for offset, value in requests.records_of(part):
+        self._world.facts.records_read += len(part.offsets)
+        for offset in part.offsets:
             if offset == positions[partition]:
-                self._world.facts.saw(self.name, partition, offset, value)
                 if self._chance.random() < 0.05:
                     await asyncio.sleep(0.01)
                 self._facts.processed(partition, offset)
                 positions[partition] = offset + 1
-            elif offset > positions[partition]:
-                self._facts.violate(f"{self.name}: {partition} went from {positions[partition]} to {offset}")
 
     def _send_commit(self, connection: Connection, offsets: Mapping[Partition, int]) -> asyncio.Future[Any]:
         """Commit; what is acknowledged is held against what is true when the answer comes, whoever waits for it."""
-        key, generation, before = self.key, self._generation, self._facts.fence
         request = group_requests.commit(
-            self._group.group_id, self.member_id, self.instance_id, generation, offsets
+            self._group.group_id, self.member_id, self.instance_id, self._generation, offsets
+        )
+        op = self._facts.recorder.begin(
+            self.name,
+            OffsetCommit(self._group.group_id, offsets, self._generation, self.key),
+            connection.life,
         )
 
         def answered(answer: asyncio.Future[Any]) -> None:
             if answer.cancelled() or answer.exception() is not None:
+                op.lost()
                 return
             codes = group_requests.committed(answer.result())
             self._tell(f"commits {' '.join(f'{p}:{o}:{codes[p]}' for p, o in offsets.items())}")
-            done = {partition: offset for partition, offset in offsets.items() if not codes[partition]}
-            if done:
-                self._facts.accepted(key, "OffsetCommit", generation, before)
-                self._facts.commit_acknowledged(key, done)
+            self._facts.committed(op, offsets, codes)
 
         answer = connection.send(request, group_requests.COMMIT_VERSION)
         answer.add_done_callback(answered)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tests.sim import requests
 from tests.sim.client import Connection, Lost
 from tests.sim.facts import Batch, Partition
+from tests.verifier import InitProducerId, Op, ProducerIdGiven
 from warp._records import build_batch
 from warp.errors import ErrorCode
 
@@ -38,17 +39,18 @@ Acknowledged = Callable[[Batch], None]
 async def new_producer_id(world: World, name: str) -> int:
     """Ask until an agent gives one."""
     while True:
+        op = world.verifying.recorder.begin(name, InitProducerId())
         try:
             connection = await Connection.open(world.network, world.any_address(), name)
             response = await connection.ask(requests.init_producer_id(), requests.INIT_PRODUCER_ID_VERSION)
             connection.close()
             if response.error_code == ErrorCode.NONE:
-                if response.producer_id in world.producer_ids:
-                    world.history.violate("P4", f"producer id {response.producer_id} was given out twice")
-                world.producer_ids[response.producer_id] = name
+                op.answered(ProducerIdGiven(response.producer_id, response.producer_epoch))
                 return int(response.producer_id)
+            op.failed(response.error_code)
             world.history.add(name, f"no producer id: {ErrorCode(response.error_code).name}")
         except Lost as error:
+            op.lost()
             world.history.add(name, f"no producer id: {error}")
         await asyncio.sleep(world.chance.uniform(0.05, 0.3))
 
@@ -58,6 +60,29 @@ class Unit:
 
     def __init__(self, batches: Sequence[Batch]) -> None:
         self.batches = list(batches)
+
+
+class Sent:
+    """A Produce request on its way."""
+
+    def __init__(
+        self, world: World, name: str, connection: Connection, batches: Sequence[Batch], timeout_ms: int
+    ) -> None:
+        self.batches = list(batches)
+        self._world = world
+        self._op: Op = world.facts.sends(name, self.batches, connection.life)
+        self._answer = connection.send(requests.produce(self.batches, timeout_ms), requests.PRODUCE_VERSION)
+
+    async def answers(self) -> dict[Partition, tuple[int, int]]:
+        """Error code and base offset of each batch. Raises Lost."""
+        try:
+            response = await asyncio.wait_for(self._answer, ANSWER_TIMEOUT_S)
+        except (TimeoutError, Lost) as error:
+            self._op.lost()
+            raise Lost(str(error) or "no answer in time") from None
+        answers = requests.produced(response)
+        self._world.facts.answered(self._op, self.batches, answers)
+        return answers
 
 
 class IdempotentProducer:
@@ -90,7 +115,7 @@ class IdempotentProducer:
 
     async def _send_over(self, connection: Connection) -> None:
         """Resend what is left, then send new requests, until one fails; then wait for those that are on the way."""
-        flying: deque[tuple[Unit, asyncio.Future[Any]]] = deque()
+        flying: deque[tuple[Unit, Sent]] = deque()
         waiting = deque(self._units)
         # New batches wait for all old ones, as in real clients: else an old one could leave the broker's window.
         leftovers = len(waiting)
@@ -102,16 +127,16 @@ class IdempotentProducer:
                 if self._world.chance.random() < 0.3:
                     break
             try:
-                unit, answer = flying.popleft()
-                await self._take(unit, answer)
+                unit, sent = flying.popleft()
+                await self._take(unit, sent)
                 leftovers -= 1 if leftovers else 0
             except Lost as error:
                 failed = error
             if self._world.chance.random() < 0.4:
                 await asyncio.sleep(self._world.chance.expovariate(1 / 0.15))
-        for unit, answer in flying:
+        for unit, sent in flying:
             try:
-                await self._take(unit, answer)
+                await self._take(unit, sent)
             except Lost as error:
                 self._world.history.add(self.name, f"behind the failure: {error}")
         if failed is not None:
@@ -138,56 +163,39 @@ class IdempotentProducer:
         )
         self._numbers[partition] += 1
         self._sequences[partition] += count
-        batch = Batch(self.name, partition, number, values, data, is_idempotent=True)
-        self._world.facts.batches.append(batch)
-        return batch
+        sequence = self._sequences[partition] - count
+        return Batch(self.name, partition, number, values, data, is_idempotent=True, base_sequence=sequence)
 
-    def _send(self, connection: Connection, unit: Unit) -> asyncio.Future[Any]:
+    def _send(self, connection: Connection, unit: Unit) -> Sent:
         timeout_ms = self._world.chance.choice((300, 1500, 4000))
         names = " ".join(f"{batch.partition}:{batch.number}" for batch in unit.batches)
         self._world.history.add(self.name, f"produce {names}")
-        return connection.send(requests.produce(unit.batches, timeout_ms), requests.PRODUCE_VERSION)
+        return Sent(self._world, self.name, connection, unit.batches, timeout_ms)
 
-    async def _take(self, unit: Unit, answer: asyncio.Future[Any]) -> None:
+    async def _take(self, unit: Unit, sent: Sent) -> None:
         """Deal with one answer. Raises Lost when something has to be sent again."""
-        try:
-            response = await asyncio.wait_for(answer, ANSWER_TIMEOUT_S)
-        except TimeoutError:
-            raise Lost("no answer in time") from None
-        answers = requests.produced(response)
+        answers = await sent.answers()
         failures = []
         for batch in list(unit.batches):
             code, base_offset = answers[batch.partition]
             if code == ErrorCode.NONE:
                 unit.batches.remove(batch)
                 self._world.history.add(self.name, f"acked {batch.partition}:{batch.number} at {base_offset}")
-                self._world.facts.acknowledge(batch, base_offset)
                 self._world.acknowledged(batch)
             else:
                 failures.append(f"{batch.partition}:{batch.number} {ErrorCode(code).name}")
-                self._judge(batch, ErrorCode(code))
+                # Whether one is out of order with reason, the verifier knows.
+                if code not in RETRIABLE and code != ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER:
+                    self._complain(batch, ErrorCode(code))
         if not unit.batches:
             self._units.remove(unit)
         if failures:
             raise Lost(", ".join(failures))
 
-    def _judge(self, batch: Batch, code: ErrorCode) -> None:
-        """A batch out of order is no loss only while one before it is not acknowledged."""
-        if code == ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER:
-            earlier = (
-                other
-                for unit in self._units
-                for other in unit.batches
-                if other.partition == batch.partition and other.number < batch.number
-            )
-            if next(earlier, None) is None:
-                self._world.history.violate(
-                    "P4", f"{self.name}: the oldest batch {batch.number} of {batch.partition} is out of order"
-                )
-        elif code not in RETRIABLE:
-            self._world.history.violate(
-                "P6", f"{self.name}: {batch.partition}:{batch.number} got {code.name}, which ends a client"
-            )
+    def _complain(self, batch: Batch, code: ErrorCode) -> None:
+        self._world.history.violate(
+            "P6", f"{self.name}: {batch.partition}:{batch.number} got {code.name}, which ends a client"
+        )
 
 
 class PairProducer:
@@ -216,39 +224,26 @@ class PairProducer:
     async def _send_over(self, connection: Connection) -> None:
         while not self.is_stopping:
             burst = [self._send(connection) for _ in range(self._world.chance.randint(1, 4))]
-            for halves, answer in burst:
-                try:
-                    response = await asyncio.wait_for(answer, ANSWER_TIMEOUT_S)
-                except TimeoutError:
-                    raise Lost("no answer in time") from None
-                self._take(halves, requests.produced(response))
+            for sent in burst:
+                self._take(sent.batches, await sent.answers())
             await asyncio.sleep(self._world.chance.expovariate(1 / 0.2))
 
-    def _send(self, connection: Connection) -> tuple[tuple[Batch, Batch], asyncio.Future[Any]]:
+    def _send(self, connection: Connection) -> Sent:
         value = f"{self.name}/{self._count}".encode()
         data = build_batch([(None, value, (), self._world.clock.time_ms())])
-        one, other = (
+        halves = [
             Batch(self.name, partition, self._count, [value], data, is_idempotent=False)
             for partition in self._halves
-        )
+        ]
         self._count += 1
-        self._world.facts.batches += [one, other]
-        self._world.facts.pairs.append((one, other))
-        self._world.history.add(self.name, f"produce pair {one.number}")
-        timeout_ms = self._world.chance.choice((300, 4000))
-        return (one, other), connection.send(
-            requests.produce([one, other], timeout_ms), requests.PRODUCE_VERSION
-        )
+        self._world.history.add(self.name, f"produce pair {halves[0].number}")
+        return Sent(self._world, self.name, connection, halves, self._world.chance.choice((300, 4000)))
 
-    def _take(self, halves: tuple[Batch, Batch], answers: dict[Partition, tuple[int, int]]) -> None:
+    def _take(self, halves: Sequence[Batch], answers: dict[Partition, tuple[int, int]]) -> None:
         codes = [answers[batch.partition][0] for batch in halves]
         self._world.history.add(self.name, f"pair {halves[0].number} answered {codes}")
-        if codes[0] != codes[1]:
-            self._world.history.violate("P2", f"the halves of {halves[0].values[0]!r} were answered {codes}")
-        for batch in halves:
-            code, base_offset = answers[batch.partition]
+        for batch, code in zip(halves, codes, strict=True):
             if code == ErrorCode.NONE:
-                self._world.facts.acknowledge(batch, base_offset)
                 self._world.acknowledged(batch)
             elif code not in RETRIABLE:
                 self._world.history.violate("P6", f"{self.name}: a new batch got {ErrorCode(code).name}")

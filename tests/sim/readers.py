@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from tests.sim import requests
+from tests.sim import life_requests, requests
 from tests.sim.client import Connection, Lost
 from tests.sim.facts import Batch, Partition
+from tests.verifier import Fetch, ListOffsets, Part
 from warp.errors import ErrorCode
+from warp.protocol.messages.fetch import FetchRequest
 
 if TYPE_CHECKING:
     from tests.sim.world import World
@@ -54,16 +56,12 @@ class Consumer:
             max_bytes=chance.choice((1, 300, 1_000_000)),
             partition_bytes=chance.choice((1, 200, 400_000)),
         )
-        response = await connection.ask(request, requests.FETCH_VERSION)
-        if response.error_code != ErrorCode.NONE:
-            self._world.history.violate("P6", f"{self.name}: Fetch got {response.error_code}")
-        parts = requests.fetched(response)
-        if parts.keys() != self._positions.keys():
-            self._world.history.violate("P6", f"{self.name}: Fetch answered {sorted(map(str, parts))}")
-        for partition, part in parts.items():
-            self._take(connection.life, partition, part)
+        for partition, part in (
+            await fetch(self._world, self.name, connection, request, dict(positions))
+        ).items():
+            self._take(partition, part)
 
-    def _take(self, life: str, partition: Partition, part: Any) -> None:
+    def _take(self, partition: Partition, part: Part) -> None:
         world = self._world
         code = ErrorCode(part.error_code)
         if code is not ErrorCode.NONE:
@@ -72,22 +70,27 @@ class Consumer:
                 world.history.violate(
                     "P5", f"{self.name}: {partition} at {self._positions[partition]} got {code.name}"
                 )
-            return
-        world.facts.saw_end(f"{life} to {self.name}", partition, part.high_watermark)
-        position = self._positions[partition]
-        records = [item for item in requests.records_of(part) if item[0] >= position]
-        for offset, value in records:
-            if offset != position:
-                world.history.violate("P3", f"{self.name}: {partition} went from {position} to {offset}")
-            world.facts.saw(self.name, partition, offset, value)
-            position = offset + 1
-        if position > part.high_watermark:
-            world.history.violate(
-                "P3", f"{self.name}: {partition} gave {position} past its end {part.high_watermark}"
-            )
-        if records:
-            world.history.add(self.name, f"read {partition} {records[0][0]}..{position - 1}")
-        self._positions[partition] = position
+        elif part.offsets:
+            world.history.add(self.name, f"read {partition} {part.offsets[0]}..{part.offsets[-1]}")
+            self._positions[partition] = part.next_offset
+
+
+async def fetch(
+    world: World, name: str, connection: Connection, request: FetchRequest, positions: dict[Partition, int]
+) -> Mapping[Partition, Part]:
+    """Fetch, and tell the verifier. Raises Lost."""
+    op = world.verifying.recorder.begin(name, Fetch(positions), connection.life)
+    try:
+        response = await connection.ask(request, requests.FETCH_VERSION)
+    except Lost:
+        op.lost()
+        raise
+    if response.error_code != ErrorCode.NONE:
+        world.history.violate("P6", f"{name}: Fetch got {response.error_code}")
+    answer = life_requests.fetched(world.verifying.recorder, positions, response)
+    op.answered(answer)
+    world.facts.records_read += sum(len(part.offsets) for part in answer.parts.values())
+    return answer.parts
 
 
 async def doubt(world: World, batch: Batch) -> None:
@@ -108,11 +111,16 @@ async def doubt(world: World, batch: Batch) -> None:
 
 
 async def _doubt_the_end(world: World, connection: Connection, batch: Batch, base_offset: int) -> None:
-    response = await connection.ask(requests.list_ends([batch.partition]), requests.LIST_OFFSETS_VERSION)
-    code, end = requests.listed(response)[batch.partition]
-    world.history.add("sceptic", f"end of {batch.partition} is {end}, code {code}")
-    if code == ErrorCode.NONE and end < base_offset + len(batch.values):
-        world.history.violate("P5", f"{batch.partition} ends at {end}, {base_offset} had been acknowledged")
+    op = world.verifying.recorder.begin("sceptic", ListOffsets([batch.partition]), connection.life)
+    try:
+        response = await connection.ask(requests.list_ends([batch.partition]), requests.LIST_OFFSETS_VERSION)
+    except Lost:
+        op.lost()
+        raise
+    answer = life_requests.listed(response)
+    op.answered(answer)
+    code, end = answer.parts[batch.partition]
+    world.history.add("sceptic", f"end of {batch.partition} is {end} after {base_offset}, code {code}")
 
 
 async def _doubt_the_data(world: World, connection: Connection, batch: Batch, base_offset: int) -> None:
@@ -123,56 +131,10 @@ async def _doubt_the_data(world: World, connection: Connection, batch: Batch, ba
         max_bytes=1,
         partition_bytes=1,
     )
-    response = await connection.ask(request, requests.FETCH_VERSION)
-    part = requests.fetched(response)[batch.partition]
-    found = dict(requests.records_of(part))
+    parts = await fetch(world, "sceptic", connection, request, {batch.partition: base_offset})
+    part = parts[batch.partition]
     world.history.add(
-        "sceptic", f"{batch.partition} at {base_offset}: {len(found)} records, code {part.error_code}"
+        "sceptic", f"{batch.partition} at {base_offset}: {len(part.offsets)} records, code {part.error_code}"
     )
-    if part.error_code == ErrorCode.NONE:
-        if any(found.get(base_offset + at) != value for at, value in enumerate(batch.values)):
-            world.history.violate("P5", f"{batch.partition} at {base_offset} is not there: {found}")
-    elif part.error_code not in PASSING:
+    if part.error_code and part.error_code not in PASSING:
         world.history.violate("P5", f"{batch.partition} at {base_offset}: {ErrorCode(part.error_code).name}")
-
-
-async def read_log(world: World, partition: Partition, address: str | None = None) -> list[bytes]:
-    """All of a log, by a client that has never read before, from one agent or any; the stores work by now."""
-    values: list[bytes] = []
-    failures = 0
-    while failures < 50:
-        try:
-            connection = await Connection.open(world.network, address or world.any_address(), "auditor")
-            try:
-                while True:
-                    request = requests.fetch(
-                        [(partition, len(values))],
-                        max_wait_ms=0,
-                        min_bytes=1,
-                        max_bytes=1_000_000,
-                        partition_bytes=1_000_000,
-                    )
-                    response = await connection.ask(request, requests.FETCH_VERSION)
-                    part = requests.fetched(response)[partition]
-                    if part.error_code != ErrorCode.NONE:
-                        raise Lost(ErrorCode(part.error_code).name)
-                    records = requests.records_of(part)
-                    for offset, value in records:
-                        if offset == len(values):
-                            values.append(value)
-                        elif offset > len(values):
-                            world.history.violate(
-                                "P3", f"{partition} has no offset {len(values)}, next is {offset}"
-                            )
-                            return values
-                    # Only an empty answer is sure to be fresh: an agent may not know of another's last commits yet.
-                    if not records:
-                        return values
-            finally:
-                connection.close()
-        except Lost as error:
-            failures += 1
-            world.history.add("auditor", f"{partition}: {error}")
-            await asyncio.sleep(0.2)
-    world.history.violate("P1", f"{partition} can't be read after offset {len(values)}")
-    return values

@@ -224,11 +224,11 @@ class Committing:
     def settle(self, ends: Mapping[Partition, int]) -> None:
         """Groups that are to finish have; and what is read back is what was committed."""
         context = self._context
-        for group in sorted(context.rules.groups_that_finish):
-            for partition, end in sorted(ends.items()):
+        for group, partitions in sorted(context.rules.groups_that_finish.items()):
+            for partition in sorted(set(partitions) & ends.keys()):
                 context.looked("groups process everything")
-                floor = self.floor((group, partition))
-                if floor < end and (group, partition) in self._registers:
+                floor, end = self.floor((group, partition)), ends[partition]
+                if floor < end:
                     text = f"{group}: nobody has processed {partition} offset {floor}; it ends at {end}"
                     context.violate("groups process everything", text)
         for readback in context.readbacks:

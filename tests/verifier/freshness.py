@@ -22,7 +22,7 @@ from tests.verifier.operations import (
 )
 from tests.verifier.recorder import Op, State
 from tests.verifier.sightings import Sights
-from tests.verifier.timeline import NO_PLACE
+from tests.verifier.timeline import NO_PLACE, is_complete
 from tests.verifier.topics import AMBIGUOUS
 from warp.errors import ErrorCode
 
@@ -273,8 +273,13 @@ class Freshness:
     def _fetched(
         self, op: Op, fetch: Fetch, answer: Fetched, floors: dict[Partition, Floor], moment: int
     ) -> None:
+        self._context.looked("answers are of one piece")
+        if not is_complete(op):
+            text = f"{op.client}: Fetch of {len(fetch.positions)} partitions answered {sorted(map(str, answer.parts))}"
+            self._context.violate("answers are of one piece", text, moment)
         is_empty = not any(part.next_offset > fetch.positions.get(p, 0) for p, part in answer.parts.items())
         is_alone = len(fetch.positions) == 1
+        has_errors = any(part.error_code for part in answer.parts.values())
         for partition, floor in self._judged(op, floors, answer.parts, moment):
             part = answer.parts[partition]
             if part.error_code:
@@ -283,12 +288,24 @@ class Freshness:
             position = fetch.positions[partition]
             self._judge_watermarks(op, partition, floor, part, moment)
             if is_empty or is_alone:
-                self._context.looked("read your writes")
-                if part.next_offset <= position < floor.acknowledged:
-                    known = f"{floor.acknowledged} had been acknowledged"
-                    text = f"{op.client}: nothing at {partition} offset {position}, {known}"
-                    self._context.violate("read your writes", text, moment)
+                self._judge_emptiness(op, partition, floor, part, moment, has_errors=has_errors)
             self._judge_records(op, partition, floor.log, position, part, moment)
+
+    def _judge_emptiness(
+        self, op: Op, partition: Partition, floor: Floor, part: Part, moment: int, *, has_errors: bool
+    ) -> None:
+        """Where nothing came, and not for want of space.
+
+        Beside a partition that failed others may get nothing: the space was for that one. But they know their ends.
+        """
+        assert isinstance(op.operation, Fetch)
+        position = op.operation.positions[partition]
+        self._context.looked("read your writes")
+        is_seen = part.next_offset > position or (has_errors and part.high_watermark >= floor.acknowledged)
+        if not is_seen and position < floor.acknowledged:
+            known = f"{floor.acknowledged} had been acknowledged"
+            text = f"{op.client}: nothing at {partition} offset {position}, {known}"
+            self._context.violate("read your writes", text, moment)
 
     def _judge_watermarks(self, op: Op, partition: Partition, floor: Floor, part: Part, moment: int) -> None:
         if part.high_watermark != UNKNOWN:

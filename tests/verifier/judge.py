@@ -19,6 +19,7 @@ from tests.verifier.producing import Producing
 from tests.verifier.readback import FsckResult, Readback
 from tests.verifier.recorder import State
 from tests.verifier.rules import Rules
+from tests.verifier.timeline import Timeline
 
 
 def judge(
@@ -107,6 +108,13 @@ def _judge_fsck(context: Context, fsck: FsckResult | None) -> None:
             context.violate("nothing unreferenced is left", f"{count} {what}")
 
 
+def _doubtful(timeline: Timeline) -> int:
+    return sum(
+        doubts > 0 and not is_known
+        for doubts, is_known in zip(timeline.doubts, timeline.is_acknowledged, strict=True)
+    )
+
+
 def _count(context: Context) -> None:
     """How much there was to look at."""
     history, timeline, findings = context.history, context.timeline, context.findings
@@ -117,7 +125,7 @@ def _count(context: Context) -> None:
     findings.count("batches sent", len(history.batches))
     findings.count("batches acknowledged", sum(timeline.is_acknowledged))
     findings.count("batches sent again", sum(sends > 1 for sends in timeline.sends))
-    findings.count("batches in doubt", sum(doubts > 0 for doubts in timeline.doubts))
+    findings.count("batches in doubt", _doubtful(timeline))
     findings.count("records sent", len(history.batches.contents))
     findings.count(
         "records read back", sum(len(r.offsets) for back in context.readbacks for r in back.logs.values())

@@ -8,14 +8,23 @@ from tests.verifier.context import Context
 from tests.verifier.history import UNKNOWN, Batch
 from tests.verifier.operations import InitProducerId, Produce, Produced, ProducerIdGiven
 from tests.verifier.recorder import Op, State
-from tests.verifier.timeline import is_complete, is_doubtful
+from tests.verifier.timeline import is_complete
 from tests.verifier.topics import AMBIGUOUS
 from warp.errors import ErrorCode
 
 Sequences = tuple[int, int, int]
 """A producer, its epoch, and a log."""
-OF_ALL = frozenset({ErrorCode.KAFKA_STORAGE_ERROR, ErrorCode.REQUEST_TIMED_OUT, ErrorCode.NETWORK_EXCEPTION})
-"""What befalls a request befalls all of it; other errors are those of single batches, which take no part in it."""
+OF_ONE = frozenset(
+    {
+        ErrorCode.CORRUPT_MESSAGE, ErrorCode.MESSAGE_TOO_LARGE, ErrorCode.RECORD_LIST_TOO_LARGE,
+        ErrorCode.INVALID_TIMESTAMP, ErrorCode.INVALID_RECORD, ErrorCode.UNSUPPORTED_COMPRESSION_TYPE,
+        ErrorCode.UNSUPPORTED_FOR_MESSAGE_FORMAT, ErrorCode.INVALID_TOPIC_EXCEPTION,
+        ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, ErrorCode.UNKNOWN_TOPIC_ID, ErrorCode.TOPIC_AUTHORIZATION_FAILED,
+        ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER, ErrorCode.DUPLICATE_SEQUENCE_NUMBER, ErrorCode.UNKNOWN_PRODUCER_ID,
+        ErrorCode.INVALID_PRODUCER_EPOCH, ErrorCode.PRODUCER_FENCED, ErrorCode.POLICY_VIOLATION,
+    }
+)  # fmt: skip
+"""Errors of single batches, which take no part in their request. Whatever else befalls one befalls all of it."""
 MANY = 2**31
 
 
@@ -84,7 +93,8 @@ class Producing:
             placed = answer.parts.get(batch.partition)
             if placed is None:
                 continue
-            if self._context.timeline.sends[batch.number] == 1:
+            is_new = self._context.timeline.first_op[batch.number] == op.number
+            if is_new and not self._is_of_one(batch, placed.error_code):
                 codes.add(placed.error_code)
             if placed.error_code == 0:
                 self._acknowledged(op, batch, placed.base_offset, moment)
@@ -92,9 +102,14 @@ class Producing:
                 self._out_of_order(op, batch, moment)
             elif placed.error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
                 self._unknown(op, batch, moment)
-        if 0 in codes and any(code in OF_ALL for code in codes):
+        if 0 in codes and len(codes) > 1:
             text = f"{op.client}: one request was answered {sorted(codes)}"
             self._context.violate("answers are of one piece", text, moment)
+
+    def _is_of_one(self, batch: Batch, code: int) -> bool:
+        """Also where a batch before it is missing, for a while."""
+        is_idempotent = self._history.batches.producer[batch.number] != UNKNOWN
+        return code in OF_ONE or (is_idempotent and code == ErrorCode.NOT_ENOUGH_REPLICAS)
 
     def _acknowledged(self, op: Op, batch: Batch, offset: int | None, moment: int) -> None:
         history = self._history
@@ -161,4 +176,4 @@ class Producing:
 
 def refused_alone(error_code: int) -> bool:
     """Does such an error befall a single batch of a request, which takes no part in it then?"""
-    return error_code != 0 and error_code not in OF_ALL and not is_doubtful(error_code)
+    return error_code in OF_ONE or error_code == ErrorCode.NOT_ENOUGH_REPLICAS

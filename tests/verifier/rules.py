@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+
+from tests.verifier.operations import Partition
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +36,18 @@ class TopicRules:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Of a run. `is_quiet`: when it was read back nothing was on its way any more, so all agents tell of the same ends.
+    """Of a run.
 
-    `groups_that_finish` have processed every record in the end. Of `rising_groups` no committed offset ever goes back:
-    each of their commits is higher than those before it, and one whose answer was lost comes before the next or never.
-    Of others a late commit may take the place of one that was acknowledged since.
+    `is_quiet`: when it was read back nothing was on its way any more, so all agents tell of the same ends.
+    `groups_that_finish` have processed every record of these partitions in the end. Of `rising_groups` no committed
+    offset ever goes back: each of their commits is higher than those before it, and one whose answer was lost comes
+    before the next or never. Of others a late commit may take the place of one that was acknowledged since.
     """
 
     topics: Mapping[str, TopicRules] = field(default_factory=dict)
     default: TopicRules = TopicRules()
     is_quiet: bool = True
-    groups_that_finish: frozenset[str] = frozenset()
+    groups_that_finish: Mapping[str, Sequence[Partition]] = field(default_factory=dict)
     rising_groups: frozenset[str] = frozenset()
 
     def of(self, topic: str) -> TopicRules:

@@ -52,7 +52,7 @@ class Scene:
         self.recorder = Recorder(self._tick)
         self.readbacks: list[Readback] = []
         self.topics: dict[str, TopicRules] = {}
-        self.finishing: frozenset[str] = frozenset()
+        self.finishing: dict[str, list[Partition]] = {}
         self.rising: frozenset[str] = frozenset()
         self.fsck: FsckResult | None = None
 
@@ -301,7 +301,7 @@ def skips_nothing(scene: Scene, wrong: bool) -> None:
 
 
 def processes_everything(scene: Scene, wrong: bool) -> None:
-    scene.finishing = frozenset({"group"})
+    scene.finishing = {"group": [HERE]}
     scene.write("a", "b", offset=0)
     for offset in range(1 if wrong else 2):
         scene.recorder.processed("group", HERE, offset)

@@ -116,9 +116,7 @@ class Topics:
     def may_be_gone(self, name: str) -> bool:
         """May it not be there in the end?"""
         topic = self._topics.get(name)
-        return topic is not None and all(
-            life.doubted < NEVER or life.known == NEVER for life in topic.living
-        )
+        return topic is not None and all(life.doubted < NEVER or life.known == NEVER for life in topic.living)
 
     def is_surely_there(self, name: str, began: int, ended: int) -> bool:
         """Was it there all the time between two moments, as its deletions and creations tell?"""
