@@ -11,6 +11,9 @@ KAFKAJS := tests/clients/kafkajs/node_modules
 GO_CLIENTS := tests/clients/go/bin
 JAVA_CLIENTS := tests/clients/java/target
 NATIVE_TESTS := tests/wire $(foreach noun,record compaction compression crc32c native,$(wildcard tests/unit/test_$(noun)*.py))
+CLANG ?= clang
+# What `make fuzz` fuzzes; none: everything.
+TARGET ?=
 LOCKED := mkdir -p build && flock build/lock
 SEED ?= 0
 # What is given to the program that a target runs: make run ARGS='--seconds 10', make test ARGS='-k fetch -x'.
@@ -19,7 +22,7 @@ ARGS ?=
 WORKERS ?= 2
 AT_ONCE := -n $(WORKERS) --dist loadfile
 
-.PHONY: help run test check build clients sim soak faults breakages test-debug test-s3 test-cluster test-cross bench bench-micro bench-macro wheels check-wheel format clean
+.PHONY: help run test check build clients sim fuzz soak faults breakages test-debug test-s3 test-cluster test-cross bench bench-micro bench-macro wheels check-wheel format clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 14
@@ -41,6 +44,11 @@ clients: build $(VENV)/.stamp-dev $(KAFKAJS)/.stamp-npm $(GO_CLIENTS)/.stamp-go 
 
 sim: build $(VENV)/.stamp-dev ## Run the simulator, on all cores: SEEDS=0..9999, or one; ARGS='--processes 1 --show'
 	$(PY) -m tests.sim --seeds $(SEEDS) $(ARGS)
+
+fuzz: build $(VENV)/.stamp-fuzz ## Look for input that the product can't stand, under clang's sanitizers: MINUTES=60 TARGET=frames (needs clang)
+	@echo 'make: compiling the fuzz build'
+	@$(LOCKED) env WARP_FUZZ_BUILD=1 CC=$(CLANG) $(PY) setup.py --quiet build --build-lib build/fuzz
+	$(PY) -m tests.fuzz --minutes $(or $(MINUTES),3) $(addprefix --target ,$(TARGET)) $(ARGS)
 
 soak: build $(VENV)/.stamp-dev ## Write, delete, compact and kill for some minutes, then look at what is left: MINUTES=60
 	$(PY) -m tests.soak --minutes $(or $(MINUTES),3) $(ARGS)
@@ -100,6 +108,11 @@ $(VENV)/.stamp-run: $(VENV)/.stamp-venv pyproject.toml tools/constraints.txt
 $(VENV)/.stamp-dev: $(VENV)/.stamp-run
 	@echo 'make: installing what the tests and checks need'
 	@$(PIP) --group dev
+	@touch $@
+
+$(VENV)/.stamp-fuzz: $(VENV)/.stamp-dev
+	@echo 'make: installing the fuzzer'
+	@$(PIP) --group fuzz
 	@touch $@
 
 # The release before, which agents of this one serve beside while a cluster is replaced one by one.

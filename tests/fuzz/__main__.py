@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Final
 
 from tests.fuzz import corpus, figures
-from tests.fuzz.process import BUILD, Slice, fuzz, prepare, run
+from tests.fuzz.places import WORK
+from tests.fuzz.process import Slice, explain, fuzz, interesting, prepare, run
 from tests.fuzz.table import TABLE
 
-WORK: Final = BUILD.parent / "fuzz-work"
-SLICE_S: Final = 300
+SLICE_MINUTES: Final = 10.0
 """How long a target runs before it is the next one's turn, if there is so much time."""
 FINDS_MAX: Final = 20
 """Of one target; a target that has found so much in one run is left alone."""
@@ -48,10 +48,17 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--minutes", type=float, default=3.0, help="in all, by the clock")
-    parser.add_argument("--target", action="append", choices=sorted(TABLE), help="default: all, one after the other")
+    parser.add_argument(
+        "--target", action="append", choices=sorted(TABLE), help="default: all, one after the other"
+    )
+    parser.add_argument("--slice-minutes", type=float, default=SLICE_MINUTES, help="of one target at a time")
     parser.add_argument("--at-once", type=int, default=2, help="processes")
-    parser.add_argument("--corpus", type=Path, default=WORK / "corpus", help="where inputs are kept from run to run")
-    parser.add_argument("--finds", type=Path, default=WORK / "finds", help="where inputs that find something go")
+    parser.add_argument(
+        "--corpus", type=Path, default=WORK / "corpus", help="where inputs are kept from run to run"
+    )
+    parser.add_argument(
+        "--finds", type=Path, default=WORK / "finds", help="where inputs that find something go"
+    )
     parser.add_argument("--log", type=Path, default=WORK / "log", help="a line for each target's slices")
     parser.add_argument("--figures", action="store_true", help="only print what the log comes to")
     parser.add_argument("--replay", type=Path, nargs="+", help="give these inputs to the target")
@@ -74,7 +81,9 @@ class Campaign:
         self._log: Path = options.log
         self._seconds = 60 * options.minutes
         self._ends_s = time.monotonic() + self._seconds
-        self._slice_s = max(1, min(SLICE_S, int(self._seconds * self._at_once / len(targets))))
+        self._slice_s = max(
+            1, min(int(60 * options.slice_minutes), int(self._seconds * self._at_once / len(targets)))
+        )
         self._lock = threading.Lock()
         self._turn = 0
         self._counts = dict.fromkeys(targets, 0)
@@ -91,7 +100,10 @@ class Campaign:
 
     def report(self) -> str:
         """What it came to."""
-        lines = [f"FOUND in {target}: {summary}\n    {path}\n    {_replay(target, path)}" for target, path, summary in self.finds]
+        lines = [
+            f"FOUND in {target}: {summary}\n    {path}, report in {path.name}.txt\n    {_replay(target, path)}"
+            for target, path, summary in self.finds
+        ]
         lines += [f"FAILED: {failure}" for failure in self.failures]
         lines.append(figures.table(self._log, self._targets))
         lines.append(f"{len(self.finds)} finds, {len(self.failures)} failures")
@@ -100,14 +112,19 @@ class Campaign:
     def _work(self) -> None:
         while (target := self._next()) is not None:
             left_s = self._ends_s - time.monotonic()
-            made = fuzz(target, max(1, min(self._slice_s, int(left_s))), self._corpus / target, self._finds / target)
+            made = fuzz(
+                target, max(1, min(self._slice_s, int(left_s))), self._corpus / target, self._finds / target
+            )
             figures.note(self._log, made, time.time())
+            for find in made.finds:
+                explain(target, find)
             with self._lock:
                 self._take(made)
 
     def _next(self) -> str | None:
         with self._lock:
-            if time.monotonic() >= self._ends_s or not self._targets:
+            is_over = time.monotonic() >= self._ends_s and self._turn >= len(self._targets)
+            if is_over or not self._targets:
                 return None
             target = self._targets[self._turn % len(self._targets)]
             self._turn += 1
@@ -144,8 +161,7 @@ def _summary(made: Slice) -> str:
 
 def _last_lines(made: Slice) -> str:
     """What was printed about the end, without the fuzzer's progress."""
-    lines = [line for line in made.output.splitlines() if not line.startswith("#") and "# Uses:" not in line]
-    return "\n".join(lines[-OUTPUT_LINES:])
+    return "\n".join(interesting(made)[-OUTPUT_LINES:])
 
 
 def _replay(target: str, path: Path) -> str:
@@ -158,7 +174,14 @@ def _minimise(targets: Sequence[str], folder: Path) -> int:
         kept = folder / f"{target}.kept"
         kept.mkdir(parents=True, exist_ok=True)
         prepare(target, folder / target)
-        made = run(target, 3600, "-merge=1", f"-max_len={TABLE[target].load().input_bytes_max}", str(kept), str(folder / target))
+        made = run(
+            target,
+            3600,
+            "-merge=1",
+            f"-max_len={TABLE[target].load().input_bytes_max}",
+            str(kept),
+            str(folder / target),
+        )
         inputs = [path.read_bytes() for path in kept.iterdir()]
         for path in kept.iterdir():
             path.unlink()

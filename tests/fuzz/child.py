@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import logging
 import sys
+from pathlib import Path
 
 import atheris
 
 from tests.fuzz import marks
+from tests.fuzz.places import BUILD
 from tests.fuzz.table import TABLE
 
 
@@ -31,15 +33,24 @@ def main() -> None:
     instrumented = list(TABLE[name].instrumented) or ["tests.fuzz.nothing"]
     with atheris.instrument_imports(include=instrumented, enable_loader_override=False):
         target = TABLE[name].load()
+    check_origin()
     from warp.logs import JsonFormatter
 
     handler = Unread()
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=logging.DEBUG, handlers=[handler])
-    first = [atheris._reserve_counter() for _ in range(marks.COUNTERS)][0]
+    first, *_ = [atheris._reserve_counter() for _ in range(marks.COUNTERS)]
     marks.tell(lambda number: atheris._trace_branch(first + number))
     atheris.Setup(sys.argv, target.check)
     atheris.Fuzz()
+
+
+def check_origin() -> None:
+    """Raise SystemExit unless all of the product comes from the fuzz build, which may lack what did not compile."""
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if name.partition(".")[0] == "warp" and file and not Path(file).is_relative_to(BUILD):
+            raise SystemExit(f"{name} is not of the fuzz build, but {file}: make fuzz builds it")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Where inputs live: packed corpora and named finds in the repository, folders of loose ones while fuzzing.
 
-A packed corpus is a zip archive without compression times, so that the same inputs give the same bytes. Every input in it
-is named by its SHA-1, as libFuzzer names it.
+A packed corpus is a zip archive without times, so that the same inputs give the same bytes. Every input in it is named
+by its SHA-1, as libFuzzer names it.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ def note(log: Path, made: Slice, now_s: float) -> None:
     row = {
         "at_s": round(now_s),
         "seconds": round(made.seconds, 1),
+        "cpu_seconds": round(made.cpu_seconds, 1),
         "executions": made.executions,
         "edges": made.edges,
         "features": made.features,
@@ -30,31 +31,23 @@ def note(log: Path, made: Slice, now_s: float) -> None:
 def table(log: Path, targets: Iterable[str]) -> str:
     """A Markdown table with a row per target and one for all."""
     lines = [
-        "| target | hours | executions | per second | edges | features | inputs | finds |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
+        "| target | hours | of a processor | executions | per second of it | edges | features | inputs | finds |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    total = dict.fromkeys(("seconds", "executions", "finds"), 0.0)
+    total = dict.fromkeys(("seconds", "cpu_seconds", "executions", "finds"), 0.0)
     for target in targets:
         rows = _rows(log / f"{target}.jsonl")
         if not rows:
             continue
-        seconds = sum(row["seconds"] for row in rows)
-        executions = sum(row["executions"] for row in rows)
-        finds = sum(len(row["finds"]) for row in rows)
-        total = {
-            "seconds": total["seconds"] + seconds,
-            "executions": total["executions"] + executions,
-            "finds": total["finds"] + finds,
-        }
+        sums = {name: sum(row[name] for row in rows) for name in ("seconds", "cpu_seconds", "executions")}
+        sums["finds"] = sum(len(row["finds"]) for row in rows)
+        total = {name: total[name] + sums[name] for name in total}
         best = {name: max(row[name] for row in rows) for name in ("edges", "features", "inputs")}
         lines.append(
-            f"| {target} | {seconds / 3600:.2f} | {executions:,} | {executions / max(seconds, 1):,.0f} "
-            f"| {best['edges']:,} | {best['features']:,} | {best['inputs']:,} | {finds} |"
+            f"| {target} | {_amounts(sums)} | {best['edges']:,} | {best['features']:,} | {best['inputs']:,} "
+            f"| {sums['finds']} |"
         )
-    lines.append(
-        f"| all | {total['seconds'] / 3600:.2f} | {total['executions']:,.0f} "
-        f"| {total['executions'] / max(total['seconds'], 1):,.0f} | | | | {total['finds']:.0f} |"
-    )
+    lines.append(f"| all | {_amounts(total)} | | | | {total['finds']:.0f} |")
     return "\n".join(lines)
 
 
@@ -62,3 +55,8 @@ def _rows(path: Path) -> list[Mapping[str, Any]]:
     if not path.is_file():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _amounts(sums: Mapping[str, float]) -> str:
+    rate = sums["executions"] / max(sums["cpu_seconds"], 1)
+    return f"{sums['seconds'] / 3600:.2f} | {sums['cpu_seconds'] / 3600:.2f} | {sums['executions']:,.0f} | {rate:,.0f}"

@@ -6,24 +6,26 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from tests.fuzz import corpus
+from tests.fuzz.places import BUILD, ROOT
 from tests.fuzz.table import TABLE
-
-ROOT: Final = Path(__file__).resolve().parents[2]
-BUILD: Final = ROOT / "build" / "fuzz"
 
 INPUT_S_MAX: Final = 10
 """What one input may take; under the sanitizers everything takes several times as long as usual."""
 MEMORY_MIB_MAX: Final = 2048
 ALLOCATION_MIB_MAX: Final = 256
 """What one allocation may be. No target allows anything that large."""
-STOP_S_MAX: Final = 60
-"""How much longer than it was asked to a process may run before it is killed."""
+EXPLAIN_S_MAX: Final = 300
+STOP_S_MAX: Final = 1800
+"""How much longer than it was asked to a process may run before it is killed. Where others use the processors, and
+this goes on beside them, reading a corpus alone may take minutes."""
 
 _STATUS = re.compile(r"^#(\d+)\t.*\bcov: (\d+) ft: (\d+) corp: (\d+)/", re.MULTILINE)
 _WRITTEN = re.compile(r"Test unit written to (\S+)")
@@ -44,6 +46,7 @@ class Slice:
 
     target: str
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     executions: int = 0
     edges: int = 0
     features: int = 0
@@ -72,7 +75,15 @@ def fuzz(target: str, seconds: int, folder: Path, finds: Path, *arguments: str) 
     )
 
 
-def run(target: str, kill_after_s: float, *arguments: str) -> Slice:
+def explain(target: str, find: Path) -> Path:
+    """Give a find to the target once more, with names in native stacks, which take their time; where that stands."""
+    made = run(target, EXPLAIN_S_MAX, f"-timeout={EXPLAIN_S_MAX}", str(find), is_symbolic=True)
+    report = find.with_name(f"{find.name}.txt")
+    report.write_text("\n".join(interesting(made)) + "\n", encoding="utf-8")
+    return report
+
+
+def run(target: str, kill_after_s: float, *arguments: str, is_symbolic: bool = False) -> Slice:
     """Run the process with these arguments for libFuzzer."""
     command = [
         sys.executable,
@@ -86,26 +97,39 @@ def run(target: str, kill_after_s: float, *arguments: str) -> Slice:
         "-print_final_stats=1",
         *arguments,
     ]
-    began_s = time.monotonic()
     made = Slice(target)
-    try:
-        done = subprocess.run(
+    began_s = time.monotonic()
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env=environment(),
-            stdout=subprocess.PIPE,
+            env=environment(is_symbolic=is_symbolic),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
             stderr=subprocess.STDOUT,
-            timeout=kill_after_s,
-            check=False,
         )
-        made.output, code = done.stdout.decode(errors="replace"), done.returncode
-    except subprocess.TimeoutExpired as error:
-        made.output, code = (error.stdout or b"").decode(errors="replace"), None
+        killer = threading.Timer(kill_after_s, process.kill)
+        killer.start()
+        _, status, usage = os.wait4(process.pid, 0)
+        was_killed = not killer.is_alive()
+        killer.cancel()
+        process.returncode = code = os.waitstatus_to_exitcode(status)
+        output.seek(0)
+        made.output = output.read().decode(errors="replace")
     made.seconds = time.monotonic() - began_s
+    made.cpu_seconds = usage.ru_utime + usage.ru_stime
     read_output(made)
     if not made.finds and code != 0:
-        made.failure = "had to be killed" if code is None else f"ended with {code}"
+        made.failure = "had to be killed" if was_killed else f"ended with {code}"
     return made
+
+
+def interesting(made: Slice) -> list[str]:
+    """The lines that were printed, but for the fuzzer's progress."""
+    boring = ("#", "INFO: Instrumenting", "WARNING: Skipping import", "\tNEW_FUNC")
+    return [
+        line for line in made.output.splitlines() if not line.startswith(boring) and "# Uses:" not in line
+    ]
 
 
 def read_output(made: Slice) -> None:
@@ -120,14 +144,16 @@ def read_output(made: Slice) -> None:
     made.finds = [Path(path) for path in _WRITTEN.findall(made.output)]
 
 
-def environment() -> dict[str, str]:
+def environment(*, is_symbolic: bool) -> dict[str, str]:
     """That of a process of the fuzz build."""
     import atheris
 
+    options = f"{_SANITIZERS['ASAN_OPTIONS']}:symbolize={int(is_symbolic)}"
     library = Path(atheris.path()) / "asan_with_fuzzer.so"
     return {
         **os.environ,
         **_SANITIZERS,
+        "ASAN_OPTIONS": options,
         "LD_PRELOAD": str(library),
         "PYTHONPATH": f"{BUILD}{os.pathsep}{ROOT}",
     }

@@ -33,8 +33,29 @@ TABLE = {
         Entry("codecs"),
         Entry("compaction"),
         Entry("segments", ("warp.log.segment", "warp.lifecycle", "warp.cli.inspect")),
+        Entry(
+            "requests",
+            (
+                "warp.handlers",
+                "warp.cluster",
+                "warp.groups",
+                "warp.log",
+                "warp.metadata",
+                "warp.security",
+                "warp.server",
+            ),
+        ),
         Entry("sasl", ("warp.security",)),
         Entry("keys", ("warp.security.jwks", "warp.security.oauth")),
-        Entry("handshake", ("warp.security", "warp.server", "warp.handlers.sasl", "warp.handlers.api_versions")),
+        Entry(
+            "handshake", ("warp.security", "warp.server", "warp.handlers.sasl", "warp.handlers.api_versions")
+        ),
+        Entry("tls", ("warp.security.tls_endpoint", "warp.server")),
+        Entry("http", ("warp.http", "warp.cluster.peer_auth", "warp.log.cache", "h11")),
+        Entry("answers", ("warp.objectstore.s3", "h11")),
+        Entry(
+            "texts",
+            ("warp.security", "warp.cluster", "warp.groups.subscription", "warp.ids", "warp.http.access"),
+        ),
     )
 }

@@ -98,14 +98,20 @@ def _rewritten(
     gets_horizon = has_tombstone and horizon != -1 and not header.attributes & DELETE_HORIZON and end <= until
     if len(left) == len(records) and not gets_horizon:
         return encode_batch(header, raw[HEADER.size :])
-    times = [header.base_timestamp + record.timestamp_delta for record in left]
+    times = [_as_long(header.base_timestamp + record.timestamp_delta) for record in left]
     if not header.attributes & LOG_APPEND_TIME:
-        header = replace(header, max_timestamp=max(times))
+        header = replace(header, max_timestamp=max(-1, *times))
     if gets_horizon:
         header = replace(header, attributes=header.attributes | DELETE_HORIZON, base_timestamp=horizon)
-    left = [replace(r, timestamp_delta=t - header.base_timestamp) for r, t in zip(left, times, strict=True)]
+    deltas = [_as_long(time - header.base_timestamp) for time in times]
+    left = [replace(record, timestamp_delta=delta) for record, delta in zip(left, deltas, strict=True)]
     payload = compress(header.codec, b"".join(map(encode_record, left)))
     return encode_batch(replace(header, batch_length=0, record_count=len(left)), payload)
+
+
+def _as_long(value: int) -> int:
+    """As Java's long: it wraps."""
+    return (value + 2**63) % 2**64 - 2**63
 
 
 def _tiled(kept: Sequence[bytes], base_offset: int, end_offset: int, gone_ms: int) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from tests.fuzz.marks import mark
+from tests.fuzz.marks import mark, said
 from tests.fuzz.script import Script
 from tests.fuzz.target import Target
 from tests.fuzz.targets.repaired import COMPRESS, FIX_ALL, FIX_CRC, batches_of, written
@@ -55,7 +55,7 @@ def _check_walks(batches: bytes, offset: int, limit_bytes: int, first_always: bo
     try:
         spans = scan_batches(batches)
     except InvalidBatch as error:
-        mark("scan", str(error))
+        mark("scan", said(error))
     else:
         assert all(one.position + one.size_bytes <= len(batches) for one in spans)
         assert [one.position for one in spans] == _starts(one.size_bytes for one in spans)
@@ -73,7 +73,7 @@ def _check_walks(batches: bytes, offset: int, limit_bytes: int, first_always: bo
     try:
         totals = verify_batches(batches, offset, limit_bytes)
     except InvalidBatch as error:
-        mark("totals", str(error))
+        mark("totals", said(error))
         return
     mark("totals", "read")
     inside = scan_batches(batches[offset : offset + totals.size_bytes])
@@ -95,7 +95,7 @@ def _check_stamping(batches: bytes, base_offset: int) -> None:
     try:
         end_offset = stamp_batches(buffer, base_offset, 0)
     except InvalidBatch as error:
-        mark("stamp", str(error))
+        mark("stamp", said(error))
         return
     spans = scan_batches(bytes(buffer))
     mark("stamp", min(len(spans), 3))
@@ -110,7 +110,7 @@ def _records_of(batches: bytes) -> list[Record] | None:
     try:
         records = list(iterate_records(batches, DECOMPRESSED_BYTES_MAX))
     except InvalidBatch as error:
-        mark("iterate", error.error_code, str(error)[:60])
+        mark("iterate", error.error_code, said(error))
         return None
     mark("iterate", min(len(records), 3))
     control = [one.position for one in scan_batches(batches) if one.attributes & reference.CONTROL]
@@ -184,7 +184,11 @@ def seeds() -> Iterable[bytes]:
     plain = written(raw_batch(plain_records(3)), FIX_ALL)
     squeezed = written(raw_batch(plain_records(3), attributes=4), FIX_ALL | COMPRESS)
     yield start + plain + squeezed + plain
-    yield start + written(raw_batch(plain_records(2), attributes=reference.CONTROL | reference.TRANSACTIONAL)) + plain
+    yield (
+        start
+        + written(raw_batch(plain_records(2), attributes=reference.CONTROL | reference.TRANSACTIONAL))
+        + plain
+    )
     yield start + written(raw_batch([], last_offset_delta=5)) + plain
     yield start + written(raw_batch(plain_records(2), attributes=reference.LOG_APPEND_TIME)) + b"cut short"
 
@@ -192,5 +196,11 @@ def seeds() -> Iterable[bytes]:
 TARGET = Target(
     check,
     seeds,
-    words=(b"\x01", b"\x7f\xff\xff\xff", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff\xff\xff\xff\xff", b"\0\0\0\x31"),
+    words=(
+        b"\x01",
+        b"\x7f\xff\xff\xff",
+        b"\xff\xff\xff\xff",
+        b"\x7f\xff\xff\xff\xff\xff\xff\xff",
+        b"\0\0\0\x31",
+    ),
 )

@@ -1,7 +1,7 @@
 """Compaction: batches of a log, from an object, merged by key natively and by the reference.
 
-The input is a script: offsets, times and limits, then batches, each behind how it is to be repaired. What the native core
-reads it reads as the reference does; what it refuses, it refuses as a whole. Offsets go on tiling.
+The input is a script: offsets, times and limits, then batches, each behind how it is to be repaired. What the native
+core reads it reads as the reference does; what it refuses, it refuses as a whole. Offsets go on tiling.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
-from tests.fuzz.marks import mark
+from tests.fuzz.marks import mark, said
 from tests.fuzz.script import Script
 from tests.fuzz.target import Target
 from tests.fuzz.targets.repaired import COMPRESS, FIX_ALL, FIX_CRC, batches_of, written
@@ -66,7 +66,7 @@ def _noted(batches: bytes, base_offset: int, keys: KeyMap, until_offset: int) ->
             decompressed_bytes_max=DECOMPRESSED_BYTES_MAX,
         )
     except InvalidBatch as error:
-        mark("note", str(error)[:60])
+        mark("note", said(error))
         return None
     mark("note", stopped < until_offset, min(len(keys), 4))
     assert len(keys) <= keys.keys_max
@@ -87,9 +87,14 @@ def _compacted(
             decompressed_bytes_max=DECOMPRESSED_BYTES_MAX,
         )
     except InvalidBatch as error:
-        mark("compact", str(error)[:60])
+        mark("compact", said(error))
         return None
-    mark("compact", min(compacted.record_count, 3), min(compacted.dropped_count, 3), compacted.horizon_count > 0)
+    mark(
+        "compact",
+        min(compacted.record_count, 3),
+        min(compacted.dropped_count, 3),
+        compacted.horizon_count > 0,
+    )
     return compacted
 
 
@@ -124,7 +129,8 @@ def _are_all_looked_at(batches: bytes, base_offset: int, until_offset: int) -> b
 
 
 def seeds() -> Iterable[bytes]:
-    """Keys that supersede each other, tombstones, horizons, transactions, every codec, and what is compacted already."""
+    """Keys that supersede each other, tombstones, horizons, transactions, every codec, what is compacted already."""
+
     def record(index: int, key: bytes | None, value: bytes | None = b"v") -> RawRecord:
         return RawRecord(index, index, key, value)
 
@@ -151,5 +157,12 @@ def seeds() -> Iterable[bytes]:
 TARGET = Target(
     check,
     seeds,
-    words=(b"\x7f\xff\xff\xff", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff\xff\xff\xff\xff", b"\x01", b"\x02a", b"\x08\0\0\0\x02a\x02v\0"),
+    words=(
+        b"\x7f\xff\xff\xff",
+        b"\xff\xff\xff\xff",
+        b"\x7f\xff\xff\xff\xff\xff\xff\xff",
+        b"\x01",
+        b"\x02a",
+        b"\x08\0\0\0\x02a\x02v\0",
+    ),
 )

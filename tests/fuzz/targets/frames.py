@@ -158,5 +158,8 @@ def seeds() -> Iterable[bytes]:
 
 
 TARGET = Target(
-    check, seeds, words=(b"\0\0\0\x08", b"\0\0\0\x07", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\x01\x11\x70"), input_bytes_max=1024
+    check,
+    seeds,
+    words=(b"\0\0\0\x08", b"\0\0\0\x07", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\x01\x11\x70"),
+    input_bytes_max=1024,
 )

@@ -116,7 +116,12 @@ def seeds() -> Iterable[bytes]:
         begin = bytes([HANDSHAKE, number | 4, TOKEN]) + len(scram).to_bytes(2, "big") + scram + bytes([1])
         yield begin + bytes([TOKEN, 0, 4]) + b"c=b," + bytes([1])
     bearer = b"n,,\x01auth=Bearer a.b.c\x01\x01"
-    yield bytes([HANDSHAKE, 3 | 4, TOKEN]) + len(bearer).to_bytes(2, "big") + bearer + bytes([1, TOKEN, 0, 1, 1, 1])
+    yield (
+        bytes([HANDSHAKE, 3 | 4, TOKEN])
+        + len(bearer).to_bytes(2, "big")
+        + bearer
+        + bytes([1, TOKEN, 0, 1, 1, 1])
+    )
     yield bytes([HANDSHAKE, 255, 3]) + b"ABC"
     yield bytes([HANDSHAKE, 6, HANDSHAKE, 6])
     whole = _frame(SaslHandshakeRequest(mechanism="PLAIN"), 1)
@@ -128,6 +133,15 @@ def seeds() -> Iterable[bytes]:
 TARGET = Target(
     check,
     seeds,
-    words=(b"\0\x11\0\x01", b"\0\x24\0\x02", b"\0\x12\0\x03", b"\0\x03\0\x0c", b"\0\0\0\x08", b"PLAIN", b"\xff\xff", b"\x7f\xff\xff\xff"),
+    words=(
+        b"\0\x11\0\x01",
+        b"\0\x24\0\x02",
+        b"\0\x12\0\x03",
+        b"\0\x03\0\x0c",
+        b"\0\0\0\x08",
+        b"PLAIN",
+        b"\xff\xff",
+        b"\x7f\xff\xff\xff",
+    ),
     input_bytes_max=1024,
 )

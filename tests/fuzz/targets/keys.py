@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tests.fuzz.marks import mark
+from tests.fuzz.marks import mark, said
 from tests.fuzz.script import Script
 from tests.fuzz.target import Target
 from tests.fuzz.targets.users import ED_KEY, HEADER, RULES, claims, key_set, signed
@@ -29,14 +29,14 @@ def check(data: bytes) -> None:
         try:
             found = parse_key_set(keys)
         except NoKeySet as error:
-            mark(str(error))
+            mark(said(error))
         else:
             mark("keys", min(len(found), 3), sorted(found[0].algorithms)[:1])
             assert 0 < len(found) <= KEYS_MAX
     try:
         unverified = parse_token(token)
     except ValueError as error:
-        mark(str(error))
+        mark(said(error))
         return
     payload = verify(unverified, found)
     mark("payload", payload is None)
@@ -48,7 +48,7 @@ def check(data: bytes) -> None:
     try:
         accepted = check_claims(payload, RULES, NOW_MS)
     except ValueError as error:
-        mark(str(error))
+        mark(said(error))
         return
     mark("accepted")
     assert accepted.name
@@ -73,7 +73,13 @@ def seeds() -> Iterable[bytes]:
     yield bytes(2) + signed(b'{"alg":"EdDSA","b64":false,"crit":["b64"]}', b"{}").encode()
     yield len(key_set()).to_bytes(2, "big") + key_set() + good
     rsa = {"kty": "RSA", "kid": "r", "n": "0" * 342 + "A", "e": "AQAB", "alg": "RS256"}
-    for keys in ([rsa], [{**rsa, "use": "enc"}], [{"kty": "oct", "k": "AAAA"}], [{"kty": "EC", "crv": "P-521", "x": "AA", "y": "AA"}], []):
+    for keys in (
+        [rsa],
+        [{**rsa, "use": "enc"}],
+        [{"kty": "oct", "k": "AAAA"}],
+        [{"kty": "EC", "crv": "P-521", "x": "AA", "y": "AA"}],
+        [],
+    ):
         made = json.dumps({"keys": keys}).encode()
         yield len(made).to_bytes(2, "big") + made + good
 

@@ -43,7 +43,7 @@ def repaired(batch: bytes, how: int) -> bytes:
 
 def batches_of(script: Script, count_max: int) -> list[bytes]:
     """Batches that stand in the input one after the other, each behind how it is to be repaired and its size."""
-    batches = []
+    batches: list[bytes] = []
     while script and len(batches) < count_max:
         how = script.byte()
         batches.append(repaired(script.take(script.number(2)), how))

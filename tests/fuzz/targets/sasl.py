@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterable
 from typing import Any, Final
 
-from tests.fuzz.marks import mark
+from tests.fuzz.marks import mark, said
 from tests.fuzz.script import Script
 from tests.fuzz.target import Target
 from tests.fuzz.targets.users import (
@@ -137,7 +137,7 @@ def check(data: bytes) -> None:
     """One exchange."""
     script = Script(data)
     name = NAMES[script.byte() % len(NAMES)]
-    run(_exchange(shared_mechanisms().begin(name, lambda count: bytes(count)), name, script))
+    run(_exchange(shared_mechanisms().begin(name, bytes), name, script))
 
 
 async def _exchange(exchange: Mechanism, name: str, script: Script) -> None:
@@ -149,9 +149,8 @@ async def _exchange(exchange: Mechanism, name: str, script: Script) -> None:
         try:
             step = await _step(exchange, token)
         except AuthenticationFailed as failure:
-            mark(name, "failed", failure.reason[:40], failure.outcome)
-            assert PASSWORD not in failure.message
-            failure.message.encode("utf-8")
+            mark(name, "failed", said(ValueError(failure.reason)), failure.outcome)
+            _check_message(failure.message)
             continue
         if step.principal is not None:
             mark(name, "succeeded")
@@ -160,6 +159,12 @@ async def _exchange(exchange: Mechanism, name: str, script: Script) -> None:
             assert step.principal.name.isprintable()
             continue
         client.answered(step.token)
+
+
+def _check_message(message: str) -> None:
+    """What a client is told."""
+    assert PASSWORD not in message
+    message.encode("utf-8")
 
 
 async def _step(exchange: Mechanism, token: bytes) -> Step:
@@ -181,8 +186,14 @@ def seeds() -> Iterable[bytes]:
     yield bytes([2]) + _raw("\0\u2168\0\u00ad".encode())
     yield bytes([3, RIGHT, 0, 0, 0])
     yield bytes([3, WRONG, 0, 0, 0]) + _raw(b"\x01")
-    for said in (claims(exp=1), claims(aud=["a", "warp"]), claims(nbf=2**40), claims(sub=5), claims(exp=1e10)):
-        payload = json.dumps(said).encode()
+    for payload_of in (
+        claims(exp=1),
+        claims(aud=["a", "warp"]),
+        claims(nbf=2**40),
+        claims(sub=5),
+        claims(exp=1e10),
+    ):
+        payload = json.dumps(payload_of).encode()
         yield bytes([3, RIGHT, 0, len(payload)]) + payload + b"\0"
     yield bytes([3]) + _raw(bearer(signed(HEADER, b"{}"), authorization="alice", extensions="a=b\x01"))
 

@@ -1,21 +1,22 @@
 """Objects of a bucket: whatever lies there under a segment's name, read by its footer, inspected, and rebuilt from.
 
 The input is a script: what is to be put right, then the bytes of the footer, then those before it. The footer is held
-against a reader of its own here, as docs/segment-format.md describes it; `warp inspect` and the readers of a rebuild must
-come to an end with any object.
+against a reader of its own here, as docs/segment-format.md describes it; `warp inspect` and the readers of a rebuild
+must come to an end with any object.
 """
 
 from __future__ import annotations
 
-import asyncio
+import itertools
 import json
 import struct
-from collections.abc import Coroutine, Iterable
-from typing import Any, Final, NamedTuple, TypeVar
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
 
-from tests.fuzz.marks import mark
+from tests.fuzz.marks import mark, said
 from tests.fuzz.script import Script
 from tests.fuzz.target import Target
+from tests.fuzz.targets.users import run
 from tests.support.batches import NOW_MS, plain_records, raw_batch
 from warp._crc32c import crc32c
 from warp.cli.inspect.examine import Wanted, examine
@@ -43,8 +44,6 @@ TRAILER_BYTES: Final = 16
 HEAD: Final = struct.Struct(">BBHqIII")
 TOPIC: Final = struct.Struct(">16sH")
 EXTENT: Final = struct.Struct(">IIQIIqqIqq")
-
-T = TypeVar("T")
 
 
 class OneObject:
@@ -124,7 +123,7 @@ def _parsed(whole: bytes) -> SegmentIndex | None:
             found = parse_index(whole[-found:], len(whole))
         assert isinstance(found, SegmentIndex)
     except SegmentFormatError as error:
-        mark(str(error)[:48])
+        mark(said(error))
         assert _reference(whole) is None, "refused what the reference reads"
         return None
     expected = _reference(whole)
@@ -195,7 +194,7 @@ class _Slowly:
 
 
 def _check_inspection(whole: bytes, index: SegmentIndex | None, wanted: Wanted) -> None:
-    found = _run(examine(OneObject(whole), wanted))
+    found = run(examine(OneObject(whole), wanted))
     assert (found.index is None) == (index is None)
     shown = human(found, wanted.limit)
     assert shown.replace("\n", "").isprintable(), "control characters of strangers reach the terminal"
@@ -204,7 +203,7 @@ def _check_inspection(whole: bytes, index: SegmentIndex | None, wanted: Wanted) 
 
 
 def _check_bucket(whole: bytes, index: SegmentIndex | None) -> None:
-    bucket = _run(BucketReader(OneObject(whole)).read())  # type: ignore[arg-type]  # what it asks of a store
+    bucket = run(BucketReader(OneObject(whole)).read())  # type: ignore[arg-type]  # what it asks of a store
     assert len(bucket.segments) == (index is not None)
     assert set(bucket.damaged) == (set() if index is not None else {KEY})
     bucket.topics()
@@ -214,38 +213,28 @@ def _check_bucket(whole: bytes, index: SegmentIndex | None) -> None:
             assert 0 <= one.base_offset < one.end_offset
             assert len(MAGIC) <= one.position
             assert one.position + one.size_bytes <= len(whole)
-            list(batches_in(whole[one.position : one.position + one.size_bytes], one.position, one.base_offset))
+            list(
+                batches_in(whole[one.position : one.position + one.size_bytes], one.position, one.base_offset)
+            )
         _check_tiles(whole, candidates)
 
 
 def _check_tiles(whole: bytes, candidates: list[Any]) -> None:
-    tiling = _run(tile(OneObject(whole), candidates, None, 0))  # type: ignore[arg-type]  # see above
+    tiling = run(tile(OneObject(whole), candidates, None, 0))  # type: ignore[arg-type]  # see above
     covered = sorted(
         [(one.base_offset, one.end_offset) for one in tiling.extents]
         + [(one.base_offset, one.end_offset) for one in tiling.holes]
     )
-    for (_, end), (start, _) in zip(covered, covered[1:], strict=False):
+    for (_, end), (start, _) in itertools.pairwise(covered):
         assert end == start, "extents and holes do not tile"
-
-
-def _run(coroutine: Coroutine[Any, Any, T]) -> T:
-    return _loop().run_until_complete(coroutine)
-
-
-def _loop() -> asyncio.AbstractEventLoop:
-    if not _loops:
-        _loops.append(asyncio.new_event_loop())
-    return _loops[0]
-
-
-_loops: list[asyncio.AbstractEventLoop] = []
 
 
 def written(whole: bytes, how: int) -> bytes:
     """A whole segment as the script has it."""
     (size,) = struct.unpack(">I", whole[-16:-12])
     footer = whole[len(whole) - 16 - size : -16]
-    return bytes([how]) + size.to_bytes(2, "big") + footer + whole[len(MAGIC) : len(whole) - 16 - size]
+    body: bytes = whole[len(MAGIC) : len(whole) - 16 - size]
+    return bytes([how]) + len(footer).to_bytes(2, "big") + footer + body
 
 
 def seeds() -> Iterable[bytes]:
@@ -275,5 +264,13 @@ def seeds() -> Iterable[bytes]:
 TARGET = Target(
     check,
     seeds,
-    words=(MAGIC, END_MAGIC, END_MAGIC[:-1] + b"\2", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff\xff\xff\xff\xff", b"\xff" * 8, KEY.encode()),
+    words=(
+        MAGIC,
+        END_MAGIC,
+        END_MAGIC[:-1] + b"\2",
+        b"\xff\xff\xff\xff",
+        b"\x7f\xff\xff\xff\xff\xff\xff\xff",
+        b"\xff" * 8,
+        KEY.encode(),
+    ),
 )

@@ -1,4 +1,4 @@
-"""Users and keys that stay the same from run to run, and a loop to wait on: what the targets of authentication share."""
+"""Users and keys that stay the same from run to run, and a loop to wait on: what several targets share."""
 
 from __future__ import annotations
 
