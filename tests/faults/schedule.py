@@ -19,7 +19,7 @@ AGENTS = {"cluster": 3, "local": 1}
 CALM_BEFORE_S = 2.0
 CALM_AFTER_S = 10.0
 """At the end of a run nothing happens any more: who can't go on by then is noticed."""
-EVERY_S = 4.0
+EVERY_S = 3.0
 """One misfortune begins in about so many seconds; several may be in force at once."""
 
 
@@ -56,7 +56,7 @@ CLUSTER_KINDS = tuple(kind for kind in Kind if kind is not Kind.DISK_FULL)
 _OF_PROCESS = (Kind.KILL, Kind.FREEZE, Kind.RESTART, Kind.PREVIOUS)
 _OF_POSTGRES = (Kind.POSTGRES_RESTART, Kind.POSTGRES_CRASH, Kind.POSTGRES_PAUSE, Kind.POSTGRES_LOSS)
 _OF_NETWORK = (Kind.NO_WAY_TO_POSTGRES, Kind.NO_WAY_TO_STORE, Kind.NO_WAY_TO_AGENT)
-_DURATIONS_S = {
+DURATIONS_S = {
     Kind.KILL: (0.0, 4.0),
     Kind.FREEZE: (3.0, 8.0),
     Kind.RESTART: (0.0, 2.0),
@@ -71,7 +71,8 @@ _DURATIONS_S = {
     Kind.NO_WAY_TO_AGENT: (2.0, 7.0),
     Kind.DISK_FULL: (2.0, 6.0),
 }
-_USUAL_S = (2.0, 6.0)
+USUAL_S = (2.0, 6.0)
+"""Of the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +167,7 @@ def _kinds(seed: int, place: str, count: int, source: random.Random) -> list[Kin
 
 def _misfortune(kind: Kind, start_s: float, agents: int, source: random.Random) -> Misfortune:
     """Draws the same numbers whatever the kind is."""
-    duration_s = source.uniform(*_DURATIONS_S.get(kind, _USUAL_S))
+    duration_s = source.uniform(*DURATIONS_S.get(kind, USUAL_S))
     agent: int | None = source.randrange(agents)
     is_everybody = source.random() < 0.5
     share, variant = round(source.uniform(0.2, 1.0), 2), source.randrange(1 << 16)

@@ -11,8 +11,10 @@ from tests.faults.schedule import (
     AGENTS,
     CALM_AFTER_S,
     CLUSTER_KINDS,
+    DURATIONS_S,
     LOCAL_KINDS,
     ROUND,
+    USUAL_S,
     Kind,
     Schedule,
     draw,
@@ -39,6 +41,15 @@ def test_four_seeds_meet_every_kind_of_misfortune_together(begin: int) -> None:
     assert {schedule.place for schedule in schedules} == set(AGENTS)
     met = {misfortune.kind for schedule in schedules for misfortune in schedule.misfortunes}
     assert met == set(Kind)
+
+
+def test_the_seeds_of_continuous_integration_meet_every_kind_for_long_enough() -> None:
+    longest_s: dict[Kind, float] = {}
+    for seed in range(ROUND):
+        for each in of_seed(seed).misfortunes:
+            longest_s[each.kind] = max(each.duration_s, longest_s.get(each.kind, 0.0))
+    for kind, duration_s in longest_s.items():
+        assert duration_s >= DURATIONS_S.get(kind, USUAL_S)[0], kind
 
 
 def test_every_kind_happens_somewhere_and_can_be_brought_about() -> None:
