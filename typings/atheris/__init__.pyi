@@ -1,8 +1,8 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-def Fuzz() -> None: ...
-def Setup(arguments: list[str], check: Callable[[bytes], None]) -> list[str]: ...
+def Fuzz() -> None: ...  # noqa: N802
+def Setup(arguments: list[str], check: Callable[[bytes], None]) -> list[str]: ...  # noqa: N802
 def instrument_imports(
     include: list[str] | None = None, exclude: list[str] | None = None, enable_loader_override: bool = True
 ) -> AbstractContextManager[None]: ...

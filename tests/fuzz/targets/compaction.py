@@ -41,7 +41,8 @@ def check(data: bytes) -> None:
     """Note the keys, compact, compare, and see what is left stay as it is when it is compacted again."""
     script = Script(data)
     base_offset, until_delta = script.number(8) >> 1, script.number(2)
-    horizon_ms = NOW_MS + script.signed(4) if script.byte() & 1 else -1
+    has_horizon = script.byte() & 1
+    horizon_ms = NOW_MS + script.signed(4) if has_horizon else -1
     keys = KeyMap(MAP_BYTES_MAX >> script.byte() % 8, SECRET)
     until_offset = min(base_offset + until_delta, 2**63 - 1)
     batches = b"".join(batches_of(script, BATCHES_MAX)) + script.rest()
@@ -135,7 +136,8 @@ def seeds() -> Iterable[bytes]:
         return RawRecord(index, index, key, value)
 
     def start(until: int, horizon: int = 0) -> bytes:
-        return (100).to_bytes(8, "big") + until.to_bytes(2, "big") + bytes(4) + bytes([horizon, 0])
+        offsets = (100).to_bytes(8, "big") + until.to_bytes(2, "big")
+        return offsets + (bytes([1]) + bytes(4) if horizon else bytes(1)) + bytes(1)
 
     several = [record(0, b"a"), record(1, b"b", None), record(2, None), record(3, b"a")]
     for codec in CODECS:

@@ -45,6 +45,7 @@ class Client:
         self._script = script
         self._scram: ScramClient | None = None
         self._server_first = b""
+        self._knows_password = False
         self.deserves = False
         """Whether what was sent last shows that it is who it says it is."""
 
@@ -75,6 +76,7 @@ class Client:
 
     def _scram_token(self, kind: int) -> bytes:
         if self._scram is None:
+            self._knows_password = kind == RIGHT
             self._scram = ScramClient(ALGORITHMS[self._name], USER, PASSWORD if kind == RIGHT else "wrong")
             return self._scram.first()
         if not self._server_first.startswith(b"r=client-nonce"):
@@ -98,7 +100,7 @@ class Client:
         except (ValueError, KeyError, TypeError, RecursionError):
             return False  # not even of the right form
         # Extensions and the bits that base64 leaves over may change without changing the meaning.
-        return kind != RAW and _scram_meaning(made) == _scram_meaning(changed)
+        return self._knows_password and kind != RAW and _scram_meaning(made) == _scram_meaning(changed)
 
 
 def _is_right_password(token: bytes) -> bool:
