@@ -22,7 +22,7 @@ ARGS ?=
 WORKERS ?= 2
 AT_ONCE := -n $(WORKERS) --dist loadfile
 
-.PHONY: help run test check build clients sim fuzz soak faults breakages test-debug test-s3 test-cluster test-cross bench bench-micro bench-macro wheels check-wheel format clean
+.PHONY: help run test check build clients sim fuzz soak load faults breakages test-debug test-s3 test-cluster test-cross bench bench-micro bench-macro wheels check-wheel format clean
 
 help: ## List the targets
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 14
@@ -31,7 +31,7 @@ run: build ## Build, then show the system at work: warp demo
 	@env -u WARP_DEBUG_BUILD $(VENV)/bin/warp demo $(ARGS)
 
 test: build $(VENV)/.stamp-dev ## Build, then run every test that needs no other server or toolchain
-	$(PY) -m pytest $(AT_ONCE) -m 'not toolchain and not rgw and not postgres' $(ARGS)
+	$(PY) -m pytest $(AT_ONCE) -m 'not toolchain and not rgw and not postgres and not load' $(ARGS)
 
 check: build $(VENV)/.stamp-dev ## Lint, types, stubs, import contracts, freshness of the wheels
 	tools/check $(VENV)/bin
@@ -55,6 +55,9 @@ soak: build $(VENV)/.stamp-dev ## Write, delete, compact and kill for some minut
 
 faults: build $(VENV)/.stamp-dev build/previous/.stamp ## Let misfortunes happen to real processes, 60 s per seed: MINUTES=60 SEED=0 (as root, to have all)
 	$(PY) -m tests.faults --minutes $(or $(MINUTES),4) --seed $(SEED) $(ARGS)
+
+load: build $(VENV)/.stamp-dev ## Load an agent and look for what it does not give back; a longer soak: ARGS='--load-minutes 15'
+	$(PY) -m pytest $(AT_ONCE) -m load tests/load/test_soak.py tests/load $(ARGS)
 
 breakages: build $(VENV)/.stamp-dev ## Break the code on purpose, one way at a time, and see that a test notices
 	$(PY) -m tests.breakages $(ARGS)

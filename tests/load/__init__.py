@@ -10,7 +10,7 @@ Each test drives a real agent process and asserts bounds on counts and bytes, ne
 * `test_slow_clients`: clients that ask and don't read, that vanish in the middle of frames, that send the largest
   requests there are.
 
-The agent is the product, unchanged; a thread beside it (`probe`) says what only its process knows: tasks, objects by type,
-memory once what is free has been given back. `make load` runs them, and prints a table of what they measured;
-`make load MINUTES=15` makes the soak longer.
+The agent is the product, unchanged; a thread beside it (`probe`) says what only its process knows: tasks, objects by
+type, memory once what is free has been given back. `make load` runs them, and prints a table of what they measured;
+`make load ARGS="--load-minutes 15"` makes the soak longer.
 """

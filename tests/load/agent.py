@@ -1,4 +1,4 @@
-"""An agent as a process of its own, and what can be learned of it: its metrics, its probe, and what Linux says of it."""
+"""An agent as a process of its own, and what can be learned of it: by its metrics, its probe, and of Linux."""
 
 from __future__ import annotations
 
@@ -96,10 +96,6 @@ class LoadAgent(AgentProcess):
         """One sample of a metric; 0 where there is none yet."""
         inner = ",".join(f'{label}="{value}"' for label, value in labels.items())
         return self.metrics().get(f"{name}{{{inner}}}" if inner else name, 0.0)
-
-    def descriptor_count(self) -> int:
-        """Files and sockets that it has open."""
-        return len(os.listdir(f"/proc/{self.pid}/fd"))
 
     def resident_bytes(self) -> int:
         """Memory that it holds at this moment, what malloc keeps free included."""

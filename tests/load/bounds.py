@@ -28,8 +28,9 @@ class Memory:
     def options(self) -> tuple[str, ...]:
         """Of `warp agent`."""
         return (
-            "--request-memory", f"{self.requests}MiB", "--request-bytes-max", f"{self.request}MiB", "--fetch-memory", f"{self.fetches}MiB",
-            "--cache-bytes", f"{self.cache}MiB", "--flush-bytes", f"{self.flush}MiB",
+            "--request-memory", f"{self.requests}MiB", "--request-bytes-max", f"{self.request}MiB",
+            "--fetch-memory", f"{self.fetches}MiB", "--cache-bytes", f"{self.cache}MiB",
+            "--flush-bytes", f"{self.flush}MiB",
             *(("--jobs-memory", f"{self.jobs}MiB") if self.jobs else ("--roles", "produce,fetch")),
         )  # fmt: skip
 
@@ -37,7 +38,6 @@ class Memory:
         """With so many connections in the clear; `answer_bytes` is the largest answer that had to be copied."""
         sealed = min(self.requests // 2, 64) + self.flush
         blocks = min(self.requests // 8, 32)
-        total = (
-            self.requests + sealed + blocks + self.cache + self.fetches + self.jobs + LOCAL_WRITERS_MIB + PROCESS_MIB
-        )
+        buffers = self.requests + sealed + blocks + LOCAL_WRITERS_MIB
+        total = buffers + self.cache + self.fetches + self.jobs + PROCESS_MIB
         return total * MIB + answer_bytes + connections * IDLE_CONNECTION_KIB * 1024

@@ -1,4 +1,4 @@
-"""Clients that come, do something whole, and go: each kind of visit uses something of the agent that it has to give back.
+"""Clients that come, do something whole, and go: each kind of visit uses something that the agent has to take back.
 
 `Churn.run` lets several visitors of each kind work side by side for a while. When it returns, nobody is connected, and
 every topic, group, user, ACL and quota that a visit made has been deleted again.
@@ -133,7 +133,9 @@ class Churn:
                 self.done[name] += 1
 
     @asynccontextmanager
-    async def _client(self, port: int | None = None, tls: ssl.SSLContext | None = None) -> AsyncIterator[Client]:
+    async def _client(
+        self, port: int | None = None, tls: ssl.SSLContext | None = None
+    ) -> AsyncIterator[Client]:
         """A connection, which is gone at the end: closed in order, or cut off by whoever has called `abort` before."""
         streams = await asyncio.open_connection("127.0.0.1", port or next(self._ports), ssl=tls)
         client = Client(*streams)
@@ -234,7 +236,7 @@ class Churn:
             assert (await first.sync({first.id: b"all"})).error_code == 0
             assert await first.commit(TOPIC, 1) == 0
             joining = asyncio.ensure_future(self._join(second))
-            while await first.heartbeat() != ErrorCode.REBALANCE_IN_PROGRESS:
+            while await first.heartbeat() != ErrorCode.REBALANCE_IN_PROGRESS:  # noqa: ASYNC110  nothing tells of it
                 await asyncio.sleep(0.01)
             rejoined = await first.join()
             await joining

@@ -8,9 +8,12 @@ import pytest
 
 from tests.load.figures import Figures, table
 
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--load-minutes`: of the soak on one agent, and half as much of that on a cluster."""
-    parser.addoption("--load-minutes", type=float, default=0.0, help="minutes of the soaks; a short one without")
+    parser.addoption(
+        "--load-minutes", type=float, default=0.0, help="minutes of the soaks; a short one without"
+    )
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -46,7 +46,9 @@ def table(rows: Sequence[Row]) -> str:
         f"| {row[0]:<{widths[0]}} | {row[1]:<{widths[1]}} | {row[2]:>{widths[2]}} | {row[3]:<{widths[3]}} |"
         for row in shown
     ]
-    rule = f"|{'-' * (widths[0] + 2)}|{'-' * (widths[1] + 2)}|{'-' * (widths[2] + 1)}:|{'-' * (widths[3] + 2)}|"
+    rule = (
+        f"|{'-' * (widths[0] + 2)}|{'-' * (widths[1] + 2)}|{'-' * (widths[2] + 1)}:|{'-' * (widths[3] + 2)}|"
+    )
     return "\n".join([lines[0], rule, *lines[1:]])
 
 

@@ -14,7 +14,6 @@ import asyncio
 import ctypes
 import gc
 import json
-import os
 import signal
 import socket
 import sys
@@ -34,7 +33,7 @@ HOLD_EVERY_S = 0.002
 
 
 def serve(listening: socket.socket) -> None:
-    """Answer for as long as the process lives. No signal may come to this thread: the agent waits for them elsewhere."""
+    """Answer for as long as the process lives. No signal may come to this thread: another one waits for them."""
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     while True:
         connection, _ = listening.accept()
@@ -120,12 +119,12 @@ def _name(kind: type) -> str:
 def _descriptors() -> dict[str, int]:
     """How many by kind: `socket`, `anon_inode`, `pipe`, or the directory of a file."""
     kinds: Counter[str] = Counter()
-    for entry in os.listdir("/proc/self/fd"):
+    for entry in Path("/proc/self/fd").iterdir():
         try:
-            target = os.readlink(f"/proc/self/fd/{entry}")
+            target = entry.readlink()
         except FileNotFoundError:
             continue  # that of the listing itself
-        kinds[target.partition(":")[0] if not target.startswith("/") else os.path.dirname(target)] += 1
+        kinds[str(target.parent) if target.is_absolute() else str(target).partition(":")[0]] += 1
     return dict(kinds)
 
 

@@ -35,8 +35,8 @@ READING_MIB = 16
 """What a reader takes beside the cache and the memory for answers: the index of what it reads, allocators."""
 GET_BYTES = 4 * MIB
 GETS_PER_CHUNK = 1.05
-"""Of so many bytes; and one for each segment, whose end is no whole chunk, and for each partition of a merged segment one
-more, for a chunk that holds data of two partitions may have left the cache when the second one comes to it."""
+"""Of so many bytes; and one for each segment, whose end is no whole chunk, and for each partition of a merged segment
+one more, for a chunk that holds data of two partitions may have left the cache when the second one comes to it."""
 LEVEL_0_MAX = 64
 """So many small segments are merged, however small they are; fewer may wait for more."""
 
@@ -64,7 +64,9 @@ def write(bootstrap: str, count: int) -> None:
         partition, offset = number % PARTITIONS, number // PARTITIONS
         while True:
             try:
-                producer.produce(TOPIC, value_of(partition, offset), partition=partition, on_delivery=delivered)
+                producer.produce(
+                    TOPIC, value_of(partition, offset), partition=partition, on_delivery=delivered
+                )
                 break
             except BufferError:
                 producer.poll(0.05)
@@ -109,7 +111,9 @@ def _checked(messages: Sequence[Any], nexts: array[int], ended: list[bool]) -> l
             continue
         expected = nexts[partition]
         if message.offset() != expected or message.value() != value_of(partition, expected):
-            problems.append(f"{message.value()!r} at {message.offset()} of {partition}, expected was {expected}")
+            problems.append(
+                f"{message.value()!r} at {message.offset()} of {partition}, expected was {expected}"
+            )
         nexts[partition] = expected + 1
     return problems
 

@@ -1,4 +1,4 @@
-"""5,000 connections to one agent: what each costs, that all are served and given back, and what happens at the limit."""
+"""5,000 connections to one agent: what each costs, that all are served and given back, and what is at the limit."""
 
 from __future__ import annotations
 
@@ -58,7 +58,9 @@ async def many_in_the_clear(agent: LoadAgent, figures: Figures) -> None:
             cost = (facts.resident_bytes - before.resident_bytes) / KIB / CONNECTIONS
             figures.at_most(f"memory of a connection {name}", cost, IDLE_CONNECTION_KIB, "KiB")
         figures.exactly("tasks of them all", sum(idle.tasks.values()) - sum(before.tasks.values()), 0)
-        figures.exactly("sockets of them all", idle.descriptors["socket"] - before.descriptors["socket"], CONNECTIONS)
+        figures.exactly(
+            "sockets of them all", idle.descriptors["socket"] - before.descriptors["socket"], CONNECTIONS
+        )
         await refuse_more(agent, figures)
         await each(clients[:TALKING], write_and_read)
         figures.note("connections that write and read", TALKING)
@@ -189,7 +191,7 @@ async def write_and_read(client: Client) -> None:
 
 
 async def until_connected(agent: LoadAgent, count: int) -> None:
-    """Wait until the agent knows of so many connections."""
+    """Wait until the agent knows of so many connections, of which nothing tells."""
     async with asyncio.timeout(WAIT_S):
-        while await asyncio.to_thread(agent.metric, "warp_connections") != count:
+        while await asyncio.to_thread(agent.metric, "warp_connections") != count:  # noqa: ASYNC110  see above
             await asyncio.sleep(0.05)

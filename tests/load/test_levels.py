@@ -14,7 +14,9 @@ FACTS = Facts(
     resident_bytes=80 * MIB, blocks=200_000, threads=9, descriptors={"socket": 8, "anon_inode": 3},
     tasks={"watch": 1}, types={"builtins.list": 5_000},
 )  # fmt: skip
-LEVEL = Level(FACTS, {"topics": 1, "deleted_topics": 40}, 12, {"deleted_topics": 40}, {"warp_connections": 0.0})
+LEVEL = Level(
+    FACTS, {"topics": 1, "deleted_topics": 40}, 12, {"deleted_topics": 40}, {"warp_connections": 0.0}
+)
 ROUNDS = 6
 
 
@@ -61,9 +63,12 @@ def test_rows_and_objects_that_rise_are_found() -> None:
 
 def test_rows_that_are_kept_by_design_may_rise_and_others_of_the_table_not() -> None:
     kept = [{"deleted_topics": 40 + place} for place in range(ROUNDS)]
-    assert growth([replace(LEVEL, rows={"topics": 1, **rows}, kept_rows=rows) for rows in kept], Allowed()) == []
+    assert (
+        growth([replace(LEVEL, rows={"topics": 1, **rows}, kept_rows=rows) for rows in kept], Allowed()) == []
+    )
     leaking = [
-        replace(LEVEL, rows={"deleted_topics": 40 + 2 * place}, kept_rows=rows) for place, rows in enumerate(kept)
+        replace(LEVEL, rows={"deleted_topics": 40 + 2 * place}, kept_rows=rows)
+        for place, rows in enumerate(kept)
     ]
     assert growth(leaking, Allowed()) == ["rows of deleted_topics: 2 at most, later 3 at least"]
 

@@ -1,15 +1,15 @@
-"""Rounds of visits of all kinds, and rest after each: from the second round on, agents and stores hold no more than before."""
+"""Rounds of visits of all kinds, and rest after each: agents and stores come to hold no more from round to round."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import sqlite3
 import ssl
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-import os
-import sqlite3
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -43,11 +43,18 @@ SEGMENTS_MAX = 64 + 2 * 32 + 16
 """Live segments when the jobs have done what there is to do, as tests/soak reckons them."""
 FORGOTTEN_S = 1200 + 120
 """After so long at the latest, nothing knows of a segment any more whose object has been deleted."""
+EPOCHS = 11
+"""Objects that number the history of a bucket; there are fewer in the beginning."""
 HELD = (
     "warp_connections", "warp_request_memory_bytes", "warp_request_memory_waiting", "warp_fetch_memory_bytes",
     "warp_fetches_waiting", "warp_buffer_bytes", "warp_sealed_bytes", "warp_group_members", "warp_quota_clients",
     "warp_loop_errors_total", "warp_handler_bugs_total",
 )  # fmt: skip
+
+
+CLUSTER = ("--flush-interval", "100ms", "--metadata-connections-max", "3")
+"""Each connection remembers its statements; three have learned them soon."""
+_TABLES = "select name from sqlite_master where type = 'table' and name not like 'sqlite%'"
 
 
 class Grounds:
@@ -97,7 +104,10 @@ class Grounds:
                 for name in ("producers", "deleted_logs", "segments dead", "groups", "group_members")
                 if rows[name]
             }
-            busy.update({f"connections of {agent.port}": agent.metric("warp_connections") for agent in self.agents if agent.metric("warp_connections")})
+            connections = {
+                f"connections of {agent.port}": agent.metric("warp_connections") for agent in self.agents
+            }
+            busy.update({name: round(count) for name, count in connections.items() if count})
             if not busy and rows["segments live"] <= SEGMENTS_MAX:
                 break
             assert time.monotonic() < deadline_s, f"never comes to rest: {busy}, {rows}"
@@ -118,7 +128,7 @@ class Grounds:
             )
         path = urlsplit(self.place.metadata).path
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-            found = connection.execute("select name from sqlite_master where type = 'table' and name not like 'sqlite%'")
+            found = connection.execute(_TABLES)
             return [name for (name,) in found]
 
 
@@ -134,14 +144,12 @@ def one_agent(directory: Path) -> Iterator[Grounds]:
         data = directory / "data"
         listen = ("--listen", f"SASL_PLAINTEXT://127.0.0.1:{sasl_port}")
         agent = stack.enter_context(LoadAgent(data, *QUICK, *tls_options, *listen))
-        place = Place("local", [agent], f"sqlite://{data / 'metadata.sqlite'}", (data / "objects").as_uri(), {})
+        place = Place(
+            "local", [agent], f"sqlite://{data / 'metadata.sqlite'}", (data / "objects").as_uri(), {}
+        )
         tls = ssl.create_default_context(cafile=str(certificate.ca_file))
         churn = Churn([agent.port], tls_port=tls_port, tls=tls, sasl_port=sasl_port)
         yield Grounds(place, [agent], churn, Allowed(objects=EPOCHS))
-
-
-EPOCHS = 11
-"""Objects that number the history of a bucket; there are fewer in the beginning."""
 
 
 @contextmanager
@@ -158,11 +166,13 @@ def cluster(directory: Path) -> Iterator[Grounds]:
         for number in range(2):
             tls_port, tls_options = with_tls(certificate)
             sasl_port = free_port()
-            stores = ("--metadata", metadata, "--object-store", url, "--flush-interval", "100ms", "--metadata-connections-max", "3")
+            stores = ("--metadata", metadata, "--object-store", url, *CLUSTER)
             listen = ("--listen", f"SASL_PLAINTEXT://127.0.0.1:{sasl_port}")
             data = directory / f"agent-{number}"
             agents.append(
-                stack.enter_context(LoadAgent(data, *stores, *QUICK, *tls_options, *listen, environment=environment))
+                stack.enter_context(
+                    LoadAgent(data, *stores, *QUICK, *tls_options, *listen, environment=environment)
+                )
             )
         place = Place("cluster", agents, metadata, url, environment, postgres)
         tls = ssl.create_default_context(cafile=str(certificate.ca_file))
