@@ -25,6 +25,8 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 STEPS_MAX = 3_000_000
+STANDSTILL_STEPS_MAX = 100_000
+"""Without any time passing: somebody goes round in a circle."""
 
 
 class Process:
@@ -108,6 +110,7 @@ class SimLoop(asyncio.BaseEventLoop):
         """What nobody caught: exceptions in callbacks and forgotten tasks."""
         self._chance = chance
         self._now = 0.0
+        self._steps_max = STANDSTILL_STEPS_MAX
         self._is_over = False
         self._due: deque[Step] = deque()
         self._timers: list[tuple[float, int, Step]] = []
@@ -228,8 +231,8 @@ class SimLoop(asyncio.BaseEventLoop):
             self._pass_time()
         step = self._due.popleft()
         self.steps += 1
-        if self.steps > STEPS_MAX:
-            raise Stuck(f"more than {STEPS_MAX} steps")
+        if self.steps > self._steps_max:
+            raise Stuck(f"more than {STEPS_MAX} steps, or {STANDSTILL_STEPS_MAX} without time passing")
         if step.is_cancelled:
             return
         process = step.context.get(_PROCESS)
@@ -265,6 +268,7 @@ class SimLoop(asyncio.BaseEventLoop):
                 due.append(step)
         if not due:
             raise Stuck("nothing is left to happen")
+        self._steps_max = min(STEPS_MAX, self.steps + STANDSTILL_STEPS_MAX)
         if len(due) > 1:
             self._chance.shuffle(due)
         self._due.extend(due)
