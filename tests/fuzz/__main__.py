@@ -177,7 +177,7 @@ def _minimise(targets: Sequence[str], folder: Path) -> int:
         made = run(
             target,
             3600,
-            "-merge=1",
+            "-set_cover_merge=1",
             f"-max_len={TABLE[target].load().input_bytes_max}",
             str(kept),
             str(folder / target),

@@ -6,7 +6,9 @@ It runs under the address sanitizer's library, with the fuzz build of `warp` bef
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import atheris
@@ -29,9 +31,7 @@ def main() -> None:
     name = sys.argv.pop(1)
     if any(module.startswith("warp.") for module in sys.modules):
         raise SystemExit("a module of the product was imported before it could be instrumented")
-    # An empty list would mean everything.
-    instrumented = list(TABLE[name].instrumented) or ["tests.fuzz.nothing"]
-    with atheris.instrument_imports(include=instrumented, enable_loader_override=False):
+    with atheris.instrument_imports(*instrumented(TABLE[name].instrumented), enable_loader_override=False):
         target = TABLE[name].load()
     check_origin()
     from warp.logs import JsonFormatter
@@ -41,8 +41,22 @@ def main() -> None:
     logging.basicConfig(level=logging.DEBUG, handlers=[handler])
     first, *_ = [atheris._reserve_counter() for _ in range(marks.COUNTERS)]
     marks.tell(lambda number: atheris._trace_branch(first + number))
+    # When it merges corpora, libFuzzer starts itself anew, by way of a shell.
+    sys.argv[0] = shlex.join([sys.executable, "-P", "-m", "tests.fuzz.child", name])
     atheris.Setup(sys.argv, target.check)
     atheris.Fuzz()
+
+
+def instrumented(wanted: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The top-level packages to instrument, and the modules of the product in them that are left alone.
+
+    Instrumenting takes time, and branches of modules that have nothing to do with an input would draw attention.
+    """
+    modules = (path.relative_to(BUILD).with_suffix("").parts for path in BUILD.glob("warp/**/*.py"))
+    names = [".".join(parts).removesuffix(".__init__") for parts in modules]
+    left_alone = [name for name in names if not any(f"{name}.".startswith(f"{one}.") for one in wanted)]
+    # No package at all would mean all of them.
+    return sorted({name.partition(".")[0] for name in wanted}) or ["none"], left_alone
 
 
 def check_origin() -> None:

@@ -1,13 +1,13 @@
 """Where inputs live: packed corpora and named finds in the repository, folders of loose ones while fuzzing.
 
-A packed corpus is a zip archive without times, so that the same inputs give the same bytes. Every input in it is named
-by its SHA-1, as libFuzzer names it.
+A packed corpus is its inputs one after the other, each behind its size (4 bytes, big-endian), in order of their SHA-1 and
+compressed by xz: the same inputs give the same bytes, and small ones cost little more than themselves.
 """
 
 from __future__ import annotations
 
 import hashlib
-import zipfile
+import lzma
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -16,25 +16,31 @@ HERE: Final = Path(__file__).resolve().parent
 CORPUS: Final = HERE / "corpus"
 FOUND: Final = HERE / "found"
 
-_EPOCH = (1980, 1, 1, 0, 0, 0)
+_SIZE_BYTES: Final = 4
 
 
-def packed(target: str) -> dict[str, bytes]:
-    """The inputs of a target's corpus, by name."""
-    archive = CORPUS / f"{target}.zip"
+def packed(target: str) -> list[bytes]:
+    """The inputs of a target's corpus."""
+    archive = CORPUS / f"{target}.xz"
     if not archive.is_file():
-        return {}
-    with zipfile.ZipFile(archive) as opened:
-        return {name: opened.read(name) for name in opened.namelist()}
+        return []
+    rest = lzma.decompress(archive.read_bytes())
+    inputs = []
+    while rest:
+        end = _SIZE_BYTES + int.from_bytes(rest[:_SIZE_BYTES], "big")
+        inputs.append(rest[_SIZE_BYTES:end])
+        rest = rest[end:]
+    return inputs
 
 
 def pack(target: str, inputs: Iterable[bytes]) -> int:
     """Replace the corpus of a target; the size of the archive."""
     CORPUS.mkdir(exist_ok=True)
-    archive = CORPUS / f"{target}.zip"
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as opened:
-        for name, data in sorted((name_of(data), data) for data in set(inputs)):
-            opened.writestr(zipfile.ZipInfo(name, _EPOCH), data, zipfile.ZIP_DEFLATED)
+    joined = b"".join(
+        len(data).to_bytes(_SIZE_BYTES, "big") + data for data in sorted(set(inputs), key=name_of)
+    )
+    archive = CORPUS / f"{target}.xz"
+    archive.write_bytes(lzma.compress(joined, preset=9 | lzma.PRESET_EXTREME))
     return archive.stat().st_size
 
 

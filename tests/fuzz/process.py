@@ -161,7 +161,7 @@ def environment(*, is_symbolic: bool) -> dict[str, str]:
 
 def prepare(target: str, folder: Path) -> None:
     """Put everything that is known into the folder: seeds, the packed corpus, and what has found something before."""
-    inputs = [*TABLE[target].load().seeds(), *corpus.packed(target).values(), *corpus.found(target).values()]
+    inputs = [*TABLE[target].load().seeds(), *corpus.packed(target), *corpus.found(target).values()]
     corpus.spread(folder, inputs)
 
 

@@ -33,18 +33,7 @@ TABLE = {
         Entry("codecs"),
         Entry("compaction"),
         Entry("segments", ("warp.log.segment", "warp.lifecycle", "warp.cli.inspect")),
-        Entry(
-            "requests",
-            (
-                "warp.handlers",
-                "warp.cluster",
-                "warp.groups",
-                "warp.log",
-                "warp.metadata",
-                "warp.security",
-                "warp.server",
-            ),
-        ),
+        Entry("requests", ("warp.handlers", "warp.cluster", "warp.groups", "warp.security")),
         Entry("sasl", ("warp.security",)),
         Entry("keys", ("warp.security.jwks", "warp.security.oauth")),
         Entry(

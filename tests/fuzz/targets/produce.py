@@ -21,7 +21,7 @@ from warp._compression import CompressionError, compress, decompress
 from warp._records import BatchRules, InvalidBatch, build_batch, needs_thread, validate_produce
 
 DECOMPRESSED_BYTES_MAX: Final = 1 << 20
-_LATEST = (3_600_000, 0, 2**63 - 1)
+_LATEST = (3_600_000, 0, 2**63 - 1, 1)
 
 
 def check(data: bytes) -> None:
@@ -33,7 +33,7 @@ def check(data: bytes) -> None:
         "message_timestamp_type": choices >> 1 & 1,
         "now_ms": NOW_MS,
         "timestamp_before_max_ms": (2**63 - 1) if choices >> 2 & 1 else 1000,
-        "timestamp_after_max_ms": _LATEST[(choices >> 3) % len(_LATEST)],
+        "timestamp_after_max_ms": _LATEST[choices >> 3 & 3],
         "require_key": bool(choices >> 5 & 1),
         "allow_zstd": not choices >> 6 & 1,
     }
