@@ -43,14 +43,18 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
     parser.add_argument("--seeds", type=_seeds, default=range(50), help="FIRST..LAST, or one seed")
-    parser.add_argument("--processes", type=int, default=cores(), help="how many at once (default: the cores)")
+    parser.add_argument(
+        "--processes", type=int, default=cores(), help="how many at once (default: the cores)"
+    )
     parser.add_argument(
         "--clusters", action="store_true", help="of these seeds, only those that have a cluster"
     )
     parser.add_argument(
         "--lines", type=int, default=LINES_MAX, help="lines of a failed seed's history around what went wrong"
     )
-    parser.add_argument("--show", action="store_true", help="print the whole history of each seed, no verdict")
+    parser.add_argument(
+        "--show", action="store_true", help="print the whole history of each seed, no verdict"
+    )
     parser.add_argument("--digests", action="store_true", help="print each seed's digest, nothing else")
     return parser.parse_args()
 

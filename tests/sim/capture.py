@@ -122,4 +122,6 @@ class Capture:
         for name, last in ids.items():
             statement = "update sqlite_sequence set seq = max(seq, ?) where name = ?"
             if not self._connection.execute(statement, (last, name)).rowcount:
-                self._connection.execute("insert into sqlite_sequence (name, seq) values (?, ?)", (name, last))
+                self._connection.execute(
+                    "insert into sqlite_sequence (name, seq) values (?, ?)", (name, last)
+                )

@@ -36,6 +36,6 @@ def haunt(transaction: Transaction, sky: Sky, committed: Callable[[Transaction],
             await transaction.roll_back()
 
     def begin_to_end() -> None:
-        sky.loop.create_task(end(), context=contextvars.Context())
+        _ = sky.loop.create_task(end(), context=contextvars.Context())
 
     sky.loop.call_later(delay_s, begin_to_end, context=OUTSIDE)

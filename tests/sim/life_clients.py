@@ -26,7 +26,7 @@ from warp.errors import ErrorCode
 from warp.protocol.schema import Request
 
 if TYPE_CHECKING:
-    from tests.sim.life import Life
+    from tests.sim.life import DataLife
 
 TOMBSTONES = 0.15
 PASSING = {
@@ -43,7 +43,7 @@ ANSWER_S = 6.0
 class LifeClient:
     """What all of them do: ask some agent, over a connection that they keep until it fails."""
 
-    def __init__(self, life: Life, name: str) -> None:
+    def __init__(self, life: DataLife, name: str) -> None:
         self.name = name
         self.is_stopping = False
         self.life = life
@@ -108,7 +108,7 @@ class LifeClient:
 class Writer(LifeClient):
     """An idempotent producer that has one request on its way, and sends it until all of it is acknowledged."""
 
-    def __init__(self, life: Life, name: str, topics: Sequence[LifeTopic]) -> None:
+    def __init__(self, life: DataLife, name: str, topics: Sequence[LifeTopic]) -> None:
         super().__init__(life, name)
         self._topics = topics
         self._producer_id = -1
@@ -186,7 +186,7 @@ class Writer(LifeClient):
 class Reader(LifeClient):
     """Follows the logs; where what it wants has gone, it goes on at the start."""
 
-    def __init__(self, life: Life, name: str, places: Sequence[Partition]) -> None:
+    def __init__(self, life: DataLife, name: str, places: Sequence[Partition]) -> None:
         super().__init__(life, name)
         self._positions = dict.fromkeys(places, 0)
 
@@ -216,7 +216,9 @@ class Reader(LifeClient):
             self.tell(f"{place} goes on at {self._positions[place]}, where it begins")
         elif code is ErrorCode.NONE:
             if part.next_offset > self._positions[place]:
-                self.tell(f"read {place} {self._positions[place]}..{part.next_offset - 1}: {len(part.offsets)}")
+                self.tell(
+                    f"read {place} {self._positions[place]}..{part.next_offset - 1}: {len(part.offsets)}"
+                )
                 self._positions[place] = part.next_offset
         elif code not in PASSING and not self.life.is_renewed(place):
             self.violate(f"{place} at {self._positions[place]} got {code.name}")
@@ -237,7 +239,7 @@ class Reader(LifeClient):
 class Trimmer(LifeClient):
     """Deletes records, up to somewhere or all of them."""
 
-    def __init__(self, life: Life, name: str, places: Sequence[Partition]) -> None:
+    def __init__(self, life: DataLife, name: str, places: Sequence[Partition]) -> None:
         super().__init__(life, name)
         self._places = places
 
@@ -265,7 +267,9 @@ class Trimmer(LifeClient):
         answer = life_requests.trimmed(response)
         op.answered(answer)
         for place, (code, low_watermark) in answer.parts.items():
-            self.tell(f"deletes {place} to {offsets[place]}: {ErrorCode(code).name}, begins at {low_watermark}")
+            self.tell(
+                f"deletes {place} to {offsets[place]}: {ErrorCode(code).name}, begins at {low_watermark}"
+            )
             if code and code not in PASSING:
                 self.violate(f"deleting {place} to {offsets[place]} got {ErrorCode(code).name}")
 
@@ -273,7 +277,7 @@ class Trimmer(LifeClient):
 class PolicyChanger(LifeClient):
     """Has a topic compacted, and not compacted, in turn."""
 
-    def __init__(self, life: Life, name: str, topic: LifeTopic) -> None:
+    def __init__(self, life: DataLife, name: str, topic: LifeTopic) -> None:
         super().__init__(life, name)
         self._topic = topic
 

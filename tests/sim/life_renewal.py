@@ -14,7 +14,7 @@ from warp._records import build_batch
 from warp.errors import ErrorCode
 
 if TYPE_CHECKING:
-    from tests.sim.life import Life
+    from tests.sim.life import DataLife
 
 LATE_S = 20.0
 """Longer than anything stands still."""
@@ -24,7 +24,7 @@ GONE = {ErrorCode.UNKNOWN_TOPIC_OR_PARTITION}
 class Renewer(LifeClient):
     """Deletes a topic until it is gone, then creates it until it is there."""
 
-    def __init__(self, life: Life, name: str, topic: LifeTopic) -> None:
+    def __init__(self, life: DataLife, name: str, topic: LifeTopic) -> None:
         super().__init__(life, name)
         self._topic = topic
         self._is_deleted = False
@@ -92,7 +92,7 @@ class Renewer(LifeClient):
     async def _until_all_know(self, op: Op, *, is_there: bool) -> None:
         """Agents may answer by what they knew for a while: so the change counts as done once none of them does."""
         for host in self.world.hosts:
-            while not await self._is_known(host.address, is_there=is_there):
+            while not await self._is_known(host.address, is_there=is_there):  # noqa: ASYNC110
                 await asyncio.sleep(0.2)
         op.answered(Done())
 
@@ -106,13 +106,13 @@ class Renewer(LifeClient):
                 connection.close()
         except Lost:
             return False
-        return (response.topics[0].error_code == ErrorCode.NONE) == is_there
+        return bool((response.topics[0].error_code == ErrorCode.NONE) == is_there)
 
 
 class Scribbler(LifeClient):
     """Writes to whatever topic is there under a name, each record once, and does not mind what becomes of it."""
 
-    def __init__(self, life: Life, name: str, topic: LifeTopic) -> None:
+    def __init__(self, life: DataLife, name: str, topic: LifeTopic) -> None:
         super().__init__(life, name)
         self._topic = topic
         self._count = 0

@@ -62,7 +62,9 @@ def create(topics: Iterable[LifeTopic]) -> CreateTopicsRequest:
                 num_partitions=topic.partitions,
                 replication_factor=1,
                 assignments=[],
-                configs=[CreatableTopicConfig(name=name, value=value) for name, value in topic.configs.items()],
+                configs=[
+                    CreatableTopicConfig(name=name, value=value) for name, value in topic.configs.items()
+                ],
             )
             for topic in topics
         ],

@@ -1,4 +1,4 @@
-"""Locks on rows, as PostgreSQL has them: shared or not, held to the end of a transaction, waited for in vain at times."""
+"""Locks on rows, as PostgreSQL has them: shared or not, held until a transaction ends, at times waited for in vain."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ LOCK_S_MAX = 5.0
 
 
 class Lock(NamedTuple):
-    """On the row of `table` whose columns of one unique index (the primary key's is 0) have these values."""
+    """On the row of a table whose columns of one unique index have these values."""
 
     table: str
-    index: int
+    unique: int
+    """Which index; that of the primary key is 0."""
     values: tuple[Any, ...]
 
 

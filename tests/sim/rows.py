@@ -127,7 +127,8 @@ class RowServer:
         self, transaction: RowTransaction, calls: Sequence[Call], how: How, seen: set[Lock] | None
     ) -> tuple[list[list[Row]], Owner | None, set[Lock]]:
         """Nothing here is awaited in earnest. Who is in the way, and which rows were to be locked, if it is in vain."""
-        assert self._capture is not None and self._database._statements is not None
+        assert self._capture is not None, "it is open"
+        assert self._database._statements is not None, "it is open"
         statements, capture = self._database._statements, self._capture
         wanted: list[Wanted] = []
         answers: list[list[Row]] = []

@@ -210,7 +210,9 @@ def test_a_partition_that_is_out_of_range_hides_nothing_of_the_others() -> None:
         gone, there = Partition("apples", 0), Partition("pears", 0)
         for number in range(2):
             data = build_batch([(None, b"v", (), world.clock.time_ms())])
-            batches = [Batch("root", place, number, [b"v"], data, is_idempotent=False) for place in (gone, there)]
+            batches = [
+                Batch("root", place, number, [b"v"], data, is_idempotent=False) for place in (gone, there)
+            ]
             await writer.ask(requests.produce(batches, 5_000), requests.PRODUCE_VERSION)
             if number == 0:
                 await reader.ask(fetch([(there, 0)]), requests.FETCH_VERSION)

@@ -44,13 +44,13 @@ class Twins:
             await asyncio.sleep(self._chance.expovariate(1 / PAUSE_S))
             host = self._world.any_host()
             life, agent = host.current, host.agent
-            if self._is_calm or life is None or agent is None or not life.process.is_alive:
+            if life is None or agent is None or not life.process.is_alive:
                 continue
             self._world.history.add(life.name, "does the jobs of others as well")
             lifecycle = self._twin_of(host, agent)
             ends_s = self._world.loop.time() + self._chance.choice(WORK_S)
             for job in lifecycle.jobs:
-                self._world.loop.start(life.process, self._work(job, ends_s, life.name))
+                _ = self._world.loop.start(life.process, self._work(job, ends_s, life.name))
 
     def _twin_of(self, host: Host, agent: Agent) -> AgentLifecycle:
         """Other jobs of the same agent, over the same stores."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.sim import cluster, requests
+from tests.sim.bugs import BugWatch
 from tests.sim.client import Connection, Lost
 from tests.sim.cluster import Cluster, has_cluster
 from tests.sim.database import Store
@@ -26,7 +27,7 @@ from tests.sim.guests import PLACE, Guests
 from tests.sim.history import History
 from tests.sim.hosts import HEDGES, Host, Life
 from tests.sim.jobs import Jobs
-from tests.sim.life import Life, has_life
+from tests.sim.life import DataLife, has_life
 from tests.sim.loop import OUTSIDE, Process, SimClock, SimLoop
 from tests.sim.network import Network
 from tests.sim.producers import IdempotentProducer, PairProducer
@@ -120,7 +121,7 @@ class World:
         self.skews_ms = [0]
         """By how much wall clocks were ahead."""
         self.guests = None if self.guard is None else Guests(self, self.guard)
-        self.life = Life(self) if has_life(seed) else None
+        self.life = DataLife(self) if has_life(seed) else None
         self.places = [*SHARED, *PAIR] if self.guard is None else [*SHARED, *PAIR, PLACE]
         """All partitions that there are."""
         self.crashes = 0
@@ -427,22 +428,6 @@ class World:
             host.boot()
 
 
-class _BugWatch(logging.Handler):
-    """Takes what the product logs: errors with a traceback are bugs."""
-
-    def __init__(self, history: History) -> None:
-        super().__init__(logging.WARNING)
-        self._history = history
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """One line of the product."""
-        text = record.getMessage()
-        if record.exc_info:
-            self._history.violate("P7", f"{record.name} logged {text}: {record.exc_info[1]!r}")
-        else:
-            self._history.add("log", text)
-
-
 def simulate(seed: int, *, settle_s: float = SETTLE_S) -> Outcome:
     """Run one seed to its end. `settle_s` is how long clients may take once all is well again."""
     return play(seed, World.run, settle_s=settle_s)
@@ -455,7 +440,7 @@ def play(
     product_log = logging.getLogger("warp")
     with tempfile.TemporaryDirectory(prefix="warp-sim-", dir=_fast_directory()) as directory:
         world = World(seed, Path(directory), settle_s)
-        watch = _BugWatch(world.history)
+        watch = BugWatch(world.history)
         propagates, product_log.propagate = product_log.propagate, False
         product_log.addHandler(watch)
         asyncio.set_event_loop(world.loop)
