@@ -1,8 +1,8 @@
 """The metadata database as agents see it from afar: late, failing, in doubt about its commits, or out of reach.
 
-Every statement may fail or stall, within a transaction too, and so may `begin` and COMMIT. A transaction whose statement
-has failed is over: the database has rolled it back. The answer to a COMMIT may be lost before it was carried out, after
-it, or while it is under way: then it is carried out, or not, some time after the agent was told that nobody knows.
+Every statement may fail or stall, within a transaction too, and so may `begin` and COMMIT. After a failed statement
+a transaction is over: the database has rolled it back. The answer to a COMMIT may be lost before it was carried out,
+after it, or while it is under way: then it is carried out, or not, after its agent was told that nobody knows.
 
 An agent alone has SQLite for itself (tests/sim/turns.py). Those of a cluster share what behaves as PostgreSQL does
 (tests/sim/rows.py).
