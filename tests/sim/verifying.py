@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 60
 FETCH_BYTES = 1_000_000
+FETCH_MEMORY = 2**20
+"""With less, some batches that are written here take all of it."""
 
 
 class Verifying:
@@ -96,6 +98,7 @@ class Verifying:
             topics={topic.name: topic.rules(world.clock_spread_ms) for topic in topics},
             groups_that_finish={group.group_id: list(group.partitions) for group in world.groups},
             rising_groups=frozenset(groups),
+            agents_lack_memory=world.config.fetch_memory_bytes_max < FETCH_MEMORY,
         )
         verdict = judge(self.recorder.history, self._readbacks, rules, self.fsck)
         for violation in verdict.violations:

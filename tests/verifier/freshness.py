@@ -279,7 +279,10 @@ class Freshness:
             self._context.violate("answers are of one piece", text, moment)
         is_empty = not any(part.next_offset > fetch.positions.get(p, 0) for p, part in answer.parts.items())
         is_alone = len(fetch.positions) == 1
-        has_errors = any(part.error_code for part in answer.parts.values())
+        has_failed = any(
+            part.error_code not in (ErrorCode.NONE, ErrorCode.OFFSET_OUT_OF_RANGE)
+            for part in answer.parts.values()
+        )
         for partition, floor in self._judged(op, floors, answer.parts, moment):
             part = answer.parts[partition]
             if part.error_code:
@@ -287,21 +290,20 @@ class Freshness:
                 continue
             position = fetch.positions[partition]
             self._judge_watermarks(op, partition, floor, part, moment)
-            if is_empty or is_alone:
-                self._judge_emptiness(op, partition, floor, part, moment, has_errors=has_errors)
+            if (is_empty and not has_failed) or is_alone:
+                self._judge_emptiness(op, partition, floor, part, moment)
             self._judge_records(op, partition, floor.log, position, part, moment)
 
-    def _judge_emptiness(
-        self, op: Op, partition: Partition, floor: Floor, part: Part, moment: int, *, has_errors: bool
-    ) -> None:
-        """Where nothing came, and not for want of space.
+    def _judge_emptiness(self, op: Op, partition: Partition, floor: Floor, part: Part, moment: int) -> None:
+        """Where nothing came.
 
-        Beside a partition that failed others may get nothing: the space was for that one. But they know their ends.
+        An agent that has no memory for records gives none, without an error. But it knows the ends of logs.
         """
         assert isinstance(op.operation, Fetch)
         position = op.operation.positions[partition]
         self._context.looked("read your writes")
-        is_seen = part.next_offset > position or (has_errors and part.high_watermark >= floor.acknowledged)
+        lacks_memory = self._context.rules.agents_lack_memory
+        is_seen = part.next_offset > position or (lacks_memory and part.high_watermark >= floor.acknowledged)
         if not is_seen and position < floor.acknowledged:
             known = f"{floor.acknowledged} had been acknowledged"
             text = f"{op.client}: nothing at {partition} offset {position}, {known}"

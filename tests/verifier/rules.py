@@ -39,6 +39,7 @@ class Rules:
     """Of a run.
 
     `is_quiet`: when it was read back nothing was on its way any more, so all agents tell of the same ends.
+    `agents_lack_memory`: they have so little that a Fetch may get nothing of what is there, for want of it.
     `groups_that_finish` have processed every record of these partitions in the end. Of `rising_groups` no committed
     offset ever goes back: each of their commits is higher than those before it, and one whose answer was lost comes
     before the next or never. Of others a late commit may take the place of one that was acknowledged since.
@@ -47,6 +48,7 @@ class Rules:
     topics: Mapping[str, TopicRules] = field(default_factory=dict)
     default: TopicRules = TopicRules()
     is_quiet: bool = True
+    agents_lack_memory: bool = False
     groups_that_finish: Mapping[str, Sequence[Partition]] = field(default_factory=dict)
     rising_groups: frozenset[str] = frozenset()
 
