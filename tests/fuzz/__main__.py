@@ -6,6 +6,8 @@ With `--replay FILE --target NAME` one input is given to one target on the build
 from __future__ import annotations
 
 import argparse
+import atexit
+import signal
 import sys
 import threading
 import time
@@ -15,7 +17,7 @@ from typing import Final
 
 from tests.fuzz import corpus, figures
 from tests.fuzz.places import WORK
-from tests.fuzz.process import Slice, explain, fuzz, interesting, prepare, run
+from tests.fuzz.process import Slice, explain, fuzz, interesting, kill_all, prepare, run
 from tests.fuzz.table import TABLE
 
 SLICE_MINUTES: Final = 10.0
@@ -27,7 +29,7 @@ OUTPUT_LINES: Final = 40
 
 def main() -> int:
     """Exit code 0: nothing was found."""
-    options = _options()
+    options = parse_options(sys.argv[1:])
     targets = options.target or list(TABLE)
     if options.figures:
         print(figures.table(options.log, targets))
@@ -39,13 +41,16 @@ def main() -> int:
         return 0
     if options.minimise:
         return _minimise(targets, options.corpus)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
+    atexit.register(kill_all)
     campaign = Campaign(targets, options)
     campaign.run()
     print(campaign.report())
     return 1 if campaign.finds or campaign.failures else 0
 
 
-def _options() -> argparse.Namespace:
+def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
+    """What stands on the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--minutes", type=float, default=3.0, help="in all, by the clock")
     parser.add_argument(
@@ -65,7 +70,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--minimise", action="store_true", help="pack the smallest set of inputs with the same coverage"
     )
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 class Campaign:
@@ -92,7 +97,7 @@ class Campaign:
         """Fuzz."""
         for target in self._targets:
             prepare(target, self._corpus / target)
-        threads = [threading.Thread(target=self._work) for _ in range(self._at_once)]
+        threads = [threading.Thread(target=self._work, daemon=True) for _ in range(self._at_once)]
         for thread in threads:
             thread.start()
         for thread in threads:

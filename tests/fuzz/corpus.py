@@ -1,7 +1,7 @@
 """Where inputs live: packed corpora and named finds in the repository, folders of loose ones while fuzzing.
 
-A packed corpus is its inputs one after the other, each behind its size (4 bytes, big-endian), in order of their SHA-1 and
-compressed by xz: the same inputs give the same bytes, and small ones cost little more than themselves.
+A packed corpus is its inputs one after the other, each behind its size (4 bytes, big-endian), in order of their SHA-1
+and compressed by xz: the same inputs give the same bytes, and small ones cost little more than themselves.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from tests.fuzz import corpus
 from tests.fuzz.places import BUILD, ROOT
 from tests.fuzz.table import TABLE
 
-INPUT_S_MAX: Final = 10
+INPUT_S_MAX: Final = 60
 """What one input may take; under the sanitizers everything takes several times as long as usual."""
 MEMORY_MIB_MAX: Final = 2048
 ALLOCATION_MIB_MAX: Final = 256
@@ -29,6 +29,8 @@ this goes on beside them, reading a corpus alone may take minutes."""
 
 _STATUS = re.compile(r"^#(\d+)\t.*\bcov: (\d+) ft: (\d+) corp: (\d+)/", re.MULTILINE)
 _WRITTEN = re.compile(r"Test unit written to (\S+)")
+
+_running: set[subprocess.Popen[bytes]] = set()
 
 _SANITIZERS: Final = {
     # CPython keeps memory until the process ends, and for ever; an allocation that fails is an error to be handled.
@@ -108,9 +110,11 @@ def run(target: str, kill_after_s: float, *arguments: str, is_symbolic: bool = F
             stdout=output,
             stderr=subprocess.STDOUT,
         )
+        _running.add(process)
         killer = threading.Timer(kill_after_s, process.kill)
         killer.start()
         _, status, usage = os.wait4(process.pid, 0)
+        _running.discard(process)
         was_killed = not killer.is_alive()
         killer.cancel()
         process.returncode = code = os.waitstatus_to_exitcode(status)
@@ -122,6 +126,12 @@ def run(target: str, kill_after_s: float, *arguments: str, is_symbolic: bool = F
     if not made.finds and code != 0:
         made.failure = "had to be killed" if was_killed else f"ended with {code}"
     return made
+
+
+def kill_all() -> None:
+    """End what runs; libFuzzer would take a gentler signal as something to report."""
+    for process in list(_running):
+        process.kill()
 
 
 def interesting(made: Slice) -> list[str]:
