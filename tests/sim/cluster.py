@@ -28,7 +28,7 @@ CLUSTER_SEED = 1
 """Of so many seeds in a row, this one has a cluster."""
 MISFORTUNES = (
     *("crash", "crash soon", "freeze", "freeze", "succeed", "succeed", "cut off", "cut off"),
-    *("ambush", "ambush", "ambush", "notices", "notices", "deaf", "clock", "retire"),
+    *("ambush", "ambush", "ambush", "ambush", "ambush", "notices", "notices", "deaf", "clock", "retire"),
     *("crash at a step", "crash at a step", "flaky", "flaky", "flaky"),
 )
 LOAD_S = 15.0

@@ -15,6 +15,7 @@ from tests.sim import life_requests, requests
 from tests.sim.client import Connection, Lost
 from tests.sim.life_clients import LifeClient, PolicyChanger, Reader, Trimmer, Writer
 from tests.sim.life_renewal import Renewer, Scribbler
+from tests.sim.life_starts import Starts
 from tests.sim.life_topics import some_topics
 from tests.sim.twins import Twins
 from tests.verifier import CreateTopic, Done, Partition
@@ -42,6 +43,7 @@ class DataLife:
         self.recorder = world.verifying.recorder
         self.topics = some_topics(self.chance)
         self.twins = Twins(world, random.Random(self.chance.random()))
+        self.starts = Starts(self.topics, world.history)
         self.address = ""
         """Where clients are to connect to; empty: anywhere."""
         self._clients: list[LifeClient] = []

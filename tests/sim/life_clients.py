@@ -113,8 +113,8 @@ class Writer(LifeClient):
         self._topics = topics
         self._producer_id = -1
         self._sequences = {place: 0 for topic in topics for place in topic.places}
-        self._waiting: dict[Partition, tuple[Batch, bytes]] = {}
-        """What is not acknowledged yet."""
+        self._waiting: dict[Partition, tuple[Batch, bytes, int]] = {}
+        """What is not acknowledged yet, with its time."""
         self._count = 0
 
     def has_work(self) -> bool:
@@ -129,16 +129,17 @@ class Writer(LifeClient):
             await asyncio.sleep(self.chance.expovariate(1 / 0.12))
             for topic in self.chance.sample(self._topics, self.chance.randint(1, len(self._topics))):
                 self._add(topic, self.chance.choice(topic.places))
-        sent = {place: data for place, (_, data) in self._waiting.items()}
+        sent = {place: data for place, (_, data, _) in self._waiting.items()}
         request = life_requests.produce(sent, self.chance.choice((300, 1_500, 4_000)))
-        operation = Produce([batch for batch, _ in self._waiting.values()])
+        operation = Produce([batch for batch, _, _ in self._waiting.values()])
         op, response = await self.ask(request, requests.PRODUCE_VERSION, operation)
         answer = life_requests.produced(response)
         op.answered(answer)
         failures = []
         for place, (code, offset, _) in answer.parts.items():
             if not code:
-                del self._waiting[place]
+                batch, _, time_ms = self._waiting.pop(place)
+                self.life.starts.placed(place, offset or 0, batch.records, time_ms)
                 self.tell(f"acked {place} at {offset}")
             else:
                 failures.append(f"{place} {ErrorCode(code).name}")
@@ -172,7 +173,7 @@ class Writer(LifeClient):
             timestamp_ms=now_ms,
         )
         self._sequences[place] += len(records)
-        self._waiting[place] = (batch, data)
+        self._waiting[place] = (batch, data, now_ms)
 
     def _record(self, topic: LifeTopic) -> tuple[bytes | None, bytes | None]:
         self._count += 1

@@ -106,6 +106,8 @@ class RowServer:
         waiting = self.loop.create_task(
             self._wait(transaction, calls, how, blocker, seen), context=contextvars.Context()
         )
+        # Its agent may have died meanwhile, or have given up waiting.
+        waiting.add_done_callback(lambda task: task.cancelled() or task.exception())
         transaction.waiting = waiting
         try:
             return await asyncio.shield(waiting)

@@ -184,6 +184,8 @@ class World:
         """After each commit: what stands in the database now has to be right."""
         self._check_pair(connection)
         self.jobs.check_commit(connection)
+        if self.life is not None:
+            self.life.starts.see(connection, self.clock.time_ms())
         for group in self.groups:
             group.facts.see_stored(connection)
 
@@ -451,6 +453,8 @@ def play(
         finally:
             virtual_s = world.loop.time()
             world.verifying.judge()
+            if world.life is not None:
+                world.life.starts.judge(world.clock_spread_ms)
             for problem in world.loop.problems:
                 world.history.violate("P7", problem)
             world.history.add("world", f"{world.loop.steps} steps")
