@@ -27,6 +27,9 @@ from warp.objectstore.base import ObjectStore
 READS_AT_ONCE_MAX = 16
 ATTEMPTS_MAX = 3
 RETRY_S = 1.0
+PARTITION_MAX = 999_999
+OFFSET_MAX = 2**48
+"""No log comes that far: at a million records a second that takes nine years."""
 
 
 class LogKey(NamedTuple):
@@ -246,6 +249,7 @@ class BucketReader:
         bucket = self._bucket
         try:
             index = await self._index(key)
+            check_plausible(index)
         except (SegmentFormatError, ShortObject) as error:
             bucket.damaged[key] = str(error)
         except ObjectNotFound:
@@ -269,6 +273,27 @@ class BucketReader:
     def _take_receipts(self, receipts: Sequence[Receipt]) -> None:
         for receipt in receipts:
             self._bucket.receipts.setdefault(receipt.key, tuple(receipt.runs))
+
+
+def check_plausible(index: SegmentIndex) -> None:
+    """Raise SegmentFormatError for a footer by which a restore would fill the database with empty partitions or holes.
+
+    Who can write into a bucket can write such a footer, under a CRC that is right.
+    """
+    for extent in index.extents:
+        if extent.partition > PARTITION_MAX:
+            raise SegmentFormatError(
+                f"it names partition {extent.partition}, {PARTITION_MAX} is the last that is restored"
+            )
+        _check_offset(extent.end_offset)
+    for receipt in index.receipts:
+        for run in receipt.runs:
+            _check_offset(run.base_offset + run.offset_count)
+
+
+def _check_offset(end_offset: int) -> None:
+    if end_offset > OFFSET_MAX:
+        raise SegmentFormatError(f"it names offset {end_offset}, {OFFSET_MAX} is the last that is restored")
 
 
 async def at_once(work: Callable[[], Coroutine[None, None, None]]) -> None:

@@ -204,19 +204,28 @@ def _check_inspection(whole: bytes, index: SegmentIndex | None, wanted: Wanted) 
 
 def _check_bucket(whole: bytes, index: SegmentIndex | None) -> None:
     bucket = run(BucketReader(OneObject(whole)).read())  # type: ignore[arg-type]  # what it asks of a store
-    assert len(bucket.segments) == (index is not None)
-    assert set(bucket.damaged) == (set() if index is not None else {KEY})
-    bucket.topics()
+    is_taken = index is not None and _is_plausible(index)
+    mark("taken", is_taken)
+    assert len(bucket.segments) == is_taken
+    assert set(bucket.damaged) == (set() if is_taken else {KEY})
+    assert all(partitions <= 1_000_000 for _, partitions, _ in bucket.topics().values())
     bucket.unplaced()
     for candidates in bucket.placed().values():
         for one in candidates:
-            assert 0 <= one.base_offset < one.end_offset
+            assert 0 <= one.base_offset < one.end_offset <= 2**48
             assert len(MAGIC) <= one.position
             assert one.position + one.size_bytes <= len(whole)
             list(
                 batches_in(whole[one.position : one.position + one.size_bytes], one.position, one.base_offset)
             )
         _check_tiles(whole, candidates)
+
+
+def _is_plausible(index: SegmentIndex) -> bool:
+    """Whether no number in it would make a restore write without end."""
+    ends = [one.end_offset for one in index.extents]
+    ends += [run.base_offset + run.offset_count for receipt in index.receipts for run in receipt.runs]
+    return max([0, *ends]) <= 2**48 and all(one.partition < 1_000_000 for one in index.extents)
 
 
 def _check_tiles(whole: bytes, candidates: list[Any]) -> None:

@@ -13,6 +13,7 @@ from warp.errors import StartError
 from warp.lifecycle.epoch import EpochCheck, begin_epoch
 from warp.lifecycle.restore import make_plan
 from warp.lifecycle.restore_plan import Plan
+from warp.log.segment import ExtentBatches, Receipt, ReceiptRun, build_segment
 from warp.metadata.life_model import IndexRow
 
 
@@ -217,6 +218,31 @@ def test_a_damaged_or_missing_segment_leaves_a_hole_that_readers_pass_over(tmp_p
             "b0",
         ]
         assert list(plan.bucket.damaged) == [by_time[1]]
+
+    in_world(tmp_path, story)
+
+
+@pytest.mark.parametrize("forged", ["partition", "extent", "receipt"])
+def test_a_footer_that_would_fill_the_database_counts_as_damaged(tmp_path: Path, forged: str) -> None:
+    async def story(world: World) -> None:
+        orders = await world.topic("orders")
+        await world.write(Part(orders, ["a", "b"]))
+        await world.idle()
+        partition, end, run_end = 0, 10, 10
+        if forged == "partition":
+            partition = 2**32 - 1
+        elif forged == "extent":
+            end = 2**62
+        else:
+            run_end = 2**62
+        extent = ExtentBatches(orders.topic_id, "orders", partition, [b"?"], 1, -1, -1, end - 1, end)
+        receipt = Receipt("segments/aa/018bcfe56800-" + 20 * "0", [ReceiptRun(8, 1, run_end - 1, 1)])
+        parts = build_segment([extent], created_ms=5, level=1, receipts=[receipt])
+        key = "segments/ff/018bcfe56800-" + 20 * "f"
+        await world.objects.put(key, parts)
+        fresh, plan = await rebuilt(world)
+        assert list(plan.bucket.damaged) == [key]
+        assert await world.read(fresh, "orders") == [(0, "a"), (1, "b")]
 
     in_world(tmp_path, story)
 
