@@ -57,6 +57,7 @@ LARGE = random.Random(6).randbytes(40_000)
 BULK = random.Random(7).randbytes(1_000_000)
 TRY_AGAIN_S = 0.05
 VISIT_S_MAX = 30.0
+HEARTBEAT_EVERY_S = 0.01
 TRIES_MAX = 200
 VANISH_EVERY_S = 0.01
 DELETE_EVERY_S = 0.2
@@ -64,6 +65,8 @@ PASSING = {
     ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, ErrorCode.COORDINATOR_NOT_AVAILABLE, ErrorCode.NOT_COORDINATOR,
     ErrorCode.REBALANCE_IN_PROGRESS, ErrorCode.REQUEST_TIMED_OUT, ErrorCode.NOT_ENOUGH_REPLICAS,
 }  # fmt: skip
+
+Visit = Callable[[], Awaitable[None]]
 
 
 class Churn:
@@ -83,17 +86,17 @@ class Churn:
         self._source = random.Random(seed)
         self._numbers = itertools.count()
         self._deadline_s = 0.0
-        self._visits: dict[Callable[[], Awaitable[None]], int] = {
-            self.produce_and_read: 8,
-            self.vanish: 4,
-            self.wait_and_vanish: 4,
-            self.over_tls: 4,
-            self.with_password: 2,
-            self.make_and_delete_topic: 6,
-            self.group: 6,
-            self.settings: 3,
-            self.delete_records: 1,
-        }
+        self._visits: Sequence[tuple[str, Visit, int]] = (
+            ("produce_and_read", self.produce_and_read, 8),
+            ("vanish", self.vanish, 4),
+            ("wait_and_vanish", self.wait_and_vanish, 4),
+            ("over_tls", self.over_tls, 4),
+            ("with_password", self.with_password, 2),
+            ("make_and_delete_topic", self.make_and_delete_topic, 6),
+            ("group", self.group, 6),
+            ("settings", self.settings, 3),
+            ("delete_records", self.delete_records, 1),
+        )
 
     async def prepare(self) -> None:
         """Make the topic that stays, and the user who logs in."""
@@ -117,11 +120,10 @@ class Churn:
         """Let all visitors work; what they began they finish."""
         self._deadline_s = time.monotonic() + seconds
         await asyncio.gather(
-            *(self._repeat(visit) for visit, count in self._visits.items() for _ in range(count))
+            *(self._repeat(name, visit) for name, visit, count in self._visits for _ in range(count))
         )
 
-    async def _repeat(self, visit: Callable[[], Awaitable[None]]) -> None:
-        name = visit.__name__
+    async def _repeat(self, name: str, visit: Visit) -> None:
         while time.monotonic() < self._deadline_s:
             try:
                 async with asyncio.timeout(VISIT_S_MAX):
@@ -236,10 +238,13 @@ class Churn:
             assert (await first.sync({first.id: b"all"})).error_code == 0
             assert await first.commit(TOPIC, 1) == 0
             joining = asyncio.ensure_future(self._join(second))
-            while await first.heartbeat() != ErrorCode.REBALANCE_IN_PROGRESS:  # noqa: ASYNC110  nothing tells of it
-                await asyncio.sleep(0.01)
-            rejoined = await first.join()
-            await joining
+            try:
+                while await first.heartbeat() != ErrorCode.REBALANCE_IN_PROGRESS:
+                    await asyncio.sleep(HEARTBEAT_EVERY_S)
+                rejoined = await first.join()
+                await joining
+            finally:
+                joining.cancel()
             assert rejoined.error_code == 0, rejoined
             shares = {first.id: b"a", second.id: b"b"}
             is_leader = rejoined.leader == first.id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import pytest
 
@@ -20,7 +21,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """The table of all figures, also of tests that ran in other processes."""
     reports = [report for found in terminalreporter.stats.values() for report in found]
     rows = [
-        (report.nodeid.rpartition("::")[2], *value)
+        (report.nodeid.rpartition("::")[2], *cast(tuple[str, str, str], value))
         for report in reports
         if isinstance(report, pytest.TestReport) and report.when == "teardown"
         for name, value in report.user_properties

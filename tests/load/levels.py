@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from tests.load.agent import Facts
 
@@ -100,11 +101,13 @@ class Windows:
             line
             for name in names
             for line in self.single(
-                f"{what} {name}",
-                lambda level, name=name: values(level).get(name, 0),  # type: ignore[misc]
-                slack + allowed.get(name, 0),
+                f"{what} {name}", partial(_count, values, name), slack + allowed.get(name, 0)
             )
         ]
+
+
+def _count(values: Callable[[Level], Mapping[str, int]], name: str, level: Level) -> int:
+    return values(level).get(name, 0)
 
 
 def _without(rows: Mapping[str, int], kept: Mapping[str, int]) -> dict[str, int]:

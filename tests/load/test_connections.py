@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -168,9 +168,8 @@ async def warm_up(port: int, context: ssl.SSLContext | None = None) -> None:
         await each(clients, write_and_read)
 
 
-async def each(clients: Sequence[Client], act: object) -> None:
+async def each(clients: Sequence[Client], act: Callable[[Client], Awaitable[None]]) -> None:
     """Let each client do something, some at a time."""
-    assert callable(act)
     for start in range(0, len(clients), AT_ONCE):
         await asyncio.gather(*map(act, clients[start : start + AT_ONCE]))
 

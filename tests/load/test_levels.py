@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -24,14 +25,14 @@ def rising(**steps: int) -> list[Level]:
     """Levels in which some facts rise by so much from round to round."""
     levels = []
     for place in range(ROUNDS):
-        changes: dict[str, object] = {}
+        changes: dict[str, Any] = {}
         for name, step in steps.items():
             value = getattr(FACTS, name)
             if isinstance(value, dict):
                 changes[name] = {**value, **{key: count + place * step for key, count in value.items()}}
             else:
                 changes[name] = value + place * step
-        levels.append(replace(LEVEL, facts=replace(FACTS, **changes)))  # type: ignore[arg-type]
+        levels.append(replace(LEVEL, facts=replace(FACTS, **changes)))
     return levels
 
 
@@ -92,14 +93,13 @@ def test_what_is_held_for_nobody_is_found_in_any_round() -> None:
 
 
 def test_a_broken_bound_is_a_problem_and_stands_in_the_table() -> None:
-    noted: list[tuple[str, object]] = []
-    figures = Figures(lambda name, row: noted.append((name, row)))
+    noted: list[Any] = []
+    figures = Figures(lambda _, row: noted.append(row))
     figures.at_most("memory", 20.0, 10.0, "MiB")
     figures.exactly("connections", 5, 5)
     figures.note("records", 1_000_000)
     assert figures.problems == ["memory: 20 MiB, which should be ≤ 10 MiB"]
-    rows = [("test_it", *row) for _, row in noted]  # type: ignore[misc]
-    text = table(rows)
+    text = table([("test_it", *row) for row in noted])
     assert "≤ 10 MiB  BROKEN" in text
     assert "1,000,000" in text
     assert text.count("BROKEN") == 1

@@ -162,7 +162,8 @@ def cluster(directory: Path) -> Iterator[Grounds]:
         os.environ.update(environment)  # Of this process as well, which lists the bucket.
         url, metadata = s3.url("warp"), postgres.create_database()
         certificate = Certificate(directory)
-        agents, tls_port, sasl_port = [], 0, 0
+        agents: list[LoadAgent] = []
+        tls_port = sasl_port = 0
         for number in range(2):
             tls_port, tls_options = with_tls(certificate)
             sasl_port = free_port()
