@@ -1,7 +1,8 @@
 """Requests to a whole agent, with its stores in memory: whatever decodes, no handler stumbles over it (P7).
 
 The input is a list of requests, each an API and a version, then a body; they come on one connection. Nothing is a bug
-of a handler, every answer can be decoded in the version of its request, and answers come in order.
+of a handler, every answer can be decoded in the version of its request, answers come in order, and in the end nothing
+is held for clients that have left.
 
 The agent lives on from one input to the next, for some of them, as an agent does: to start one takes longer than all
 that is done with it. So a find may need inputs before it; what was wrong stands in the agent's log, with its stack.
@@ -49,6 +50,8 @@ INPUTS_MAX: Final = 500
 """Of one agent; then comes the next."""
 TURNS_MAX: Final = 400
 """Of the loop, for the answers of one input. Requests that wait longer are given up with their connection."""
+END_S_MAX: Final = 30.0
+"""For what an agent has still to do for clients that have left."""
 TOPIC: Final = "here"
 CLIENT_ID: Final = b"fuzz"
 VERSIONS: Final = tuple(
@@ -78,10 +81,18 @@ class Life:
         self._directory = directory
 
     async def end(self) -> None:
-        """Stop the agent, which has nothing left to do."""
-        logging.getLogger("warp").removeHandler(self.failures)
-        await self.agent.stop(1)
-        self._directory.cleanup()
+        """Stop the agent when it has done what was asked, and see that it holds nothing for anybody."""
+        memory = self.agent.log.request_memory
+        try:
+            async with asyncio.timeout(END_S_MAX):
+                while self.agent.server.connection_count or memory.used_bytes:  # noqa: ASYNC110  no event tells
+                    await asyncio.sleep(0.001)
+            assert self.agent.log.fetch_memory.used_bytes == 0
+            assert self.agent.log.cache.held_bytes == 0
+        finally:
+            logging.getLogger("warp").removeHandler(self.failures)
+            await self.agent.stop(1)
+            self._directory.cleanup()
 
 
 LIVES: list[Life] = []
@@ -122,7 +133,7 @@ async def _check(script: Script) -> None:
     requests = list(_requests(script))
     await _ask(life, requests)
     if life.agent.server.handler_bugs or life.failures.lines:
-        LIVES.clear()
+        await LIVES.pop().end()
         raise AssertionError("a bug in a handler:\n" + "\n".join(life.failures.lines))
 
 
@@ -198,14 +209,15 @@ def _read(frames: list[bytes], asked: dict[int, tuple[int, int]]) -> None:
 
 
 def _code(answer: Any) -> int:
-    """The first error code in it, however deep."""
-    code = getattr(answer, "error_code", 0)
-    if code:
+    """The first error code in it, however deep; 0 without any."""
+    if code := getattr(answer, "error_code", 0):
         return int(code)
-    for field in type(answer).__layout__.fields if hasattr(type(answer), "__layout__") else ():
+    for field in type(answer).__layout__.fields:
         value = getattr(answer, field.name)
-        for element in value if isinstance(value, list) else (value,):
-            if hasattr(type(element), "__layout__") and (found := _code(element)):
+        if field.struct is None or value is None:
+            continue
+        for element in value if field.is_array else (value,):
+            if found := _code(element):
                 return found
     return 0
 
