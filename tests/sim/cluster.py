@@ -31,7 +31,7 @@ MISFORTUNES = (
     *("ambush", "ambush", "ambush", "ambush", "ambush", "notices", "notices", "deaf", "clock", "retire"),
     *("crash at a step", "crash at a step", "flaky", "flaky", "flaky"),
 )
-LOAD_S = 15.0
+LOAD_S = 12.0
 """How long things happen to it: others take the place of an agent that has gone, and are there when it comes back."""
 PAUSE_S = 1.2
 """Between two misfortunes."""
@@ -98,7 +98,7 @@ class Cluster:
                     self._world.history.add(host.current.name, "hears no notices for a while")
                     self.bus.cut(host.current.notices, self.chance.choice((0.3, 3.0)))
             case "clock":
-                host.set_clock(self.chance.choice((-900, -100, 300, 5_000, -20_000, 90_000)))
+                host.set_clock(self.chance.choice((-900, -100, 300, 5_000, -20_000, 65_000)))
             case "crash at a step":
                 self._world.crash_at_a_step(host, self.chance.randint(1, 60))
             case "flaky":

@@ -28,7 +28,7 @@ from warp.metadata.sqlite import SqliteDatabase
 HANG_S_MAX = 10.0
 """Drivers give up some time; and what hangs must not outlast the storm for longer than members are patient with it."""
 SHARED_S = 0.001
-"""How long a statement is on its way to a shared database on average: meanwhile others write."""
+"""How long a statement of a transaction is on its way to a shared database on average: meanwhile others write."""
 _WRITES = re.compile(r"\b(insert|update|delete)\b")
 T = TypeVar("T")
 
@@ -203,7 +203,8 @@ class SimDatabase:
     async def run(self, transaction: Transaction | None, statement: Callable[[], Awaitable[T]]) -> T:
         """Bring a statement to the database, and its answer back. Raises MetadataUnavailable."""
         weather = self.sky.weather
-        await self.sky.pause(max(weather.statement_s, SHARED_S if self.is_shared else 0.0))
+        is_beside_others = self.is_shared and transaction is not None
+        await self.sky.pause(max(weather.statement_s, SHARED_S if is_beside_others else 0.0))
         if self.sky.strikes(weather.statement_stalls):
             await self.sky.pause(weather.statement_stall_s, HANG_S_MAX)
         await at_a_step()
@@ -212,7 +213,7 @@ class SimDatabase:
             error = MetadataUnavailable("the connection to the database is lost")
         elif self.sky.strikes(weather.statement_fails):
             error = MetadataUnavailable("the connection was lost in a statement")
-        elif self.is_shared and transaction is not None and self.sky.strikes(weather.contention):
+        elif is_beside_others and self.sky.strikes(weather.contention):
             error = MetadataContention("another transaction was in the way")
         if transaction is not None:
             transaction.check()

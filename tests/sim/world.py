@@ -51,7 +51,7 @@ MISFORTUNES = (
     *("crash", "crash soon", "crash at a step", "weather", "weather", "fine", "cut", "network", "freeze"),
     "clock",
 )
-SKEWS_MS = (-20_000, -900, -100, 300, 5_000, 90_000)
+SKEWS_MS = (-20_000, -900, -100, 300, 5_000, 65_000)
 LOAD_S = 10.0
 PAUSE_S = 0.7
 SETTLE_S = 120.0
