@@ -60,7 +60,8 @@ class Run:
         fsck = self._check_stores()
         self._end_agents()
         kinds = {misfortune.kind for misfortune in self.schedule.misfortunes}
-        self.verdict = judge(self._recorder.history, backs, rules(Kind.CLOCK in kinds), fsck)
+        wanted = rules(Kind.CLOCK in kinds, self._load.committer_groups)
+        self.verdict = judge(self._recorder.history, backs, wanted, fsck)
         self.problems += [str(violation) for violation in self.verdict.violations]
 
     def report(self) -> str:

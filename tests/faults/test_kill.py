@@ -14,53 +14,51 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from tests.clients.test_confluent import read_partition
 from tests.support.process import AgentProcess
+from tests.verifier import Partition, Recorder, Stream, judge
 
 KILLS = 6
 PARTITIONS = 3
 
 
-def place_of(message: Message) -> tuple[int, int]:
-    """Partition and offset."""
-    partition, offset = message.partition(), message.offset()
-    assert partition is not None
-    assert offset is not None
-    return partition, offset
-
-
 class Load:
-    """An idempotent producer in a thread of its own that numbers its records and remembers what was acknowledged."""
+    """An idempotent producer in a thread of its own that numbers its records, and tells the verifier of each."""
 
     def __init__(self, bootstrap: str, topic: str) -> None:
         self._topic = topic
         self._stopping = threading.Event()
-        self.acknowledged: dict[tuple[int, int], bytes] = {}
-        self.moved: list[str] = []
+        self.recorder = Recorder(time.monotonic)
+        self.places = [Partition(topic, number) for number in range(PARTITIONS)]
+        self.acknowledged = 0
         self.failures: list[KafkaError] = []
         self.sent = 0
         self._producer = Producer({
             "bootstrap.servers": bootstrap, "enable.idempotence": True, "linger.ms": 2,
             "message.timeout.ms": 120_000, "reconnect.backoff.max.ms": 200, "topic.metadata.refresh.interval.ms": 500,
         })  # fmt: skip
+        self._streams = [self.recorder.stream(place, "load") for place in self.places]
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
-
-    def _delivered(self, error: KafkaError | None, message: Message) -> None:
-        if error is not None:
-            self.failures.append(error)
-            return
-        place, value = place_of(message), message.value() or b""
-        if self.acknowledged.setdefault(place, value) != value:
-            self.moved.append(f"two records were acknowledged at {place}")
 
     def _run(self) -> None:
         while not self._stopping.is_set():
             for _ in range(50):
-                value = b"%d" % self.sent
-                self._producer.produce(
-                    self._topic, value, partition=self.sent % PARTITIONS, on_delivery=self._delivered
-                )
+                self._send(self._streams[self.sent % PARTITIONS], self.sent % PARTITIONS)
                 self.sent += 1
             self._producer.poll(0.01)
+
+    def _send(self, stream: Stream, partition: int) -> None:
+        value = b"%d" % self.sent
+        number = stream.sent(None, value)
+
+        def delivered(error: KafkaError | None, message: Message) -> None:
+            if error is None:
+                self.acknowledged += 1
+                stream.delivered(number, message.offset())
+            else:
+                self.failures.append(error)
+                stream.failed(number)
+
+        self._producer.produce(self._topic, value, partition=partition, on_delivery=delivered)
 
     def finish(self) -> None:
         """Stops producing and waits until everything that was sent has its answer. May be called again."""
@@ -69,18 +67,29 @@ class Load:
         assert self._producer.flush(120) == 0
 
 
-def assert_all_is_there(load: Load, bootstrap: str, topic: str) -> None:
+def assert_all_is_there(load: Load, bootstrap: str) -> None:
     """Everything that was sent was acknowledged, and can be read once, in order, where the acknowledgement said."""
     assert not load.failures
-    assert not load.moved
-    assert len(load.acknowledged) == load.sent
-    for partition in range(PARTITIONS):
-        expected = [b"%d" % number for number in range(partition, load.sent, PARTITIONS)]
-        messages = read_partition(bootstrap, topic, len(expected), partition, timeout_s=120)
-        assert [m.value() for m in messages] == expected
-        assert [m.offset() for m in messages] == list(range(len(expected)))
-        for message in messages:
-            assert load.acknowledged[place_of(message)] == message.value()
+    assert load.acknowledged == load.sent
+    back = load.recorder.readback("agent")
+    for place in load.places:
+        count = len(range(place.number, load.sent, PARTITIONS))
+        log = back.log(place, 0, count)
+        for message in read_partition(bootstrap, place.topic, count, place.number, timeout_s=120):
+            offset, key, value = message.offset(), message.key(), message.value()
+            assert offset is not None
+            assert not isinstance(key, str)
+            assert not isinstance(value, str)
+            log.add(offset, key, value)
+    verdict = judge(load.recorder.history, [back])
+    assert not verdict.violations, verdict.report()
+    for check in (
+        "acknowledged records are there",
+        "once with idempotence",
+        "order of producers",
+        "offsets are dense",
+    ):
+        assert verdict.figures.checks[check] >= load.sent, verdict.report()
 
 
 @pytest.fixture
@@ -97,12 +106,12 @@ def test_acknowledged_records_survive_kills_once_and_in_order(agent: AgentProces
     load = Load(agent.bootstrap, "killed")
     try:
         for _ in range(KILLS):
-            before = len(load.acknowledged)
+            before = load.acknowledged
             deadline = time.monotonic() + 60
-            while len(load.acknowledged) < before + 500 and time.monotonic() < deadline:
+            while load.acknowledged < before + 500 and time.monotonic() < deadline:
                 time.sleep(source.uniform(0.01, 0.1))
             agent.kill()
             agent.start()
     finally:
         load.finish()
-    assert_all_is_there(load, agent.bootstrap, "killed")
+    assert_all_is_there(load, agent.bootstrap)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from tests.verifier import Partition, Rules, TopicRules
@@ -57,8 +57,9 @@ GROUP = "readers"
 MEMBERS_GROUP = "members"
 
 
-def rules(are_clocks_wrong: bool) -> Rules:
-    """What the verifier may let go."""
+def rules(are_clocks_wrong: bool, committers: Iterable[str]) -> Rules:
+    """What the verifier may let go. `committers` are groups that are committed for without members."""
     skew_ms = CLOCK_SKEW_MS if are_clocks_wrong else 1000
     topics = {topic.name: dataclasses.replace(topic.rules, clock_skew_ms=skew_ms) for topic in TOPICS}
-    return Rules(topics, groups_that_finish={GROUP: EVENTS.places})
+    rising = frozenset([MEMBERS_GROUP, *committers])
+    return Rules(topics, groups_that_finish={GROUP: EVENTS.places}, rising_groups=rising)
