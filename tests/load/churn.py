@@ -239,7 +239,7 @@ class Churn:
             assert await first.commit(TOPIC, 1) == 0
             joining = asyncio.ensure_future(self._join(second))
             try:
-                while await first.heartbeat() != ErrorCode.REBALANCE_IN_PROGRESS:
+                while await first.heartbeat() != ErrorCode.REBALANCE_IN_PROGRESS:  # noqa: ASYNC110  it is asked
                     await asyncio.sleep(HEARTBEAT_EVERY_S)
                 rejoined = await first.join()
                 await joining
