@@ -24,11 +24,21 @@ from tests.verifier.operations import (
 )
 from tests.verifier.recorder import Op, State
 from tests.verifier.timeline import NEVER
+from warp.errors import ErrorCode
 
 Place = tuple[str, Partition]
 """A group, and a partition that it reads."""
 NOTHING = -1
 """What is told where nothing is committed."""
+REFUSED = frozenset(
+    {
+        ErrorCode.ILLEGAL_GENERATION, ErrorCode.UNKNOWN_MEMBER_ID, ErrorCode.REBALANCE_IN_PROGRESS,
+        ErrorCode.FENCED_INSTANCE_ID, ErrorCode.GROUP_AUTHORIZATION_FAILED, ErrorCode.TOPIC_AUTHORIZATION_FAILED,
+        ErrorCode.INVALID_GROUP_ID, ErrorCode.OFFSET_METADATA_TOO_LARGE, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
+        ErrorCode.STALE_MEMBER_EPOCH, ErrorCode.GROUP_ID_NOT_FOUND, ErrorCode.NON_EMPTY_GROUP,
+    }
+)  # fmt: skip
+"""Nothing was stored. After other errors it may be, now or later."""
 
 
 @dataclass(slots=True)
@@ -114,14 +124,16 @@ class Committing:
         register = self._registers[place]
         if value not in register.on_their_way:
             return  # Of a group or topic that was deleted before it had this one.
-        register.on_their_way[value] -= 1
-        is_refused = op.state is State.FAILED
+        code = op.error_code
         if isinstance(op.answer, Committed):
-            is_refused = bool(op.answer.parts.get(place[1], NOTHING))
+            code = op.answer.parts.get(place[1], NOTHING)
+        if code and code not in REFUSED:
+            return
+        register.on_their_way[value] -= 1
         if not register.on_their_way[value]:
             del register.on_their_way[value]
             register.last_ended[value] = moment
-        if is_refused:
+        if code:
             return
         began = self._context.timeline.began[op.number]
         register.overwritten_before = max(register.overwritten_before, began)

@@ -20,6 +20,8 @@ class Context:
         self.readbacks = readbacks
         self.rules = rules
         self.findings = Findings()
+        self.checks = self.findings.verdict.figures.checks
+        """How often each has looked at something; checks of single records add to it here."""
         self.timeline = Timeline(history)
         self.topics = Topics(self.timeline, self.findings)
 

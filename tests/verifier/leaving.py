@@ -43,7 +43,7 @@ class Leaving:
                 f"{name} starts at {read.start} through {readback.agent}, though it was trimmed to {trimmed}"
             )
             context.violate("deleted records stay away", text)
-        asked = max(trimmed, self._freshness.trim_asked[log.log])
+        asked = self._freshness.start_max(log.log)
         context.looked("nothing goes without a reason")
         if read.start > asked:
             problem = self._problem_of(log, readback, read, asked)

@@ -110,37 +110,38 @@ class Placing:
             if self._fits(log, batch, base):
                 self._place(log, batch, base)
             return
-        self._context.looked("acknowledged records are there", self._batches.count[batch])
+        self._context.checks["acknowledged records are there"] += self._batches.count[batch]
         if self._judge_claim(log, batch, base):
             self._place(log, batch, base)
 
     def _judge_claim(self, log: FinalLog, batch: int, base: int) -> bool:
         """Does an acknowledged batch stand where it should? True also where something may have taken it."""
-        check, name = "acknowledged records are there", self._history.name_of(batch)
         end = base + self._batches.count[batch]
         if end > log.end:
-            text = f"{name} was acknowledged at {base}, where the log ends at {log.end}"
-            self._complain(check, log.partition, text)
+            self._miss(log, batch, f"was acknowledged at {base}, where the log ends at {log.end}")
             return False
         owners, known = self.owners[log.partition], log.known
-        is_dense = self._context.rules_of(log.partition).is_dense
-        for offset, content in enumerate(self._batches.records(batch), base):
+        first = self._batches.first[batch] - base
+        for offset in range(base, end):
+            found = known[offset]
             if owners[offset] != UNKNOWN:
                 other = self._history.name_of(self.placed_batch[owners[offset]])
-                self._complain(check, log.partition, f"{name} and {other} were both acknowledged at {offset}")
+                self._miss(log, batch, f"was acknowledged at {offset}, and so was {other}")
                 return False
-            if known[offset] == content:
+            if found == self._batches.contents[first + offset]:
                 continue
-            if known[offset] != UNKNOWN:
-                found = self._history.contents.describe(known[offset])
-                text = f"{name} was acknowledged at {base}, and at {offset} there is {found}"
-                self._complain(check, log.partition, text)
+            if found != UNKNOWN:
+                what = self._history.contents.describe(found)
+                self._miss(log, batch, f"was acknowledged at {base}, and at {offset} there is {what}")
                 return False
-            if is_dense and offset >= log.last_start:
-                text = f"{name} was acknowledged at {base}, and there is nothing at {offset}"
-                self._complain(check, log.partition, text)
+            if offset >= log.last_start and self._context.rules_of(log.partition).is_dense:
+                self._miss(log, batch, f"was acknowledged at {base}, and there is nothing at {offset}")
                 return False
         return True
+
+    def _miss(self, log: FinalLog, batch: int, text: str) -> None:
+        name = self._history.name_of(batch)
+        self._complain("acknowledged records are there", log.partition, f"{name} {text}")
 
     # All others.
 

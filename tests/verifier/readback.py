@@ -88,7 +88,6 @@ class FsckResult:
 
     @classmethod
     def of(cls, report: _Report, left_over: Mapping[str, int] | None = None) -> FsckResult:
-        """Of a `warp.lifecycle.fsck_report.Report`."""
-        return cls(
-            [finding.line for finding in report.findings], dict(left_over or {}), sum(report.counts.values())
-        )
+        """Of a `warp.lifecycle.fsck_report.Report`, which counts logs, extents, objects, and segments by state."""
+        checked = sum(count for name, count in report.counts.items() if not name.endswith("bytes"))
+        return cls([finding.line for finding in report.findings], dict(left_over or {}), checked)
