@@ -8,7 +8,7 @@ whose keys are there already are answered as they were.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import NamedTuple
 
 from warp.errors import ErrorCode
@@ -89,7 +89,7 @@ async def commit(
         return CommitResult(
             outcomes=_outcomes(segments, decision, known, logs),
             extents=[
-                *await _known_extents(session, known),
+                *await _known_extents(session, known, logs),
                 *(_extent(row, fresh[row.segment].key) for row in decision.extents),
             ],
             logs=_log_states(logs.values(), open_offsets),
@@ -228,12 +228,12 @@ def _stored_outcomes(
     return outcomes
 
 
-async def _known_extents(session: Session, known: dict[str, _Known]) -> list[Extent]:
-    """What is left in the index of segments that were committed before."""
+async def _known_extents(session: Session, known: dict[str, _Known], logs: Container[LogId]) -> list[Extent]:
+    """What is left in the index of segments that were committed before, in logs that have not been deleted since."""
     if not known:
         return []
     rows = await session.all(EXTENTS_OF_SEGMENTS, [(entry.segment_id,) for entry in known.values()])
-    return [extent_from_row(row) for row in rows]
+    return [extent for extent in map(extent_from_row, rows) if extent.log_id in logs]
 
 
 def _log_states(logs: Iterable[LogRow], open_offsets: dict[LogId, int]) -> list[LogState]:

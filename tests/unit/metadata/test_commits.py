@@ -79,6 +79,19 @@ def test_the_same_key_is_answered_as_it_was_the_first_time(store: Store) -> None
     assert contents(store, [first, second]) == held
 
 
+def test_the_same_key_again_gives_no_extents_of_logs_that_were_deleted_since(store: Store) -> None:
+    """Simulator, seed 6021: the answer was lost, the topic deleted, and the agent stumbled over what it was told."""
+    gone = store.new_topic("gone")
+    [there] = store.new_topic("there").logs
+    again = segment("k", batch(gone.logs[0], 0), batch(there, 100))
+    before = store.commit([again], NOW_MS)
+    store.delete_topics([gone.topic_id])
+    after = store.commit([again], NOW_MS)
+    assert errors(after) == errors(before) == [NONE, NONE]
+    assert [extent.log_id for extent in after.extents] == [there]
+    assert [state.log_id for state in after.logs] == [there]
+
+
 def test_a_commit_of_known_and_new_segments_takes_each_for_what_it_is(store: Store) -> None:
     [log] = store.new_topic("t").logs
     one, two, three = (segment(f"k{n}", batch(log, count=n)) for n in (1, 2, 3))
