@@ -14,7 +14,7 @@ from tests.sim.world import simulate
 
 
 def main() -> int:
-    """Exit code 0: no promise was broken, and every tenth seed gave the same history twice."""
+    """Exit code 0: no promise was broken, and every twentieth seed gave the same history twice."""
     options = _options()
     seeds = [seed for seed in options.seeds if has_cluster(seed) or not options.clusters]
     if options.show or options.digests:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from tests.sim.story import LINES_MAX, tell
 from tests.sim.world import Outcome, simulate
 
-TWICE_EVERY = 10
+TWICE_EVERY = 20
 """Of so many seeds one is run twice, and has to tell the same."""
 SEEDS_PER_PROCESS = 200
 """Then a new process takes its place: none grows for long."""
