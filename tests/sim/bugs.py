@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from typing import Any
 
 from tests.sim.history import History
 
@@ -21,3 +23,8 @@ class BugWatch(logging.Handler):
             self._history.violate("P7", f"{record.name} logged {text}: {record.exc_info[1]!r}")
         else:
             self._history.add("log", text)
+
+
+def failure_of(task: asyncio.Task[Any]) -> BaseException | None:
+    """How a task that is done has failed; nobody cancels one of these but by mistake."""
+    return asyncio.CancelledError() if task.cancelled() else task.exception()

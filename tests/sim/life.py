@@ -12,6 +12,7 @@ import random
 from typing import TYPE_CHECKING
 
 from tests.sim import life_requests, requests
+from tests.sim.bugs import failure_of
 from tests.sim.client import Connection, Lost
 from tests.sim.life_clients import LifeClient, PolicyChanger, Reader, Trimmer, Writer
 from tests.sim.life_renewal import Renewer, Scribbler
@@ -111,5 +112,5 @@ class DataLife:
                 self.world.history.add("waits", place)
             self.world.history.violate("P6", f"{len(late)} clients of topics whose records go do not end")
         for task in self._tasks:
-            if task.done() and task.exception() is not None:
-                self.world.history.violate("P7", f"a client failed: {task.exception()!r}")
+            if task.done() and (failure := failure_of(task)) is not None:
+                self.world.history.violate("P7", f"a client failed: {failure!r}")

@@ -9,6 +9,7 @@ from tests.sim import group_requests, requests
 from tests.sim.client import Connection
 from tests.sim.cluster import CLUSTER_SEED
 from tests.sim.facts import Batch, Partition
+from tests.sim.faults import Weather
 from tests.sim.notices import NoticeWeather
 from tests.sim.world import World, play
 from warp._records import build_batch
@@ -252,5 +253,23 @@ def test_a_fetch_does_not_take_back_what_list_offsets_has_told() -> None:
         # It asks for what is in memory, and would be answered from there.
         response = await reader.ask(fetch([(place, 0)]), requests.FETCH_VERSION)
         assert requests.fetched(response)[place].high_watermark == 2
+
+    assert play(CLUSTER_SEED, story).violations == []
+
+
+def test_an_agent_that_is_told_to_stop_and_must_end_meanwhile_has_not_drained() -> None:
+    """Between seeds 8021 and 8040: the end of the coordinator ended whoever waited for it to drain, without a word."""
+
+    async def story(world: World) -> None:
+        for host in world.hosts:
+            await host.serves()
+        agent = world.hosts[0].agent
+        assert agent is not None
+        world.sky.weather = Weather(statement_s=5.0)
+        stopping = asyncio.ensure_future(agent.stop(20.0))
+        await asyncio.sleep(0.5)
+        await agent.close()
+        assert not await stopping
+        world.sky.weather = Weather.fine()
 
     assert play(CLUSTER_SEED, story).violations == []

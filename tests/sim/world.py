@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.sim import cluster, requests
-from tests.sim.bugs import BugWatch
+from tests.sim.bugs import BugWatch, failure_of
 from tests.sim.client import Connection, Lost
 from tests.sim.cluster import Cluster, has_cluster
 from tests.sim.database import Store
@@ -240,8 +240,8 @@ class World:
         if beside:
             await asyncio.wait(beside)
         for task in (*tasks, *beside, *self._doubts, *self._retiring):
-            if task.done() and task.exception() is not None:
-                self.history.violate("P7", f"a client failed: {task.exception()!r}")
+            if task.done() and (failure := failure_of(task)) is not None:
+                self.history.violate("P7", f"a client failed: {failure!r}")
         for host in self.hosts:
             assert host.booting is not None
             await host.booting
@@ -448,7 +448,7 @@ def play(
         asyncio.set_event_loop(world.loop)
         try:
             world.loop.run_until_complete(story(world))
-        except Exception as error:  # noqa: BLE001  whatever it is, it comes with the history
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  whatever it is, it comes with the history
             world.history.violate("P6", f"the simulation ended in {type(error).__name__}: {error}")
         finally:
             virtual_s = world.loop.time()

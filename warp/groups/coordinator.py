@@ -113,7 +113,7 @@ class GroupCoordinator:
     async def drain(self, timeout_s: float) -> bool:
         """Send everybody away, finish what is being stored, and release the leases.
 
-        False when that was not done within `timeout_s`.
+        False when that was not done within `timeout_s`, or when the coordinator was closed meanwhile.
         """
         deadline_s = self._clock.monotonic() + timeout_s
         self.stop_waiting()
@@ -122,7 +122,7 @@ class GroupCoordinator:
         await self._runner.keeper.close()
         if self._leaving is not None:
             await asyncio.wait([self._leaving], timeout=timeout_s)
-            if not (self._leaving.done() and self._leaving.result()):
+            if not self._leaving.done() or self._leaving.cancelled() or not self._leaving.result():
                 return False
         is_done = await self._finish(deadline_s - self._clock.monotonic())
         return is_done and (self._leaving is not None or await self._release())
