@@ -115,6 +115,8 @@ class SimObjectStore(MemoryStore):
         super().__init__(clock, bytes_max=OBJECTS_BYTES_MAX)
         self.requests_are_free = requests_are_free
         self.puts = 0
+        self.on_their_way = 0
+        """Objects that will be there some time, whoever waits for it."""
         self.deleting: Callable[[Sequence[str]], None] = lambda keys: None
         """Hears what is about to be deleted."""
         self._sky = sky
@@ -136,7 +138,10 @@ class SimObjectStore(MemoryStore):
         data = b"".join(parts)
         stored = self._sky.loop.create_future()
 
+        self.on_their_way += 1
+
         def store() -> None:
+            self.on_their_way -= 1
             self._store(key, data)
             if not stored.done():
                 stored.set_result(None)

@@ -149,7 +149,8 @@ class Jobs:
 
     def _is_done(self) -> bool:
         left = self._rows()
-        return not left["empty"] and not left["dead"] and not left["unknown"]
+        is_through = not left["empty"] and not left["dead"] and not left["unknown"]
+        return is_through and not self._world.objects.on_their_way
 
     def _rows(self) -> dict[str, int]:
         """What there is to do: live segments without extents, dead ones, objects that nothing names."""
