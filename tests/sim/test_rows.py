@@ -6,15 +6,17 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.sim.capture import Capture
 from tests.sim.loop import Process, SimLoop
 from tests.sim.rows import RowServer, RowTransaction
 from warp.errors import MetadataContention, MetadataUnavailable
-from warp.metadata.session import Statement, parse_statements
+from warp.metadata.session import LOCK_PATTERN, Statement, load_statements, parse_statements
 from warp.metadata.sqlite import SqliteDatabase
 
 STATEMENTS = parse_statements(
@@ -278,10 +280,6 @@ def test_a_process_that_dies_lets_go_of_its_rows(tmp_path: Path) -> None:
 
 def test_what_the_product_locks_can_be_locked_here() -> None:
     """Every locking statement of the product names a table and its key in a way that the server reads."""
-    from importlib import resources
-
-    from warp.metadata.session import LOCK_PATTERN, load_statements
-
     files = [found.name.removesuffix(".sql") for found in resources.files("warp.metadata.sql").iterdir()]
     locking: list[Statement] = [
         statement
@@ -295,8 +293,6 @@ def test_what_the_product_locks_can_be_locked_here() -> None:
     asyncio.set_event_loop(loop)
 
     async def read(path: str) -> None:
-        from tests.sim.capture import Capture
-
         database = SqliteDatabase(path, now_ms=lambda: 0, sync=None)
         await database.open()
         server = RowServer(Path(path), loop, lambda: 0)
