@@ -15,9 +15,22 @@ from tests.soak.clients import Worker
 from tests.soak.model import Stream
 from tests.support.client_load import QUICK
 from tests.support.process import AgentProcess
+from tests.verifier import (
+    CreateTopic,
+    DeleteRecords,
+    DeleteTopic,
+    Done,
+    Partition,
+    Recorder,
+    Trimmed,
+    TrimmedPart,
+)
+from tests.verifier.recorder import State
+from warp.errors import ErrorCode
 
 ADMIN_S = 60.0
 TRIMMED_KEEPS = 1000
+FLEETING_PARTITIONS = 3
 FLEETING_RECORDS = 500
 
 
@@ -29,25 +42,27 @@ def admin_of(bootstrap: str) -> AdminClient:
 class Trimmer(Worker):
     """Deletes the records of partitions but for the last ones, again and again."""
 
-    def __init__(self, bootstrap: str, streams: Sequence[Stream]) -> None:
+    def __init__(self, recorder: Recorder, bootstrap: str, streams: Sequence[Stream]) -> None:
+        self._recorder = recorder
         self._admin = admin_of(bootstrap)
         self._streams = streams
         super().__init__("deleter of records", self._trim)
 
     def _trim(self) -> None:
-        by_number = {stream.partition: stream for stream in self._streams}
-        for stream in self._streams:
-            stream.trim_asked = max(stream.trim_asked, stream.acknowledged - TRIMMED_KEEPS)
-        places = [TopicPartition(s.kind.name, s.partition, s.trim_asked) for s in self._streams]
-        for place, answer in self._admin.delete_records(places, request_timeout=ADMIN_S).items():
-            stream = by_number[place.partition]
+        offsets = {stream.place: max(0, stream.acknowledged - TRIMMED_KEEPS) for stream in self._streams}
+        ops = {
+            place: self._recorder.begin("deleter of records", DeleteRecords({place: offset}))
+            for place, offset in offsets.items()
+        }
+        places = [TopicPartition(place.topic, place.number, offset) for place, offset in offsets.items()]
+        for at, answer in self._admin.delete_records(places, request_timeout=ADMIN_S).items():
+            place = Partition(at.topic, at.partition)
             try:
                 start = answer.result(ADMIN_S).low_watermark
             except KafkaException:
-                continue  # The agent is being started again; it is asked once more.
-            if start < stream.trim_asked:
-                self.score.complain(f"{stream.name} begins at {start} after it was trimmed")
-            stream.trimmed_to = stream.trim_asked
+                ops[place].lost()  # The agent is being started again; it is asked once more.
+            else:
+                ops[place].answered(Trimmed({place: TrimmedPart(0, start)}))
         self.score.succeed()
         self.pause(2.0)
 
@@ -55,7 +70,10 @@ class Trimmer(Worker):
 class Fleeting(Worker):
     """Creates topics, writes to them, and deletes them."""
 
-    def __init__(self, bootstrap: str) -> None:
+    def __init__(self, recorder: Recorder, bootstrap: str) -> None:
+        self.places: list[Partition] = []
+        """Of all that there have been."""
+        self._recorder = recorder
         self._admin = admin_of(bootstrap)
         self._bootstrap = bootstrap
         self._numbers = itertools.count()
@@ -64,14 +82,20 @@ class Fleeting(Worker):
     def _live_and_die(self) -> None:
         number = next(self._numbers)
         name, configs = f"fleeting-{number}", {"cleanup.policy": ("delete", "compact")[number % 2]}
+        self.places += [Partition(name, partition) for partition in range(FLEETING_PARTITIONS)]
+        op = self._recorder.begin("maker of topics", CreateTopic(name))
         try:
-            self._admin.create_topics([NewTopic(name, 3, 1, config=configs)])[name].result(ADMIN_S)
+            topic = NewTopic(name, FLEETING_PARTITIONS, 1, config=configs)
+            self._admin.create_topics([topic])[name].result(ADMIN_S)
+            op.answered(Done())
             producer = Producer({"bootstrap.servers": self._bootstrap, "linger.ms": 5, **QUICK})
             for place in range(FLEETING_RECORDS):
                 producer.produce(name, b"x" * 300, b"%d" % (place % 50))
             producer.flush(ADMIN_S)
             self.pause(1.0)
         except KafkaException:
+            if op.state is State.PENDING:
+                op.lost()
             self.pause(0.5)  # The agent is being started again.
         self._delete(name)
         self.score.succeed()
@@ -79,11 +103,15 @@ class Fleeting(Worker):
     def _delete(self, name: str) -> None:
         """Also when it is told to stop: no topic is left over."""
         for _ in range(100):
+            op = self._recorder.begin("maker of topics", DeleteTopic(name))
             try:
                 if name not in self._admin.list_topics(timeout=10).topics:
+                    op.failed(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
                     return
                 self._admin.delete_topics([name])[name].result(ADMIN_S)
+                op.answered(Done())
             except KafkaException:
+                op.lost()
                 time.sleep(0.2)
         self.score.complain(f"{name} can't be deleted")
 

@@ -1,18 +1,21 @@
-"""What a soak writes, and what has to be there in the end: record n of a partition lies at offset n, and is known by n.
-
-Each partition has one idempotent writer whose every record is acknowledged in the end, so nothing of the content has to
-be remembered, only when each record was written.
-"""
+"""What a soak writes, and what may go of it: the verifier is told of each record, and of these rules."""
 
 from __future__ import annotations
 
 import hashlib
-from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from tests.verifier import Partition, Recorder, Rules, TopicRules
+from tests.verifier.recorder import Stream as RecordedStream
+
 KiB = 1024
+LINGER_MS = 30_000
+"""Retention looks every second, and takes whole extents; an agent that is killed looks later."""
+TOMBSTONE_MS = 2_000
+CLOCK_SKEW_MS = 500
+"""All is on one machine; but an agent may look a moment before a record's time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +37,33 @@ class Kind:
     retention_ms: int | None = None
     retention_bytes: int | None = None
 
+    @property
+    def places(self) -> list[Partition]:
+        """Its partitions."""
+        return [Partition(self.name, number) for number in range(self.partitions)]
 
-COMPACT = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1", "delete.retention.ms": "2000"}
+    @property
+    def rules(self) -> TopicRules:
+        """What may be missing."""
+        return TopicRules(
+            is_compacted=not self.is_dense,
+            retention_ms=self.retention_ms,
+            retention_bytes=self.retention_bytes,
+            linger_ms=LINGER_MS,
+            tombstone_ms=0 if self.is_dense else TOMBSTONE_MS,
+            clock_skew_ms=CLOCK_SKEW_MS,
+        )
+
+
+COMPACT = {
+    "cleanup.policy": "compact",
+    "min.cleanable.dirty.ratio": "0.1",
+    "delete.retention.ms": str(TOMBSTONE_MS),
+}
+KEPT = Kind("kept", 3, 150, 200)
+"""All of it; a group reads it."""
 KINDS = (
-    Kind("kept", 3, 150, 200),
+    KEPT,
     Kind("brief", 4, 600, 500, {"retention.ms": "4000"}, retention_ms=4000),
     Kind("sized", 2, 600, 300, {"retention.bytes": str(512 * KiB)}, retention_bytes=512 * KiB),
     Kind("trimmed", 2, 300, 200),
@@ -58,25 +84,26 @@ class Record(NamedTuple):
 
 @dataclass(slots=True)
 class Stream:
-    """One partition of a topic, and when each of its records was written."""
+    """One partition of a topic, and the one idempotent writer that writes to it."""
 
     kind: Kind
     partition: int
     seed: int
-    times_ms: array[int] = field(default_factory=lambda: array("q"))
-    """By offset; of all that were handed to the producer."""
+    recorded: RecordedStream
+    """What was handed to the producer, and what became of it, as the verifier knows it."""
     acknowledged: int = 0
-    trimmed_to: int = 0
-    """DeleteRecords has said so."""
-    trim_asked: int = 0
-    """DeleteRecords was asked for; whether it was carried out is not known of the last one that failed."""
 
     @property
     def name(self) -> str:
-        return f"{self.kind.name}-{self.partition}"
+        return str(self.place)
+
+    @property
+    def place(self) -> Partition:
+        """As the verifier names it."""
+        return Partition(self.kind.name, self.partition)
 
     def record(self, number: int) -> Record:
-        """The record at an offset: the same whenever it is asked for."""
+        """The record of a number: the same whenever it is asked for."""
         digest = hashlib.blake2b(b"%d/%s/%d" % (self.seed, self.name.encode(), number)).digest()
         key = None
         if self.kind.keys:
@@ -88,69 +115,16 @@ class Stream:
             key, (text + digest * (self.kind.value_bytes // len(digest) + 1))[: self.kind.value_bytes]
         )
 
-    def last_numbers(self) -> dict[bytes, int]:
-        """Per key the last record that has it, tombstones as well."""
-        return {self.record(number).key or b"": number for number in range(self.acknowledged)}
+
+def streams_of(recorder: Recorder, seed: int) -> list[Stream]:
+    """One for each partition of each kind."""
+    return [
+        Stream(kind, place.number, seed, recorder.stream(place, producer=f"writer of {place}"))
+        for kind in KINDS
+        for place in kind.places
+    ]
 
 
-class Found(NamedTuple):
-    """A record as it was read."""
-
-    offset: int
-    key: bytes | None
-    value: bytes | None
-
-
-def problems_of(stream: Stream, start: int, found: Sequence[Found], read_ms: int) -> list[str]:
-    """What is wrong with a partition that was read from its start to its end, which began at `read_ms`.
-
-    Retention takes whole extents, so some records may be older than it says for a while; none is taken early.
-    """
-    problems = [
-        f"{stream.name}: offset {at.offset} holds {at.key!r}: {at.value!r:.60}"
-        for at in found
-        if at.offset >= stream.acknowledged or (at.key, at.value) != stream.record(at.offset)
-    ][:5]
-    offsets = [at.offset for at in found]
-    if offsets != sorted(set(offsets)):
-        problems.append(f"{stream.name}: offsets are not in order")
-    problems += _problems_of_start(stream, start, read_ms)
-    if stream.kind.is_dense:
-        missing = sorted(set(range(start, stream.acknowledged)).difference(offsets))
-        if missing:
-            problems.append(f"{stream.name}: {len(missing)} records are missing from {missing[0]} on")
-    else:
-        problems += _problems_of_table(stream, start, found)
-    return problems
-
-
-def _problems_of_start(stream: Stream, start: int, read_ms: int) -> list[str]:
-    """Has anything been taken that nothing claims?"""
-    kind, taken = stream.kind, range(max(stream.trimmed_to, stream.trim_asked), start)
-    if start < stream.trimmed_to:
-        return [f"{stream.name} starts at {start}, though it was trimmed to {stream.trimmed_to}"]
-    if not taken:
-        return []
-    if kind.retention_bytes is not None:
-        kept = sum(len(stream.record(number).value or b"") for number in range(start, stream.acknowledged))
-        # What is kept is counted with its headers, and compressed by nobody.
-        return [f"{stream.name}: only {kept} bytes are kept"] if kept * 1.5 < kind.retention_bytes else []
-    if kind.retention_ms is None:
-        return [f"{stream.name} starts at {start}, and nothing says why"]
-    early = [number for number in taken if stream.times_ms[number] > read_ms - kind.retention_ms]
-    return [f"{stream.name}: {len(early)} records were taken early, as {early[0]}"] if early else []
-
-
-def _problems_of_table(stream: Stream, start: int, found: Sequence[Found]) -> list[str]:
-    """Is the last record of every key that has not been taken there, unless it is a tombstone?"""
-    problems = []
-    last_found = {at.key or b"": at.offset for at in found}
-    last = stream.last_numbers()
-    for key, number in last.items():
-        is_tombstone = stream.record(number).value is None
-        if last_found.get(key) == number or (is_tombstone and key not in last_found) or number < start:
-            continue
-        problems.append(f"{stream.name}: {key!r} ends with {last_found.get(key)}, not {number}")
-    stale = [key for key, offset in last_found.items() if offset != last.get(key)]
-    problems += [f"{stream.name}: {key!r} has come back" for key in stale if last.get(key, 0) < start]
-    return problems[:5]
+def rules_of(group: str, read: Kind) -> Rules:
+    """What may go of all of it; a group reads one kind to its end."""
+    return Rules({kind.name: kind.rules for kind in KINDS}, groups_that_finish={group: read.places})

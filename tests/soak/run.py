@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from collections.abc import Sequence
@@ -9,19 +10,28 @@ from dataclasses import dataclass, field
 
 from confluent_kafka.admin import NewTopic
 
+from tests.faults.reading_back import read_back
 from tests.soak.bounds import MEMORY_MIB_MAX, Bounds, memory_mib
-from tests.soak.clients import Member, Roamer, Worker, Writer, read_whole, reader
+from tests.soak.clients import Member, Roamer, Worker, Writer
 from tests.soak.disturbances import Fleeting, Killer, PolicyChanger, Trimmer, Watch, admin_of
-from tests.soak.model import KINDS, Stream, problems_of
+from tests.soak.model import KEPT, KINDS, Stream, rules_of, streams_of
 from tests.soak.places import Facts, Place
 from tests.support.client_load import wait_until_seen
+from tests.verifier import FsckResult, Partition, Readback, Recorder, judge
 
 GROUP = "soak"
 SETTLE_S = 45.0
 KILL_EVERY_S = 20.0
-LINGER_MS = 30_000
-"""Retention looks every second, and takes whole extents; an agent that is killed looks later."""
 PROBLEMS_SHOWN = 30
+
+
+@dataclass(slots=True)
+class Where:
+    """An agent to read from."""
+
+    host: str
+    port: int
+    name: str
 
 
 @dataclass
@@ -34,6 +44,10 @@ class Soak:
     speed: float = 1.0
     problems: list[str] = field(default_factory=list)
     streams: list[Stream] = field(default_factory=list)
+    recorder: Recorder = field(default_factory=lambda: Recorder(time.monotonic))
+    readbacks: list[Readback] = field(default_factory=list)
+    fleeting: list[Partition] = field(default_factory=list)
+    """Of topics that are deleted by then."""
 
     def run(self) -> None:
         """Work for so many seconds, wait for the jobs, look at everything."""
@@ -47,9 +61,9 @@ class Soak:
                 self.problems.append(f"an agent ended with exit code {code}")
             self.problems += [f"an agent said: {line}" for line in agent.output if _is_bug(line)][:5]
         code, text = self.place.fsck()
-        if code != 0:
-            self.problems.append(f"fsck ended with exit code {code}:\n{text[-4000:]}")
         self._say(f"fsck: {text.strip().splitlines()[-1] if text.strip() else ''}")
+        findings = [f"exit code {code}:\n{text[-4000:]}"] if code != 0 else []
+        self._judge(FsckResult(findings, checked=1))
 
     def report(self) -> str:
         """For a person."""
@@ -61,9 +75,7 @@ class Soak:
         admin = admin_of(self.place.bootstrap)
         for answer in admin.create_topics(topics).values():
             answer.result(60)
-        self.streams = [
-            Stream(kind, partition, self.seed) for kind in KINDS for partition in range(kind.partitions)
-        ]
+        self.streams = streams_of(self.recorder, self.seed)
 
     def _of(self, *names: str) -> list[Stream]:
         return [stream for stream in self.streams if stream.kind.name in names]
@@ -74,16 +86,18 @@ class Soak:
             Writer(bootstrap, self._of(*names), self.speed)
             for names in (("kept", "brief"), ("sized", "trimmed"), ("latest", "both", "changing"))
         ]
-        members = [Member(bootstrap, kept, GROUP, number) for number in range(2)]
-        roamer = Roamer(bootstrap, self.streams, self.seed)
+        members = [Member(self.recorder, bootstrap, kept, GROUP, number) for number in range(2)]
+        roamer = Roamer(self.recorder, bootstrap, self.streams, self.seed)
         watch = Watch(self._sample)
-        trimmer, fleeting = Trimmer(bootstrap, self._of("trimmed")), Fleeting(bootstrap)
+        trimmer = Trimmer(self.recorder, bootstrap, self._of("trimmed"))
+        fleeting = Fleeting(self.recorder, bootstrap)
         changer = PolicyChanger(bootstrap, "changing")
         killer = Killer(self.place.agents, self.seed, KILL_EVERY_S)
         time.sleep(self.seconds)
         workers: Sequence[Worker] = [killer, fleeting, trimmer, changer, roamer, *writers]
         for worker in workers:
             worker.stop()
+        self.fleeting = fleeting.places
         wait_until_seen(members, {stream.partition: stream.acknowledged for stream in kept}, SETTLE_S)
         for member in members:
             member.stop()
@@ -119,24 +133,21 @@ class Soak:
         self.problems += broken
 
     def _read_back(self, when: str) -> None:
-        """Read every partition from its start to its end."""
-        consumer = reader(self.place.bootstrap)
-        consumer.list_topics(timeout=60)  # It takes its time with one topic after the other.
-        for stream in self.streams:
-            try:
-                start, found = read_whole(consumer, stream)
-            except AssertionError as error:
-                self.problems.append(str(error))
-                continue
-            left = f"{stream.acknowledged} written, starts at {start}, {len(found)} left"
-            self._say(f"{when}, {stream.name}: {left}")
-            # Retention may have taken something while it was read.
-            now_ms = int(time.time() * 1000)
-            self.problems += problems_of(stream, start, found, now_ms)
-            age_ms = now_ms - stream.times_ms[start] if start < stream.acknowledged else 0
-            if stream.kind.retention_ms is not None and age_ms > stream.kind.retention_ms + LINGER_MS:
-                self.problems.append(f"{when}, {stream.name} still begins with a record of {age_ms} ms ago")
-        consumer.close()
+        """Read every partition from its start to its end, through each agent."""
+        places = [*(stream.place for stream in self.streams), *self.fleeting]
+        for number, agent in enumerate(self.place.agents):
+            where = Where("127.0.0.1", agent.port, f"agent {number} {when}")
+            back = asyncio.run(read_back(self.recorder, where, places, {}))
+            self.readbacks.append(back)
+            for place, log in back.logs.items():
+                self._say(f"{where.name}, {place}: {log.start}..{log.end}, {len(log.offsets)} left")
+
+    def _judge(self, fsck: FsckResult) -> None:
+        """What does the verifier say?"""
+        verdict = judge(self.recorder.history, self.readbacks, rules_of(GROUP, KEPT), fsck)
+        self.problems += map(str, verdict.violations)
+        for line in verdict.report().splitlines():
+            self._say(line.strip())
 
     def _say(self, text: str) -> None:
         sys.stdout.write(f"{self.place.name}: {text}\n")

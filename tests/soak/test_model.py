@@ -2,105 +2,151 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import pytest
 
 from tests.soak.bounds import Bounds
-from tests.soak.model import KINDS, Found, Kind, Stream, problems_of
+from tests.soak.model import KINDS, Kind, Stream
 from tests.soak.places import Facts
+from tests.verifier import DeleteRecords, Recorder, Rules, Trimmed, TrimmedPart, judge
 
 NOW_MS = 1_000_000
 COUNT = 300
 BY_NAME = {kind.name: kind for kind in KINDS}
 
 
-def stream_of(kind: Kind) -> Stream:
-    """Its records are 100 ms apart; the last one is of just now."""
-    stream = Stream(kind, 0, seed=7)
-    for number in range(COUNT):
-        stream.times_ms.append(NOW_MS - 100 * (COUNT - 1 - number))
-    stream.acknowledged = COUNT
-    return stream
+class Found(NamedTuple):
+    """A record as it was read."""
+
+    offset: int
+    key: bytes | None
+    value: bytes | None
 
 
-def whole(stream: Stream, start: int = 0) -> list[Found]:
-    return [Found(number, *stream.record(number)) for number in range(start, COUNT)]
+class Story:
+    """One partition that was written to its end, each record 100 ms after the one before; the last one just now."""
 
+    def __init__(self, kind: Kind) -> None:
+        self.recorder = Recorder(lambda: 0.0)
+        recorded = self.recorder.stream(kind.places[0], "writer")
+        self.stream = Stream(kind, 0, 7, recorded, acknowledged=COUNT)
+        for number in range(COUNT):
+            recorded.sent(*self.stream.record(number), NOW_MS - 100 * (COUNT - 1 - number))
+            recorded.delivered(number, number)
 
-def compacted(stream: Stream, start: int = 0) -> list[Found]:
-    last = set(stream.last_numbers().values())
-    return [at for at in whole(stream, start) if at.offset in last and at.value is not None]
+    def problems(self, start: int, found: Sequence[Found]) -> list[str]:
+        """What is wrong with it when this is all that is there."""
+        back = self.recorder.readback("agent", NOW_MS)
+        log = back.log(self.stream.place, start, COUNT)
+        for at in found:
+            log.add(*at)
+        rules = Rules(
+            {self.stream.kind.name: replace(self.stream.kind.rules, clock_skew_ms=0, linger_ms=None)}
+        )
+        return [str(violation) for violation in judge(self.recorder.history, [back], rules).violations]
+
+    def trim(self, offset: int, *, is_answered: bool) -> None:
+        """Delete what lies before an offset."""
+        place = self.stream.place
+        op = self.recorder.begin("trimmer", DeleteRecords({place: offset}))
+        if is_answered:
+            op.answered(Trimmed({place: TrimmedPart(0, offset)}))
+        else:
+            op.lost()
+
+    def whole(self, start: int = 0) -> list[Found]:
+        return [Found(number, *self.stream.record(number)) for number in range(start, COUNT)]
+
+    def last_numbers(self) -> dict[bytes | None, int]:
+        return {self.stream.record(number).key: number for number in range(COUNT)}
+
+    def compacted(self, start: int = 0) -> list[Found]:
+        last = set(self.last_numbers().values())
+        # A tombstone stays for a while.
+        return [
+            at
+            for at in self.whole(start)
+            if at.offset in last and (at.value is not None or at.offset >= COUNT - 25)
+        ]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_all_that_was_written_is_no_problem(kind: Kind) -> None:
-    stream = stream_of(kind)
-    assert problems_of(stream, 0, whole(stream), NOW_MS) == []
+    story = Story(kind)
+    assert story.problems(0, story.whole()) == []
 
 
 @pytest.mark.parametrize("name", ["kept", "brief", "trimmed"])
 def test_a_hole_in_a_log_that_is_not_compacted_is_a_problem(name: str) -> None:
-    stream = stream_of(BY_NAME[name])
-    found = [at for at in whole(stream) if at.offset != 150]
-    assert problems_of(stream, 0, found, NOW_MS) == [f"{name}-0: 1 records are missing from 150 on"]
+    story = Story(BY_NAME[name])
+    problems = story.problems(0, [at for at in story.whole() if at.offset != 150])
+    assert any("151 comes after 149" in problem for problem in problems)
+    assert any("there is nothing at 150" in problem for problem in problems)
 
 
 def test_a_record_at_anothers_place_is_a_problem() -> None:
-    stream = stream_of(BY_NAME["latest"])
-    found = [at._replace(offset=at.offset + 1) if at.offset == 5 else at for at in whole(stream)]
-    assert any("offset 6 holds" in problem for problem in problems_of(stream, 0, found, NOW_MS))
+    story = Story(BY_NAME["latest"])
+    found = [
+        at._replace(offset=at.offset + 1) if at.offset == 5 else at for at in story.whole() if at.offset != 6
+    ]
+    assert any("at 6 there is" in problem for problem in story.problems(0, found))
 
 
 def test_retention_by_time_may_take_what_is_old_and_nothing_else() -> None:
-    stream = stream_of(BY_NAME["brief"])  # 4 s: the last 40 records
+    story = Story(BY_NAME["brief"])  # 4 s: the last 40 records
     start = COUNT - 41
-    assert problems_of(stream, start, whole(stream, start), NOW_MS) == []
-    [problem] = problems_of(stream, COUNT - 39, whole(stream, COUNT - 39), NOW_MS)
+    assert story.problems(start, story.whole(start)) == []
+    [problem] = story.problems(COUNT - 39, story.whole(COUNT - 39))
     assert "taken early" in problem
 
 
 def test_retention_by_size_leaves_that_size() -> None:
-    stream = stream_of(replace(BY_NAME["sized"], retention_bytes=10_000))
-    assert problems_of(stream, COUNT - 50, whole(stream, COUNT - 50), NOW_MS) == []
-    assert problems_of(stream, COUNT - 10, whole(stream, COUNT - 10), NOW_MS) != []
+    story = Story(replace(BY_NAME["sized"], retention_bytes=10_000))
+    assert story.problems(COUNT - 50, story.whole(COUNT - 50)) == []
+    assert story.problems(COUNT - 10, story.whole(COUNT - 10)) != []
 
 
 def test_nothing_is_taken_from_a_log_that_keeps_all_but_what_was_deleted() -> None:
-    stream = stream_of(BY_NAME["trimmed"])
-    stream.trimmed_to = stream.trim_asked = 20
-    assert problems_of(stream, 20, whole(stream, 20), NOW_MS) == []
-    assert problems_of(stream, 21, whole(stream, 21), NOW_MS) != []
-    assert problems_of(stream, 19, whole(stream, 19), NOW_MS) != []
-    stream.trim_asked = 21  # and nobody knows whether that was done
-    assert problems_of(stream, 20, whole(stream, 20), NOW_MS) == []
-    assert problems_of(stream, 21, whole(stream, 21), NOW_MS) == []
+    story = Story(BY_NAME["trimmed"])
+    story.trim(20, is_answered=True)
+    assert story.problems(20, story.whole(20)) == []
+    assert story.problems(21, story.whole(21)) != []
+    assert story.problems(19, story.whole(19)) != []
+    story.trim(21, is_answered=False)
+    assert story.problems(20, story.whole(20)) == []
+    assert story.problems(21, story.whole(21)) == []
+    assert story.problems(22, story.whole(22)) != []
 
 
 def test_compaction_may_take_all_but_the_last_record_of_each_key() -> None:
-    stream = stream_of(BY_NAME["latest"])
-    found = compacted(stream)
+    story = Story(BY_NAME["latest"])
+    found = story.compacted()
     assert len(found) < COUNT
-    assert problems_of(stream, 0, found, NOW_MS) == []
-    [problem] = problems_of(stream, 0, found[1:], NOW_MS)
-    assert "ends with None" in problem
+    assert story.problems(0, found) == []
+    [problem] = story.problems(0, found[1:])
+    assert "is gone; its last record stood at" in problem
 
 
 def test_an_older_value_that_comes_back_is_a_problem() -> None:
-    stream = stream_of(BY_NAME["changing"])
-    last = stream.last_numbers()
-    dead = [number for number in last.values() if stream.record(number).value is None]
-    older = [n for n in range(COUNT) if stream.record(n).key == stream.record(dead[0]).key and n < dead[0]]
-    found = sorted([*compacted(stream), Found(older[0], *stream.record(older[0]))])
-    assert problems_of(stream, 0, found, NOW_MS) != []
+    story = Story(BY_NAME["changing"])
+    last = story.last_numbers()
+    dead = [number for number in last.values() if story.stream.record(number).value is None]
+    key = story.stream.record(dead[0]).key
+    older = [number for number in range(dead[0]) if story.stream.record(number).key == key]
+    found = [at for at in story.compacted() if at.offset != dead[0]]
+    found = sorted([*found, Found(older[0], *story.stream.record(older[0]))])
+    assert any("old values stay away" in problem for problem in story.problems(0, found))
 
 
 def test_a_log_that_is_compacted_and_deleted_holds_the_last_records_from_its_start_on() -> None:
-    stream = stream_of(BY_NAME["both"])  # 6 s: the last 60 records
-    found = compacted(stream, COUNT - 61)
-    assert problems_of(stream, COUNT - 61, found, NOW_MS) == []
-    assert problems_of(stream, COUNT - 61, found[:-1], NOW_MS) != []
-    assert problems_of(stream, COUNT - 50, compacted(stream, COUNT - 50), NOW_MS) != []
+    story = Story(BY_NAME["both"])  # 6 s: the last 60 records
+    found = story.compacted(COUNT - 61)
+    assert story.problems(COUNT - 61, found) == []
+    assert story.problems(COUNT - 61, found[:-1]) != []
+    assert story.problems(COUNT - 50, story.compacted(COUNT - 50)) != []
 
 
 def test_each_bound_is_noticed() -> None:

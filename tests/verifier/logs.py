@@ -51,7 +51,7 @@ class Logs:
         self._context = context
         self._freshness = freshness
         self.by_partition: dict[int, FinalLog] = {}
-        named = [partition for readback in context.readbacks for partition in readback.logs]
+        named = [p for readback in context.readbacks for p in (*readback.logs, *sorted(readback.unknown))]
         for partition in dict.fromkeys([*context.history.partitions.all, *named]):
             self._read(context.history.partitions.number(partition), partition)
         self._judge_gaps()
