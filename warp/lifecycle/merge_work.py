@@ -42,11 +42,13 @@ _log = logging.getLogger("warp.jobs")
 
 
 class LogName(NamedTuple):
-    """What a footer says of a log."""
+    """What a footer says of a log, and how its data is cut."""
 
     topic_id: TopicId
     topic: str
     partition: int
+    span_ms: int | None = None
+    """Not in the footer: how long a time one extent may span."""
 
 
 class SwapStore(MergeIndex, QuarantineStore, Protocol):
@@ -217,6 +219,7 @@ class PortionWorker:
             found.record_count,
             found.first_timestamp_ms,
             found.max_timestamp_ms,
+            name.span_ms,
         )
         self.counters.read_bytes += len(found.data)
 
