@@ -1,8 +1,8 @@
 """Carries out a portion of a merge: its extents are read, checked, written as one segment, and swapped into the index.
 
 A crash at any point loses nothing: up to the swap the index does not know the new segment, which is left to the sweep,
-and the swap is one transaction. It also answers for what was decided from old rows: a log of which any has changed is
-left as it is.
+and of each log the swap is one transaction. It also answers for what was decided from old rows: a log of which any has
+changed is left as it is.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 from warp.clock import Clock
@@ -29,9 +29,10 @@ from warp.lifecycle.reading import (
     Quarantine,
     QuarantineStore,
 )
+from warp.lifecycle.swap_parts import swap_parts
 from warp.metadata.group_model import Lease
 from warp.metadata.life_model import IndexRow, NewExtent, NewSegment, Swap, SwapRefused, SwapResult
-from warp.objectstore.base import ObjectStore
+from warp.objectstore.base import ObjectStore, PatientParts
 
 SWAP_ATTEMPTS = 5
 
@@ -257,18 +258,25 @@ class PortionWorker:
 
     async def _put(self, output: SealedOutput) -> None:
         await self._pace.spend(output.segment.size_bytes)
-        await self._objects.put(output.segment.key, output.parts)
+        await self._objects.put(output.segment.key, PatientParts(output.parts, output.parts.crc32c))
         self.counters.segments_written += 1
         self.counters.written_bytes += output.segment.size_bytes
 
     async def _swap(self, lease: Lease, change: Swap) -> None:
-        """Put the new in the place of the old. Refused or dropped, the new is left to the sweep."""
-        try:
-            result = await self._swap_surely(lease, change)
-        except SwapRefused as error:
-            self.counters.swaps_refused += 1
-            _log.warning("a merged segment comes too late: %s", error)
-            return
+        """Put the new in the place of the old, part by part. Refused or dropped, the new is left to the sweep."""
+        is_begun = False
+        for part in swap_parts(change):
+            try:
+                result = await self._swap_surely(lease, replace(part, is_begun=is_begun))
+            except SwapRefused as error:
+                self.counters.swaps_refused += 1
+                _log.warning("a merged segment comes too late: %s", error)
+                return
+            is_begun = is_begun or bool(result.swapped)
+            self._count_swapped(part, result)
+            await asyncio.sleep(0)
+
+    def _count_swapped(self, change: Swap, result: SwapResult) -> None:
         self.counters.extents_removed += sum(row.log_id in result.swapped for row in change.removed)
         self.counters.extents_added += sum(extent.log_id in result.swapped for extent in change.added)
         self.counters.logs_dropped += len(result.dropped)

@@ -42,6 +42,10 @@ class SummedParts(list[Buffer]):
         self.crc32c = crc32c
 
 
+class PatientParts(SummedParts):
+    """Parts of an object that nobody waits for: a store may be slow with it where that lets others go first."""
+
+
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
     """One object in a listing."""

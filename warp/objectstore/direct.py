@@ -12,12 +12,18 @@ import errno
 import fcntl
 import mmap
 import os
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from warp.objectstore.base import Buffer
 
 BUFFER_BYTES = 2 * 2**20
+PATIENT_BYTES = 512 * 1024
+"""A file that can wait is written in pieces of this size, with pauses in which others' small writes reach the disk."""
+PATIENT_BYTES_PER_S = 300_000_000
+"""What such a file is written at, at most. Beside 300 MB/s in such pieces, storing 4 KB with two fsyncs took 0.4/0.9 ms
+(p50/p95, 0.35/0.4 alone); beside the same at full speed, 2.3 GB/s in pieces of 2 MiB, 5.0/7.2 ms."""
 ALIGNMENT_BYTES = 4096
 DIRECT_BYTES_MIN = 256 * 1024
 """Smaller files are not worth the trouble."""
@@ -32,12 +38,13 @@ class FileWriter:
     It keeps as many buffers of `BUFFER_BYTES` as there were calls at a time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._sleep = sleep
         self._buffers: deque[mmap.mmap] = deque()
         self._is_direct_refused = False
 
-    def write(self, fd: int, parts: Sequence[Buffer], size_bytes: int) -> None:
-        """Write the parts, `size_bytes` in all, to an empty file. Raises OSError."""
+    def write(self, fd: int, parts: Sequence[Buffer], size_bytes: int, *, is_patient: bool = False) -> None:
+        """Write the parts, `size_bytes` in all, to an empty file; slowly if they can wait. Raises OSError."""
         if size_bytes < DIRECT_BYTES_MIN or self._is_direct_refused or not _set_direct(fd, True):
             write_all(fd, parts)
             return
@@ -46,14 +53,19 @@ class FileWriter:
         except IndexError:
             buffer = mmap.mmap(-1, BUFFER_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         try:
-            self._write_direct(fd, _Source(parts), size_bytes, buffer)
+            self._write_direct(fd, _Source(parts), size_bytes, buffer, is_patient)
         finally:
             self._buffers.append(buffer)
 
-    def _write_direct(self, fd: int, source: _Source, size_bytes: int, buffer: mmap.mmap) -> None:
+    def _write_direct(
+        self, fd: int, source: _Source, size_bytes: int, buffer: mmap.mmap, is_patient: bool
+    ) -> None:
+        piece_bytes = PATIENT_BYTES if is_patient else BUFFER_BYTES
         with memoryview(buffer) as view:
-            for position in range(0, size_bytes, BUFFER_BYTES):
-                length = min(BUFFER_BYTES, size_bytes - position)
+            for position in range(0, size_bytes, piece_bytes):
+                if is_patient and position:
+                    self._sleep(piece_bytes / PATIENT_BYTES_PER_S)
+                length = min(piece_bytes, size_bytes - position)
                 source.fill(view[:length])
                 done = self._write_aligned(fd, view[: length - length % ALIGNMENT_BYTES])
                 if done < length:
