@@ -196,9 +196,27 @@ def test_index_rows_are_asked_for_in_bounded_pieces(per_segment: int) -> None:
     assert asyncio.run(read()) == [segment.segment_id for segment in segments]
     assert all(count <= SEGMENTS_PER_READ for count in asked)
     assert all(count == 1 or count * per_segment <= ROWS_PER_READ for count in asked)
-    assert len(asked) <= 4 + 150 * max(1, per_segment) / min(
+    growing = SEGMENTS_PER_READ.bit_length()
+    assert len(asked) <= growing + 150 * max(1, per_segment) / min(
         ROWS_PER_READ, SEGMENTS_PER_READ * max(1, per_segment)
     )
+
+
+def test_segments_that_grow_are_not_asked_for_by_what_the_first_ones_held() -> None:
+    segments = [SegmentRow(number, f"segments/00/{number}", 1, 0, 1) for number in range(1, 151)]
+    answered: list[int] = []
+
+    class Rows:
+        async def extents_in_segments(self, segment_ids: Sequence[int]) -> list[IndexRow]:
+            answered.append(sum(1 if segment == 1 else 1000 for segment in segment_ids))
+            return [row(0, 0, 1, 1)] * answered[-1]
+
+    async def read() -> int:
+        return sum([len(part) async for part, _ in rows_of(Rows(), segments)])
+
+    assert asyncio.run(read()) == 150
+    assert max(answered) == 2000
+    assert sorted(answered)[-2] == 1000
 
 
 def test_memory_bounds_portions_and_rows() -> None:
