@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 import pytest
 
 from tests.sim.loop import SimClock, SimLoop
 from tests.support.log import run_sim
-from warp.lifecycle.pace import BURST_S, Pace
+from warp.lifecycle.pace import (
+    ACTIVE_S,
+    BURST_S,
+    CONSIDERATE_BYTES_PER_S,
+    FULL_SPEED_DEBT,
+    Considerate,
+    Pace,
+)
 
 RATE = 1_000
 
@@ -93,5 +101,63 @@ def test_senseless_numbers_are_refused() -> None:
             Pace(SimClock(loop), 0)
         with pytest.raises(ValueError, match="can't be moved"):
             await Pace(SimClock(loop)).spend(-1)
+
+    run_sim(main)
+
+
+class Producers:
+    """What producers have written, and what waits to be merged."""
+
+    def __init__(self, loop: SimLoop) -> None:
+        self.written_bytes = 0
+        self.debt = 0.0
+        self.considerate = Considerate(SimClock(loop), lambda: self.written_bytes, lambda: self.debt)
+
+    def rate(self) -> float:
+        return self.considerate.bytes_per_s()
+
+
+def test_jobs_spare_producers_from_a_write_on_until_there_was_none_for_a_while() -> None:
+    async def main(loop: SimLoop) -> None:
+        producers = Producers(loop)
+        assert producers.rate() == math.inf
+        producers.written_bytes += 1
+        assert producers.rate() == CONSIDERATE_BYTES_PER_S
+        await asyncio.sleep(ACTIVE_S / 2)
+        assert producers.rate() == CONSIDERATE_BYTES_PER_S
+        producers.written_bytes += 1
+        assert producers.rate() == CONSIDERATE_BYTES_PER_S
+        await asyncio.sleep(ACTIVE_S)
+        assert producers.rate() == math.inf
+
+    run_sim(main)
+
+
+def test_the_more_waits_to_be_merged_the_faster_jobs_go() -> None:
+    async def main(loop: SimLoop) -> None:
+        producers = Producers(loop)
+        producers.written_bytes += 1
+        rates = []
+        for tenths in range(11):
+            producers.debt = FULL_SPEED_DEBT * tenths / 10
+            rates.append(producers.rate())
+        assert rates[:6:5] == [CONSIDERATE_BYTES_PER_S, 2 * CONSIDERATE_BYTES_PER_S]
+        assert rates == sorted(rates)
+        assert rates[-1] == math.inf
+        producers.debt = 7.0
+        assert producers.rate() == math.inf
+
+    run_sim(main)
+
+
+def test_what_jobs_keep_to_of_themselves_raises_no_bound() -> None:
+    async def main(loop: SimLoop) -> None:
+        wished = [float(RATE), 10.0 * RATE, math.inf]
+        pace = Pace(SimClock(loop), 2 * RATE, lambda: wished[0])
+        for expected_s in (1.0, 1.5, 2.0):
+            await pace.spend(RATE)
+            await pace.spend(0)
+            assert loop.time() == pytest.approx(expected_s)
+            wished.pop(0)
 
     run_sim(main)
