@@ -36,8 +36,9 @@ from warp.objectstore.base import ObjectStore, PatientParts
 
 SWAP_ATTEMPTS = 5
 
-ROWS_PER_STEP = 64
-BYTES_PER_STEP = 2**20
+ROWS_PER_STEP = 8
+BYTES_PER_STEP = 256 * 1024
+"""After so much the event loop gets its turn: a produce request needs about five turns."""
 
 _log = logging.getLogger("warp.jobs")
 

@@ -15,7 +15,7 @@ from warp._blocks import joined
 from warp._records import InvalidBatch, parse_header, stamp_batches, whole_batches
 from warp.ids import LEADER_EPOCH, LogId, TopicId
 from warp.lifecycle.spans import is_later
-from warp.log.segment import MAGIC, ExtentBatches, build_segment
+from warp.log.segment import MAGIC, ExtentBatches, batches_crc, build_segment
 from warp.metadata.life_model import NewExtent, NewSegment
 from warp.metadata.model import NO_TIMESTAMP
 from warp.objectstore.base import Buffer, SummedParts
@@ -247,6 +247,8 @@ class SegmentWriter:
                     extent.max_timestamp_ms,
                     extent.base_offset,
                     extent.end_offset,
+                    # Here, extent by extent, rather than of the whole segment at once: the loop waits for it.
+                    batches_crc(data),
                 ),
             )
         )

@@ -61,7 +61,7 @@ class ExtentBatches(NamedTuple):
     """What becomes one extent: batches of one partition, in order.
 
     `first_timestamp_ms` is the smallest base timestamp of the batches, `max_timestamp_ms` the largest of the records;
-    -1 when there is none. Offsets are known at level 1 and above.
+    -1 when there is none. Offsets are known at level 1 and above. `crc32c` is of all batches, if it is known already.
     """
 
     topic_id: TopicId
@@ -73,6 +73,7 @@ class ExtentBatches(NamedTuple):
     max_timestamp_ms: int
     base_offset: int = NO_OFFSET
     end_offset: int = NO_OFFSET
+    crc32c: int | None = None
 
 
 class SegmentExtent(NamedTuple):
@@ -135,9 +136,11 @@ def build_segment(
     for extent in extents:
         crc = size = 0
         for batch in extent.batches:
-            crc = _batch_crc(batch, crc)
+            if extent.crc32c is None:
+                crc = batches_crc(batch, crc)
             size += len(batch)
             pieces.add(batch)
+        crc = crc if extent.crc32c is None else extent.crc32c
         topic = topics.setdefault((extent.topic_id, extent.topic), len(topics))
         rows.append(
             _EXTENT.pack(
@@ -168,8 +171,8 @@ def build_segment(
     return SummedParts(pieces.take(), crc32c(footer, object_crc))
 
 
-def _batch_crc(batch: Buffer, before: int) -> int:
-    """The CRC of what `before` is the CRC of, followed by a record batch or several."""
+def batches_crc(batch: Buffer, before: int = 0) -> int:
+    """The CRC-32C of what `before` is that of, followed by a record batch or several; see `build_segment`."""
     view = memoryview(batch)
     if len(batch) < VIEWED_BYTES_MIN or _batch_bytes(view) != len(batch):
         return crc32c(batch, before)

@@ -11,7 +11,7 @@ import pytest
 
 from warp.ids import LogId
 from warp.lifecycle.levels import TOP_LEVEL, MergeDebt, MergeLimits, debt, is_due
-from warp.lifecycle.merge_plan import Portion, climb, rewrite, settle, settled_logs
+from warp.lifecycle.merge_plan import ROWS_PER_STEP, Portion, climb, rewrite, settle, settled_logs
 from warp.lifecycle.merge_rows import ROWS_PER_READ, SEGMENTS_PER_READ, MergeRows, rows_of
 from warp.metadata.life_model import IndexRow, SegmentRow, SegmentTotals
 
@@ -163,7 +163,7 @@ def test_a_portion_forgets_the_logs_that_are_left_out() -> None:
 def test_long_walks_over_rows_let_others_have_their_turn() -> None:
     rows = [row(1, 10 * number, 1) for number in range(5000)]
     steps = list(settle(rows, {LogId(2): 1}, LIMITS))
-    assert steps == [None] * (5000 // 512)
+    assert steps == [None] * (5000 // ROWS_PER_STEP)
 
 
 def test_rows_come_back_by_log_and_offset_without_unknown_logs_and_segments() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 from warp.ids import LogId
 from warp.lifecycle.swap_parts import ROWS_PER_SWAP, swap_parts
@@ -41,7 +42,7 @@ def test_parts_are_whole_logs_of_few_rows_and_together_the_whole() -> None:
     assert all(
         {extent.log_id for extent in part.added} == seen for part, seen in zip(parts, logs, strict=True)
     )
-    assert all(rows(one) + rows(next_one) > 60 - 40 for one, next_one in zip(parts, parts[1:], strict=False))
+    assert all(rows(one) + rows(next_one) > 60 - 40 for one, next_one in pairwise(parts))
 
 
 def test_a_log_is_never_parted_however_many_rows_it_has() -> None:
@@ -50,9 +51,9 @@ def test_a_log_is_never_parted_however_many_rows_it_has() -> None:
 
 
 def test_a_small_swap_and_one_of_several_segments_stay_whole() -> None:
-    small = swap_of({log: 1 for log in range(ROWS_PER_SWAP // 2)})
+    small = swap_of(dict.fromkeys(range(ROWS_PER_SWAP // 2), 1))
     assert list(swap_parts(small)) == [small]
-    several = swap_of({log: 10 for log in range(100)}, segments=2)
+    several = swap_of(dict.fromkeys(range(100), 10), segments=2)
     assert list(swap_parts(several)) == [several]
 
 
