@@ -20,7 +20,7 @@ GROUP = "soak"
 SETTLE_S = 45.0
 KILL_EVERY_S = 20.0
 LINGER_MS = 30_000
-"""Retention looks every second, and takes whole extents; an agent that is killed looks later."""
+"""Retention looks every second, and takes whole extents, of 10 s here; an agent that is killed looks later."""
 PROBLEMS_SHOWN = 30
 
 

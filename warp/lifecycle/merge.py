@@ -292,7 +292,7 @@ class SparseScan:
         return found
 
     def _is_small(self, live_bytes: int, extents: int) -> bool:
-        """Small, and not because of as many extents as one swap takes: such segments can't be made fewer."""
+        """Small, and not because of as many extents as an output may have: such segments can't be made fewer."""
         return live_bytes < self._limits.small_segment_bytes and extents < self._limits.swap_rows_max // 2
 
     def _is_enough(self, found: Sequence[SegmentRow]) -> bool:
