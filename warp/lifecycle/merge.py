@@ -217,7 +217,7 @@ class MergeJob:
             left_alone = self._work.logs_dropped
             rows.add([row for row in found if row.log_id not in left_alone], names)
             taken += [segment.segment_id for segment in part]
-            if rows.count >= room:
+            if part and rows.count >= room:
                 break
         return rows, taken
 

@@ -29,7 +29,10 @@ class RowStore(Protocol):
 async def rows_of(
     store: RowStore, segments: Sequence[SegmentRow]
 ) -> AsyncIterator[tuple[Sequence[SegmentRow], list[IndexRow]]]:
-    """The extents of segments, some segments at a time; those of one turn by log and offset. Raises MetadataError."""
+    """The extents of segments, some segments at a time; those of one turn by log and offset. Raises MetadataError.
+
+    What some segments hold together may take several turns; only the last of them names the segments.
+    """
     at, count = 0, 1
     while at < len(segments):
         part = segments[at : at + count]
@@ -38,7 +41,10 @@ async def rows_of(
         # Neighbours are much alike, but the first flushes of an agent are small ones: so it grows by steps.
         fitting = ROWS_PER_READ * len(part) // max(1, len(rows))
         count = max(1, min(fitting, 2 * len(part), SEGMENTS_PER_READ))
-        yield part, rows
+        for start in range(0, len(rows) - ROWS_PER_READ, ROWS_PER_READ):
+            yield (), rows[start : start + ROWS_PER_READ]
+            await asyncio.sleep(0)
+        yield part, rows[max(0, len(rows) - 1) // ROWS_PER_READ * ROWS_PER_READ :]
         await asyncio.sleep(0)
 
 

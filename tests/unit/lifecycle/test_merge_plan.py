@@ -202,6 +202,24 @@ def test_index_rows_are_asked_for_in_bounded_pieces(per_segment: int) -> None:
     )
 
 
+@pytest.mark.parametrize("count", [0, 1, ROWS_PER_READ, ROWS_PER_READ + 1, 3 * ROWS_PER_READ])
+def test_what_a_large_segment_holds_comes_in_turns_of_which_the_last_names_it(count: int) -> None:
+    segment = SegmentRow(1, "segments/00/1", 1, 0, 1)
+    held = [row(number, 0, 1, 1) for number in range(count)]
+
+    class Rows:
+        async def extents_in_segments(self, segment_ids: Sequence[int]) -> list[IndexRow]:
+            return held
+
+    async def read() -> list[tuple[Sequence[SegmentRow], list[IndexRow]]]:
+        return [turn async for turn in rows_of(Rows(), [segment])]
+
+    turns = asyncio.run(read())
+    assert [found for _, rows in turns for found in rows] == held
+    assert max(len(rows) for _, rows in turns) <= ROWS_PER_READ
+    assert [list(part) for part, _ in turns] == [[]] * (len(turns) - 1) + [[segment]]
+
+
 def test_segments_that_grow_are_not_asked_for_by_what_the_first_ones_held() -> None:
     segments = [SegmentRow(number, f"segments/00/{number}", 1, 0, 1) for number in range(1, 151)]
     answered: list[int] = []
