@@ -37,7 +37,7 @@ DELETE_IDLE_PRODUCERS = _SQL["delete_idle_producers"]
 LOGS_PER_STATEMENT = 32
 """From so many logs at once the extents to be deleted are read; from each no more than may be deleted in all."""
 
-ROWS_PER_STEP = 500
+ROWS_PER_STEP = 250
 
 _LAST_OFFSET = 2**63 - 1
 
