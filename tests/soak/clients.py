@@ -166,7 +166,9 @@ class Roamer(Worker):
         """Retention goes on while the partition is written to."""
         age_ms, retention_ms = int(time.time() * 1000) - stream.times_ms[start], stream.kind.retention_ms
         if retention_ms is not None and age_ms > retention_ms + OVERDUE_MS_MAX:
-            self.score.complain(f"{stream.name} begins with a record of {age_ms} ms ago while it is written to")
+            self.score.complain(
+                f"{stream.name} begins with a record of {age_ms} ms ago while it is written to"
+            )
 
     def _read(self, stream: Stream, offset: int, high: int) -> None:
         """Read from an offset on, up to what was the end."""
