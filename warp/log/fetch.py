@@ -33,7 +33,6 @@ from warp.log.answer import (
 from warp.log.cache import ChunkCache
 from warp.log.hints import HintMarks, LogHint
 from warp.log.memory import MemoryBudget
-from warp.log.reader import ExtentReader
 from warp.log.refresh import ExtentIndex, Refresher
 from warp.log.tail import TailIndex
 from warp.log.trace import FetchNote, RequestTrace
@@ -73,7 +72,7 @@ class FetchService:
         self._waiters = Waiters()
         self._marks = HintMarks()
         self._hears = hears
-        self._filling = Filling(ExtentReader(cache), memory, self._limits, self.counters, self._look_again)
+        self._filling = Filling(cache, memory, self._limits, self.counters, self._look_again)
 
     @property
     def waiting(self) -> int:

@@ -1,0 +1,144 @@
+"""Reading old data of many partitions: what lies together is read once for all, whatever the cache holds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from tests.unit.log.read_support import PlainLogs, PlainStore, run, values_of
+from warp.ids import LogId
+from warp.log.answer import FetchPartitionQuery
+from warp.log.cache import ChunkCache
+from warp.log.fetch import FetchService
+from warp.log.memory import MemoryBudget
+from warp.log.tail import TailIndex
+
+NOW = 1_700_000_000_000
+PARTITIONS = 40
+SEGMENTS = 30
+VALUE = b"v" * 500
+CHUNK_BYTES = 32 * 1024
+"""A little more than a segment of all partitions."""
+LOGS = [LogId(100 + number) for number in range(PARTITIONS)]
+
+Order = Callable[[int, Sequence[LogId]], list[LogId]]
+
+
+def as_before(_round: int, logs: Sequence[LogId]) -> list[LogId]:
+    """What a client asks for that never changes the order of its partitions."""
+    return list(logs)
+
+
+def rotated_by_one(number: int, logs: Sequence[LogId]) -> list[LogId]:
+    """What librdkafka asks for."""
+    first = number % len(logs)
+    return [*logs[first:], *logs[:first]]
+
+
+def _key_of(number: int) -> str:
+    """The key of a segment that was made at this time."""
+    return f"segments/{number * 37 % 256:02x}/{number:012x}-{0:020x}"
+
+
+class Bench:
+    """An agent that has just started, beside logs that were written interleaved, a batch of each to a segment."""
+
+    def __init__(self, *, cache_chunks: int, segments: int = SEGMENTS) -> None:
+        self.store = PlainStore()
+        self.logs = PlainLogs(self.store, _key_of)
+        for log_id in LOGS:
+            self.logs.extents[log_id] = []
+            self.logs.starts[log_id] = 0
+        for _ in range(segments):
+            self.logs.append({log_id: [[(VALUE, NOW)]] for log_id in LOGS})
+        self.cache = ChunkCache(self.store, bytes_max=cache_chunks * CHUNK_BYTES, chunk_bytes=CHUNK_BYTES)  # type: ignore[arg-type]
+        self.memory = MemoryBudget(2**24)
+        self.service = FetchService(self.logs, self.cache, TailIndex(), self.memory)
+        self.used_bytes_max = 0
+
+    async def fetch(
+        self, logs: Sequence[LogId], offsets: dict[LogId, int], bytes_max: int = 2**20
+    ) -> list[LogId]:
+        """One fetch of these logs; moves their offsets on, and gives back those that got something."""
+        answer = await self.service.fetch(
+            [FetchPartitionQuery(log_id, offsets[log_id], 2**20) for log_id in logs],
+            bytes_max=bytes_max,
+            bytes_min=1,
+            wait_ms=0,
+        )
+        self.used_bytes_max = max(self.used_bytes_max, self.cache.used_bytes)
+        served = []
+        for log_id, part in zip(logs, answer.partitions, strict=True):
+            records = values_of(part.records)
+            assert not part.error
+            assert [offset for offset, _ in records] == list(
+                range(offsets[log_id], offsets[log_id] + len(records))
+            )
+            if records:
+                served.append(log_id)
+                offsets[log_id] += len(records)
+        answer.release()
+        return served
+
+
+@pytest.mark.parametrize("order", [as_before, rotated_by_one])
+@pytest.mark.parametrize("cache_chunks", [1, 2, 4, 8, 64])
+def test_each_fetch_of_many_cold_partitions_gets_something_for_few_gets(
+    cache_chunks: int, order: Order
+) -> None:
+    async def scenario() -> None:
+        bench = Bench(cache_chunks=cache_chunks)
+        offsets = dict.fromkeys(LOGS, 0)
+        fetches = 0
+        while any(offset < SEGMENTS for offset in offsets.values()):
+            fetches += 1
+            before = bench.store.gets
+            assert await bench.fetch(order(fetches, LOGS), offsets)
+            assert bench.store.gets - before <= max(1, cache_chunks)
+        assert bench.store.gets == SEGMENTS
+        assert bench.used_bytes_max <= bench.cache.bytes_max
+        assert bench.memory.used_bytes == 0
+
+    run(scenario())
+
+
+def test_partitions_that_lag_behind_come_up_with_the_others() -> None:
+    async def scenario() -> None:
+        bench = Bench(cache_chunks=8)
+        offsets = {log_id: number % 5 for number, log_id in enumerate(LOGS)}
+        while any(offset < SEGMENTS for offset in offsets.values()):
+            assert await bench.fetch(LOGS, offsets)
+        assert bench.store.gets <= SEGMENTS + 5
+
+    run(scenario())
+
+
+def test_the_first_partition_is_served_however_far_others_lag_behind() -> None:
+    async def scenario() -> None:
+        bench = Bench(cache_chunks=8)
+        ahead = LOGS[7]
+        offsets = dict.fromkeys(LOGS, 0) | {ahead: SEGMENTS - 2}
+        served = await bench.fetch([ahead, *(log_id for log_id in LOGS if log_id != ahead)], offsets)
+        assert ahead in served
+        assert len(served) == PARTITIONS
+        served = await bench.fetch([ahead, *LOGS[:7]], offsets, bytes_max=600)
+        assert served == [ahead]
+
+    run(scenario())
+
+
+def test_many_consumers_that_catch_up_in_a_small_cache_all_get_something() -> None:
+    async def scenario() -> None:
+        bench = Bench(cache_chunks=4)
+        # Each reads another part of the logs, so none can use what another has loaded.
+        starts = [dict.fromkeys(LOGS, 2 * number) for number in range(SEGMENTS // 2)]
+        for _ in range(2):
+            before = bench.store.gets
+            served = await asyncio.gather(*(bench.fetch(LOGS, offsets, 40_000) for offsets in starts))
+            assert all(len(each) == PARTITIONS for each in served)
+            assert bench.store.gets - before <= 2 * len(starts)
+        assert bench.used_bytes_max <= bench.cache.bytes_max
+
+    run(scenario())
