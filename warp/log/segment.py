@@ -31,6 +31,8 @@ RECEIPTS_PREFIX = "receipts/"
 
 VIEWED_BYTES_MIN = 64 * 1024
 """Batches of this size and more are taken as they are, smaller ones are copied together."""
+JOB_VIEWED_BYTES_MIN = 4 * 1024
+"""The same at level 1 and above, where all is ready at once: to copy it would hold the loop for 10 ms."""
 JOINED_BYTES_MAX = 2**20
 """Up to which size; so that the memory is of a size that can be used again."""
 
@@ -127,7 +129,7 @@ def build_segment(
     read for their CRC: it follows from the one in their headers, which was found right when they came in. What holds
     several batches is read.
     """
-    pieces = _Pieces()
+    pieces = _Pieces(JOB_VIEWED_BYTES_MIN if level else VIEWED_BYTES_MIN)
     pieces.add(MAGIC)
     object_crc = crc32c(MAGIC)
     topics: dict[tuple[TopicId, str], int] = {}
@@ -191,7 +193,8 @@ def _batch_bytes(view: memoryview) -> int:
 class _Pieces:
     """Parts of an object in order, small ones joined."""
 
-    def __init__(self) -> None:
+    def __init__(self, viewed_bytes_min: int = VIEWED_BYTES_MIN) -> None:
+        self._viewed_bytes_min = viewed_bytes_min
         self._pieces: list[Buffer] = []
         self._small: list[Buffer] = []
         self._small_bytes = 0
@@ -199,7 +202,7 @@ class _Pieces:
     def add(self, part: Buffer) -> None:
         size_bytes = len(part)
         # Readers stamp offsets into what they are shown.
-        if size_bytes >= VIEWED_BYTES_MIN and not memoryview(part).readonly:
+        if size_bytes >= self._viewed_bytes_min and not memoryview(part).readonly:
             self._join()
             self._pieces.append(part)
             return
