@@ -39,7 +39,8 @@ class JobMetrics:
             "Passes that deleted nothing because the object store lives by other metadata than these",
         )
         self.jobs_paced_seconds = Reading(
-            "warp_jobs_paced_seconds_total", "For how long --jobs-bandwidth has held jobs back"
+            "warp_jobs_paced_seconds_total",
+            "For how long jobs were held back, by --jobs-bandwidth or to spare producers",
         )
         self.merge_backlog = Reading(
             "warp_merge_backlog_ratio",
