@@ -142,3 +142,32 @@ def test_many_consumers_that_catch_up_in_a_small_cache_all_get_something() -> No
         assert bench.used_bytes_max <= bench.cache.bytes_max
 
     run(scenario())
+
+
+def test_the_index_is_asked_for_little_of_each_when_many_are_asked_for() -> None:
+    async def scenario() -> None:
+        bench = Bench(cache_chunks=8, segments=300)
+        offsets = dict.fromkeys(LOGS, 0)
+        await bench.fetch(LOGS, offsets)
+        [asked] = bench.logs.reads
+        assert {query.bytes_max for query in asked} == {64 * 1024}
+        await bench.fetch(LOGS[:2], offsets)
+        assert {query.bytes_max for query in bench.logs.reads[1]} == {512 * 1024}
+
+    run(scenario())
+
+
+def test_a_minimum_that_few_of_many_partitions_can_give_is_not_waited_for() -> None:
+    async def scenario() -> None:
+        bench = Bench(cache_chunks=64, segments=300)
+        ended = dict.fromkeys(LOGS[1:], 300)
+        queries = [FetchPartitionQuery(log_id, ended.get(log_id, 0), 2**20) for log_id in LOGS]
+        fetching = asyncio.ensure_future(
+            bench.service.fetch(queries, bytes_max=2**20, bytes_min=100_000, wait_ms=3_600_000)
+        )
+        answer = await asyncio.wait_for(fetching, 20)
+        assert answer.records_bytes > 0
+        assert bench.service.counters.waits == 0
+        answer.release()
+
+    run(scenario())
