@@ -38,8 +38,8 @@ JOBS_RUN = (
         "let-a-large-move-pass-for-nothing",
         "P8",
         "warp/lifecycle/pace.py",
-        "self._free_at_s = begins_s + size_bytes / self._bytes_per_s",
-        "self._free_at_s = begins_s + min(1.0, size_bytes / self._bytes_per_s)",
+        "self._free_at_s = begins_s + size_bytes / rate",
+        "self._free_at_s = begins_s + min(1.0, size_bytes / rate)",
         (f"{PACE}::test_a_move_larger_than_the_rate_is_made_and_the_next_one_waits_for_it",),
     ),
     Breakage(
