@@ -14,7 +14,8 @@ from warp.ids import LogId
 from warp.metadata.life_model import IndexRow, NewExtent, Swap
 
 ROWS_PER_SWAP = 100
-"""Removed and added together, of several logs; those of a single log are never parted. At about 10 µs a row in SQLite, and a commit."""
+"""Removed and added together, of several logs; those of a single log are never parted. Each takes SQLite
+about 10 µs."""
 
 
 def swap_parts(change: Swap, rows_max: int = ROWS_PER_SWAP) -> Iterator[Swap]:
