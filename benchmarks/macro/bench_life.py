@@ -147,7 +147,7 @@ def probe(agent: AgentProcess, seconds: float) -> dict[str, Any]:
 def catching_up(size_bytes: float) -> Table:
     """Reading all that was written, and a few partitions of it, before merging and after, each from an empty cache."""
     rows: list[list[Any]] = []
-    keep_mib = int(3 * size_bytes / 2**20) + 256
+    keep_mib = int(3.3 * size_bytes / 2**20) + 256
     with (
         tempfile.TemporaryDirectory(prefix="warp-bench-") as name,
         S3Stub(keep_mib=keep_mib, **all_ms(GET_MS)) as stub,
