@@ -89,7 +89,7 @@ class AgentLifecycle:
         limits = limits or LifecycleLimits()
         self.policies = Policies(catalogue)
         considerate = Considerate(clock, written_bytes, lambda: self.debt)
-        self.pace = Pace(clock, config.jobs_bandwidth_bytes_per_s, considerate.bytes_per_s)
+        self.pace = Pace(clock, config.jobs_bandwidth_bytes_per_s, considerate)
         self.hold_back = HoldBack()
         memory_bytes = config.jobs_memory_bytes_max // MEMORY_SHARES
         self.runner_limits = limits.runner

@@ -37,6 +37,7 @@ QUIET = ("--merge-interval", "1h", "--compaction-interval", "24h", "--merge-back
 MERGING = ("--merge-interval", "100ms", "--compaction-interval", "24h", "--merge-backlog-max", "900GiB")
 COMPACTING = ("--merge-interval", "1h", "--compaction-interval", "100ms")
 PROBE_RATE = 100
+PROBE_S = 15.0
 STILL_S = 3.0
 JOB_S_MAX = 600.0
 CATCH_UP = ["fetch.message.max.bytes=1048576", "queued.max.messages.kbytes=65536"]
@@ -119,10 +120,10 @@ def beside_merging(size_bytes: float, rounds: int) -> Table:
             with agent_in(folder, *QUIET) as agent:
                 write(agent, size_bytes)
                 harness.create_topic(agent.bootstrap, "probe", 1)
-                quiet.append(probe(agent, 5.0))
+                quiet.append(probe(agent, PROBE_S))
             with agent_in(folder, *MERGING) as agent, ThreadPoolExecutor(1) as aside:
                 watched = aside.submit(until_done, agent, "merge")
-                beside.append(probe(agent, 5.0))
+                beside.append(probe(agent, PROBE_S))
                 rates.append(job(agent, "merge")["done"]["read_bytes"] / beside[-1]["seconds"] / 1e6)
                 watched.result()
     rows = []

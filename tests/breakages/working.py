@@ -43,6 +43,14 @@ JOBS_RUN = (
         (f"{PACE}::test_a_move_larger_than_the_rate_is_made_and_the_next_one_waits_for_it",),
     ),
     Breakage(
+        "give-producers-no-rest-from-jobs",
+        "P8",
+        "warp/lifecycle/pace.py",
+        "await asyncio.sleep(min(REST_S_MAX, share * RESTS * worked_s))",
+        "await asyncio.sleep(0)",
+        (f"{PACE}::test_a_step_of_work_is_followed_by_a_rest_beside_producers",),
+    ),
+    Breakage(
         "save-up-for-as-long-as-it-was-quiet",
         "P8",
         "warp/lifecycle/pace.py",

@@ -23,7 +23,7 @@ from warp.lifecycle.merge_rows import MergeRows, rows_of
 from warp.lifecycle.merge_work import LogName, MergeCounters, PortionWorker, SwapStore
 from warp.lifecycle.model import TopicLife
 from warp.lifecycle.output import FOOTER_ROW_BYTES
-from warp.lifecycle.reading import Pace, Quarantine
+from warp.lifecycle.reading import ConsideratePace, Quarantine
 from warp.lifecycle.spans import span_ms_of
 from warp.metadata.group_model import Lease
 from warp.metadata.life_model import IndexRow, SegmentRow, SegmentTotals
@@ -67,7 +67,7 @@ class MergeJob:
         clock: Clock,
         ids: IdSource,
         policies: Callable[[], Sequence[TopicLife]],
-        pace: Pace,
+        pace: ConsideratePace,
         *,
         limits: MergeLimits | None = None,
         quarantine: Quarantine | None = None,

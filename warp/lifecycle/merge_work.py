@@ -23,9 +23,9 @@ from warp.lifecycle.output import SealedOutput, SegmentWriter
 from warp.lifecycle.reading import (
     BadExtent,
     CheckedBatches,
+    ConsideratePace,
     ExtentMoved,
     ExtentSource,
-    Pace,
     Quarantine,
     QuarantineStore,
 )
@@ -113,7 +113,7 @@ class PortionWorker:
         objects: ObjectStore,
         clock: Clock,
         ids: IdSource,
-        pace: Pace,
+        pace: ConsideratePace,
         limits: MergeLimits,
         quarantine: Quarantine,
     ) -> None:
@@ -197,6 +197,7 @@ class PortionWorker:
     ) -> AsyncIterator[tuple[IndexRow, CheckedBatches]]:
         """The extents that can be read, in steps; those that never will be go to `bad`."""
         rows_since = bytes_since = 0
+        began_s = self._pace.now_s()
         for row in rows:
             try:
                 yield row, await reader.take(row)
@@ -207,7 +208,8 @@ class PortionWorker:
             rows_since, bytes_since = rows_since + 1, bytes_since + row.size_bytes
             if rows_since >= ROWS_PER_STEP or bytes_since >= BYTES_PER_STEP:
                 rows_since = bytes_since = 0
-                await asyncio.sleep(0)
+                await self._pace.turn(began_s)
+                began_s = self._pace.now_s()
 
     def _add(self, writer: SegmentWriter, row: IndexRow, found: CheckedBatches, name: LogName) -> None:
         writer.add(
@@ -259,7 +261,9 @@ class PortionWorker:
 
     async def _put(self, output: SealedOutput) -> None:
         await self._pace.spend(output.segment.size_bytes)
-        await self._objects.put(output.segment.key, PatientParts(output.parts, output.parts.crc32c))
+        await self._objects.put(
+            output.segment.key, PatientParts(output.parts, output.parts.crc32c, self._pace.bytes_per_s)
+        )
         self.counters.segments_written += 1
         self.counters.written_bytes += output.segment.size_bytes
 
@@ -267,6 +271,7 @@ class PortionWorker:
         """Put the new in the place of the old, part by part. Refused or dropped, the new is left to the sweep."""
         is_begun = False
         for part in swap_parts(change):
+            began_s = self._pace.now_s()
             try:
                 result = await self._swap_surely(lease, replace(part, is_begun=is_begun))
             except SwapRefused as error:
@@ -275,7 +280,7 @@ class PortionWorker:
                 return
             is_begun = is_begun or bool(result.swapped)
             self._count_swapped(part, result)
-            await asyncio.sleep(0)
+            await self._pace.turn(began_s)
 
     def _count_swapped(self, change: Swap, result: SwapResult) -> None:
         self.counters.extents_removed += sum(row.log_id in result.swapped for row in change.removed)

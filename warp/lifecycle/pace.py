@@ -20,10 +20,14 @@ BURST_S = 0.25
 """What a quiet time saves up, as a time of the full rate: pauses stay short and still are worth a timer."""
 
 
-CONSIDERATE_BYTES_PER_S = 100_000_000
+CONSIDERATE_BYTES_PER_S = 60_000_000
 """Read and written together, beside producers while nothing waits. On 2 processors and one disk, a merge at full speed
 made the slowest of 100 small writes ten times as slow; fsync alone, beside a program that does nothing but write, takes
 5 ms instead of 0.5 once in 100 times at 150 MB/s, and 1.5 to 2.5 at 50 to 75."""
+RESTS = 4.0
+"""Beside producers, for so many times as long as a step of work has held the loop it is left to others afterwards: a
+small write needs it, and the interpreter's lock, some six times, and waits for one step rather than for them all."""
+REST_S_MAX = 0.05
 FULL_SPEED_DEBT = 0.5
 """From here on jobs are considerate no longer. At 1 producers would be held back."""
 ACTIVE_S = 1.0
@@ -45,19 +49,22 @@ class Considerate:
 
     def bytes_per_s(self) -> float:
         """How fast jobs should go at present; infinite when nobody is to be spared."""
+        share = self.share()
+        return CONSIDERATE_BYTES_PER_S / share if share else math.inf
+
+    def share(self) -> float:
+        """How much producers are to be spared: from 1, as much as can be, to 0."""
         now_s = self._clock.monotonic()
         written_bytes = self._written_bytes()
         if written_bytes != self._seen_bytes:
             self._seen_bytes = written_bytes
             self._active_until_s = now_s + ACTIVE_S
         room = 1.0 - self._debt() / FULL_SPEED_DEBT
-        if now_s >= self._active_until_s or room <= 0.0:
-            return math.inf
-        return CONSIDERATE_BYTES_PER_S / room
+        return 0.0 if now_s >= self._active_until_s else max(0.0, min(1.0, room))
 
 
 class Pace:
-    """The bound of all jobs together. `bytes_per_s` of None is none; `wish` says what jobs keep to of themselves.
+    """The bound of all jobs together. `bytes_per_s` of None is none; `considerate` is what jobs keep to of themselves.
 
     `moved_bytes` counts what was let through.
     """
@@ -66,7 +73,7 @@ class Pace:
         self,
         clock: Clock,
         bytes_per_s: int | None = None,
-        wish: Callable[[], float] = lambda: math.inf,
+        considerate: Considerate | None = None,
     ) -> None:
         if bytes_per_s is not None and bytes_per_s <= 0:
             raise ValueError(f"a rate of {bytes_per_s} bytes per second lets nothing through")
@@ -75,9 +82,25 @@ class Pace:
         """How long jobs have been held back by it, in all."""
         self._clock = clock
         self._bytes_per_s = math.inf if bytes_per_s is None else float(bytes_per_s)
-        self._wish = wish
+        self._considerate = considerate
         self._free_at_s = clock.monotonic()
         """When what was let through has been gained again."""
+
+    @property
+    def bytes_per_s(self) -> float:
+        """How fast jobs may go at present."""
+        wish = math.inf if self._considerate is None else self._considerate.bytes_per_s()
+        return min(self._bytes_per_s, wish)
+
+    def now_s(self) -> float:
+        """When a step begins, for `turn`."""
+        return self._clock.monotonic()
+
+    async def turn(self, began_s: float) -> None:
+        """Leave the loop to others after a step of work that began then; the longer, the more they are spared."""
+        share = 0.0 if self._considerate is None else self._considerate.share()
+        worked_s = self._clock.monotonic() - began_s
+        await asyncio.sleep(min(REST_S_MAX, share * RESTS * worked_s))
 
     async def spend(self, size_bytes: int) -> None:
         """Wait until so many bytes may be read or written. Never waits when nothing bounds the rate.
@@ -87,7 +110,7 @@ class Pace:
         if size_bytes < 0:
             raise ValueError(f"{size_bytes} bytes can't be moved")
         self.moved_bytes += size_bytes
-        rate = min(self._bytes_per_s, self._wish())
+        rate = self.bytes_per_s
         now_s = self._clock.monotonic()
         begins_s = max(self._free_at_s, now_s - BURST_S)
         self._free_at_s = begins_s + size_bytes / rate

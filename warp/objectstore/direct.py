@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import math
 import mmap
 import os
 import time
@@ -20,10 +21,9 @@ from warp.objectstore.base import Buffer
 
 BUFFER_BYTES = 2 * 2**20
 PATIENT_BYTES = 512 * 1024
-"""A file that can wait is written in pieces of this size, with pauses in which others' small writes reach the disk."""
-PATIENT_BYTES_PER_S = 300_000_000
-"""What such a file is written at, at most. Beside 300 MB/s in such pieces, storing 4 KB with two fsyncs took 0.4/0.9 ms
-(p50/p95, 0.35/0.4 alone); beside the same at full speed, 2.3 GB/s in pieces of 2 MiB, 5.0/7.2 ms."""
+"""A file that can wait is written in pieces of this size, with pauses in which others' small writes reach the disk.
+Beside 300 MB/s in such pieces storing 4 KB with two fsyncs took 0.4/0.9/5.0 ms (p50/p95/p99; alone 0.35/0.4 and 0.5 to
+1.7), beside 75 MB/s 0.4/0.6 and 1.5 to 2.6; beside the same at full speed, 2.3 GB/s in pieces of 2 MiB, 5.0/7.2/8.0."""
 ALIGNMENT_BYTES = 4096
 DIRECT_BYTES_MIN = 256 * 1024
 """Smaller files are not worth the trouble."""
@@ -43,8 +43,10 @@ class FileWriter:
         self._buffers: deque[mmap.mmap] = deque()
         self._is_direct_refused = False
 
-    def write(self, fd: int, parts: Sequence[Buffer], size_bytes: int, *, is_patient: bool = False) -> None:
-        """Write the parts, `size_bytes` in all, to an empty file; slowly if they can wait. Raises OSError."""
+    def write(
+        self, fd: int, parts: Sequence[Buffer], size_bytes: int, *, bytes_per_s: float = math.inf
+    ) -> None:
+        """Write the parts, `size_bytes` in all, to an empty file; no faster than told. Raises OSError."""
         if size_bytes < DIRECT_BYTES_MIN or self._is_direct_refused or not _set_direct(fd, True):
             write_all(fd, parts)
             return
@@ -53,18 +55,18 @@ class FileWriter:
         except IndexError:
             buffer = mmap.mmap(-1, BUFFER_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         try:
-            self._write_direct(fd, _Source(parts), size_bytes, buffer, is_patient)
+            self._write_direct(fd, _Source(parts), size_bytes, buffer, bytes_per_s)
         finally:
             self._buffers.append(buffer)
 
     def _write_direct(
-        self, fd: int, source: _Source, size_bytes: int, buffer: mmap.mmap, is_patient: bool
+        self, fd: int, source: _Source, size_bytes: int, buffer: mmap.mmap, bytes_per_s: float
     ) -> None:
-        piece_bytes = PATIENT_BYTES if is_patient else BUFFER_BYTES
+        piece_bytes = PATIENT_BYTES if bytes_per_s < math.inf else BUFFER_BYTES
         with memoryview(buffer) as view:
             for position in range(0, size_bytes, piece_bytes):
-                if is_patient and position:
-                    self._sleep(piece_bytes / PATIENT_BYTES_PER_S)
+                if bytes_per_s < math.inf and position:
+                    self._sleep(piece_bytes / bytes_per_s)
                 length = min(piece_bytes, size_bytes - position)
                 source.fill(view[:length])
                 done = self._write_aligned(fd, view[: length - length % ALIGNMENT_BYTES])

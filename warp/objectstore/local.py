@@ -20,6 +20,7 @@ import asyncio
 import errno
 import fcntl
 import itertools
+import math
 import os
 import stat
 import threading
@@ -195,7 +196,8 @@ class LocalStore:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
-            self._writer.write(fd, parts, size_bytes, is_patient=isinstance(parts, PatientParts))
+            bytes_per_s = parts.bytes_per_s if isinstance(parts, PatientParts) else math.inf
+            self._writer.write(fd, parts, size_bytes, bytes_per_s=bytes_per_s)
         except BaseException:
             os.close(fd)
             _unlink_if_there(temporary)

@@ -14,6 +14,8 @@ from warp.lifecycle.pace import (
     BURST_S,
     CONSIDERATE_BYTES_PER_S,
     FULL_SPEED_DEBT,
+    REST_S_MAX,
+    RESTS,
     Considerate,
     Pace,
 )
@@ -152,12 +154,57 @@ def test_the_more_waits_to_be_merged_the_faster_jobs_go() -> None:
 
 def test_what_jobs_keep_to_of_themselves_raises_no_bound() -> None:
     async def main(loop: SimLoop) -> None:
-        wished = [float(RATE), 10.0 * RATE, math.inf]
-        pace = Pace(SimClock(loop), 2 * RATE, lambda: wished[0])
-        for expected_s in (1.0, 1.5, 2.0):
-            await pace.spend(RATE)
-            await pace.spend(0)
-            assert loop.time() == pytest.approx(expected_s)
-            wished.pop(0)
+        producers = Producers(loop)
+        wide, narrow = 8 * CONSIDERATE_BYTES_PER_S, CONSIDERATE_BYTES_PER_S // 2
+        loose, tight = (Pace(SimClock(loop), bound, producers.considerate) for bound in (wide, narrow))
+        assert (loose.bytes_per_s, tight.bytes_per_s) == (wide, narrow)
+        producers.written_bytes += 1
+        assert (loose.bytes_per_s, tight.bytes_per_s) == (CONSIDERATE_BYTES_PER_S, narrow)
+        await loose.spend(CONSIDERATE_BYTES_PER_S)
+        await loose.spend(0)
+        assert loop.time() == pytest.approx(1.0)
+        producers.written_bytes += 1
+        producers.debt = FULL_SPEED_DEBT
+        assert (loose.bytes_per_s, tight.bytes_per_s) == (wide, narrow)
+
+    run_sim(main)
+
+
+@pytest.mark.parametrize(
+    ("is_active", "debt", "rested_s"),
+    [
+        (False, 0.0, 0.0),
+        (True, 0.0, RESTS * 0.002),
+        (True, FULL_SPEED_DEBT / 2, RESTS * 0.001),
+        (True, FULL_SPEED_DEBT, 0.0),
+        (True, 9.0, 0.0),
+    ],
+)
+def test_a_step_of_work_is_followed_by_a_rest_beside_producers(
+    is_active: bool, debt: float, rested_s: float
+) -> None:
+    async def main(loop: SimLoop) -> None:
+        producers = Producers(loop)
+        pace = Pace(SimClock(loop), None, producers.considerate)
+        producers.written_bytes += is_active
+        producers.debt = debt
+        began_s = pace.now_s()
+        await asyncio.sleep(0.002)
+        await pace.turn(began_s)
+        assert loop.time() == pytest.approx(0.002 + rested_s)
+
+    run_sim(main)
+
+
+def test_a_rest_has_an_end_however_long_the_step_was() -> None:
+    async def main(loop: SimLoop) -> None:
+        producers = Producers(loop)
+        pace = Pace(SimClock(loop), None, producers.considerate)
+        producers.written_bytes += 1
+        await asyncio.sleep(0.9)
+        await pace.turn(0.0)
+        assert loop.time() == pytest.approx(0.9 + REST_S_MAX)
+        await Pace(SimClock(loop), RATE).turn(0.0)
+        assert loop.time() == pytest.approx(0.9 + REST_S_MAX)
 
     run_sim(main)

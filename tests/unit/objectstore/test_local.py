@@ -6,6 +6,7 @@ import asyncio
 import errno
 import fcntl
 import gc
+import math
 import os
 import threading
 from collections.abc import Awaitable, Callable, Sequence
@@ -395,17 +396,17 @@ def test_what_nobody_waits_for_is_written_in_small_pieces_with_pauses(tmp_path: 
     size_bytes = 3 * direct.PATIENT_BYTES + 1000
     data = os.urandom(size_bytes)
     path = tmp_path / "file"
-    for is_patient in (False, True):
+    for bytes_per_s in (math.inf, 75e6):
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         try:
-            direct.FileWriter(pauses.append).write(fd, [data], size_bytes, is_patient=is_patient)
+            direct.FileWriter(pauses.append).write(fd, [data], size_bytes, bytes_per_s=bytes_per_s)
         finally:
             os.close(fd)
         assert path.read_bytes() == data
-        if not is_patient:
+        if bytes_per_s == math.inf:
             assert pauses == []
     assert len(pauses) in (0, 3), "0 on a file system without direct writes"
-    assert set(pauses) <= {direct.PATIENT_BYTES / direct.PATIENT_BYTES_PER_S}
+    assert set(pauses) <= {direct.PATIENT_BYTES / 75e6}
 
 
 def test_a_put_waits_neither_for_reads_nor_for_what_nobody_waits_for(
@@ -429,7 +430,7 @@ def test_a_put_waits_neither_for_reads_nor_for_what_nobody_waits_for(
         slow: list[asyncio.Future[object]] = [
             asyncio.ensure_future(store.get("old", 0, len(LARGE))) for _ in range(2 * WORKERS)
         ]
-        parts = PatientParts([LARGE], 0)
+        parts = PatientParts([LARGE], 0, math.inf)
         slow += [asyncio.ensure_future(store.put(f"merged{number}", parts)) for number in range(3)]
         try:
             await asyncio.sleep(0)
