@@ -370,14 +370,18 @@ class Filling:
         if records is not None:
             return records
         if filled.plan is None and index >= 0:
+            # First the room in the cache, then the memory, always: else two fetches could wait for each other.
+            answer.give_back(limit)
             await self._plan(filled, index, Want(index, extents, place.position, True, limit, end_offset))
             planned = min(limit, filled.bytes_from(index, place))
             if planned < place.batch_bytes:
                 planned = 0 if answer.records_bytes else place.batch_bytes
-            answer.give_back(limit - planned)
             if not planned:
                 return None
             limit = planned
+            if not await self._reserve(answer, limit):
+                answer.is_full = True
+                return None
         return await self._reader.read(extents, place, limit, end_offset, answer.note)
 
     async def _plan(self, filled: _Filled, index: int, want: Want) -> None:
@@ -385,7 +389,8 @@ class Filling:
         answer = filled.answer
         if filled.plan is not None:
             return
-        wait_s_max = self._limits.claim_wait_s_max if answer.records_bytes else self._limits.memory_wait_s_max
+        holds_some = answer.records_bytes or answer.reserved_bytes
+        wait_s_max = self._limits.claim_wait_s_max if holds_some else self._limits.memory_wait_s_max
         claim = await self._claims.room(self._limits.chunks_max, wait_s_max)
         if claim is None and answer.records_bytes:
             filled.plan = Plan({}, [])

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from tests.unit.log.read_support import PlainLogs, PlainStore, run, values_of
+from tests.unit.log.read_support import LOG, OTHER, PlainLogs, PlainStore, run, values_of
 from warp.ids import LogId
-from warp.log.answer import FetchPartitionQuery
+from warp.log.answer import FetchLimits, FetchPartitionQuery
 from warp.log.cache import ChunkCache
 from warp.log.fetch import FetchService
 from warp.log.memory import MemoryBudget
@@ -169,5 +169,47 @@ def test_a_minimum_that_few_of_many_partitions_can_give_is_not_waited_for() -> N
         assert answer.records_bytes > 0
         assert bench.service.counters.waits == 0
         answer.release()
+
+    run(scenario())
+
+
+def test_fetches_that_need_room_in_the_cache_and_memory_do_not_wait_for_each_other() -> None:
+    async def scenario() -> None:
+        store = PlainStore()
+        logs = PlainLogs(store, _key_of)
+        # The second batch of LOG begins in one chunk and ends in the next one.
+        logs.append({LOG: [[(VALUE, NOW)], [(b"v" * CHUNK_BYTES, NOW)]]})
+        logs.append({OTHER: [[(VALUE, NOW)]]})
+        cache = ChunkCache(store, bytes_max=4 * CHUNK_BYTES, chunk_bytes=CHUNK_BYTES)  # type: ignore[arg-type]
+        assert cache.claims_bytes_max == CHUNK_BYTES
+        memory = MemoryBudget(1)
+        limits = FetchLimits(memory_wait_s_max=5, claim_wait_s_max=5)
+        service = FetchService(logs, cache, TailIndex(), memory, limits)
+
+        async def read(log_id: LogId, offset: int, *, allow_zstd: bool) -> list[int]:
+            query = FetchPartitionQuery(log_id, offset, 2**20)
+            answer = await service.fetch(
+                [query], bytes_max=2**20, bytes_min=1, wait_ms=0, allow_zstd=allow_zstd
+            )
+            found = [offset for offset, _ in values_of(answer.partitions[0].records)]
+            answer.release()
+            return found
+
+        assert await read(LOG, 0, allow_zstd=True) == [0]
+        store.gate.clear()
+        claiming = asyncio.ensure_future(read(OTHER, 0, allow_zstd=False))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert store.gets == 2
+        crossing = asyncio.ensure_future(read(LOG, 1, allow_zstd=True))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert not claiming.done()
+        assert not crossing.done()
+        store.gate.set()
+        assert await claiming == [0]
+        assert await crossing == [1]
+        assert service.counters.answers_without_memory == 0
+        assert memory.used_bytes == 0
 
     run(scenario())
