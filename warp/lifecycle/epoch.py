@@ -188,9 +188,13 @@ async def known_newest_epoch(objects: ObjectStore, settings: ReadSettings) -> in
     """
     newest = await newest_epoch(objects)
     if newest is None:
-        if await settings.setting(HAS_EPOCHS) is not None:
-            raise EpochRefused("it had epochs (objects under epoch/), and now it has none")
-        return None
+        if await settings.setting(HAS_EPOCHS) is None:
+            return None
+        # Another agent may have begun the first one between the two looks. Its object came before the setting, so now
+        # there is one.
+        newest = await newest_epoch(objects)
+    if newest is None:
+        raise EpochRefused("it had epochs (objects under epoch/), and now it has none")
     await _expect_known(settings, newest)
     return newest.number
 

@@ -139,6 +139,26 @@ def test_a_bucket_that_lost_its_epochs_is_refused() -> None:
     run(lose())
 
 
+def test_an_agent_that_starts_while_another_begins_the_first_epoch_takes_that() -> None:
+    class Settling(Settings):
+        """Those of an agent that is slow to ask: another one starts from nothing before it is answered."""
+
+        async def setting(self, name: str) -> str | None:
+            if not self.values:
+                others = Settings(self.values)
+                assert await begin_epoch(objects, others, new_ids(), "mem://") == 1
+                self.values = others.values
+            return await super().setting(name)
+
+    objects = bucket()
+
+    async def start() -> None:
+        assert await begin_epoch(objects, Settling(), new_ids(), "mem://") == 1
+        assert [found.key async for found in objects.list("")] == [epoch_key(1)]
+
+    run(start())
+
+
 def test_a_crash_between_token_and_object_leaves_a_bucket_that_starts() -> None:
     async def crash() -> None:
         objects, settings = bucket(), Settings()
