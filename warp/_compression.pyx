@@ -47,7 +47,11 @@ cdef enum:
     # A decompressor keeps its window; one that has worked with a larger window than this is not kept.
     ZSTD_WINDOW_BYTES_KEPT = 1 << 21
     ZSTD_WINDOW_LOG_MIN = 10
+    ZSTD_DESCRIPTOR_AT = 4
+    ZSTD_CHECKSUM_BIT = 0x04
     ZSTD_WINDOW_BYTE_AT = 5
+
+cdef bytes ZSTD_CHECKSUM_OF_NOTHING = b"\x99\xe9\xd8\x51"  # the low half of XXH64, little-endian
 
 # Decompressors that nobody uses at the moment. Making one costs more than decompressing a small batch.
 cdef list zstd_decompressors = []
@@ -278,6 +282,8 @@ cdef object _unzstd_frame(object view, const compressed_frame* frame, int64_t li
     if room == 0:
         # The library takes a declared size of nothing at its word, and an allowed size of nothing for no limit.
         if frame.bound == 0:
+            if view[ZSTD_DESCRIPTOR_AT] & ZSTD_CHECKSUM_BIT and view[len(view) - 4:] != ZSTD_CHECKSUM_OF_NOTHING:
+                raise CompressionError("zstd data is damaged: the checksum of nothing is wrong")
             return b""
         raise CompressionError("zstd frame announces nothing and holds blocks") if is_declared else _too_large(0)
     if not is_declared and frame.window > ZSTD_WINDOW_BYTES_KEPT:

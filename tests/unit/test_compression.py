@@ -285,3 +285,11 @@ def test_a_damaged_checksum_is_noticed() -> None:
         damaged[-5 if codec == GZIP else -1] ^= 1
         with pytest.raises(CompressionError, match="damaged"):
             decompress(codec, damaged, len(TEXT))
+
+
+def test_zstd_frame_of_nothing_needs_the_checksum_of_nothing() -> None:
+    packer = zstandard.ZstdCompressor(write_checksum=True, write_content_size=False).compressobj()
+    packed = packer.compress(b"") + packer.flush()
+    assert bytes(decompress(4, packed, 10)) == b""
+    with pytest.raises(CompressionError, match="the checksum of nothing is wrong"):
+        decompress(4, packed[:-1] + b"\0", 10)

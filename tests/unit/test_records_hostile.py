@@ -316,3 +316,11 @@ def test_what_is_no_buffer_is_a_type_error(name: str, wrong: object) -> None:
     read = (lambda data: stamp_batches(data, 5)) if name == "stamp_batches" else READERS[name]
     with pytest.raises(TypeError):
         read(wrong)
+
+
+def test_bytes_after_the_records_are_malformed_whatever_else_is_wrong() -> None:
+    late = RawRecord(2**40, 0, b"k", b"v")
+    with pytest.raises(InvalidBatch, match="bytes are left after the last record") as raised:
+        validate_produce(batch_around(encode_record(late) + b"\0", 1, 0), rules())
+    assert raised.value.error_code == 87
+    assert [index for index, _ in raised.value.record_errors] == [0]

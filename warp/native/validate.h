@@ -148,7 +148,7 @@ static inline void judge_records(const uint8_t *at, const uint8_t *end, const ba
             max_timestamp = timestamp;
     }
     verdict->max_timestamp = max_timestamp;
-    if (at != end && verdict->code == OK)
+    if (at != end) /* whatever else is wrong, as where a record can't be read */
         refuse(verdict, INVALID_RECORD, "bytes are left after the last record");
     else if (verdict->findings_total)
         verdict->message = "one or more records have been rejected";
