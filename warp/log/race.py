@@ -94,6 +94,9 @@ class HedgedRequests:
                 self.won += 1
                 self.policy.finished(now, size_bytes, now - began_at - note.hedged_after_s)
             return calls[winner].result()
+        except asyncio.CancelledError:
+            _tell_of_bugs(calls)
+            raise
         finally:
             for call in calls:
                 if not call.done():
@@ -138,14 +141,10 @@ class HedgedRequests:
 async def _first_success(calls: Sequence[asyncio.Task[Any]]) -> int:
     """The place of the first call to succeed; the earlier one, when both have. Raises when none does."""
     while True:
-        failed: list[asyncio.Task[Any]] = []
         for place, call in enumerate(calls):
             if call.done() and not call.cancelled() and call.exception() is None:
-                for other in failed:
-                    _tell_of_bug(other)
+                _tell_of_bugs(calls)
                 return place
-            if call.done():
-                failed.append(call)
         running = [call for call in calls if not call.done()]
         if not running:
             raise _failure(calls)
@@ -175,6 +174,13 @@ def _when_all_ended(calls: Sequence[asyncio.Task[Any]], then: Callable[[], None]
 
     for call in calls:
         call.add_done_callback(ended)
+
+
+def _tell_of_bugs(calls: Sequence[asyncio.Task[Any]]) -> None:
+    """Look at all that have ended when nobody waits for more."""
+    for call in calls:
+        if call.done():
+            _tell_of_bug(call)
 
 
 def _tell_of_bug(call: asyncio.Task[Any]) -> None:

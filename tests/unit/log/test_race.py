@@ -39,6 +39,23 @@ class Script:
         return number
 
 
+class Together:
+    """Calls that end at one moment: that of a number fails, the others return theirs."""
+
+    def __init__(self, moment: asyncio.Event, failing: int, error: Exception) -> None:
+        self._moment = moment
+        self._failing = failing
+        self._error = error
+        self._started = 0
+
+    async def __call__(self) -> int:
+        number = self._started = self._started + 1
+        await self._moment.wait()
+        if number == self._failing:
+            raise self._error
+        return number
+
+
 def play(
     scenario: Callable[[HedgedRequests, SimLoop], Coroutine[Any, Any, None]], limits: HedgeLimits = LIMITS
 ) -> None:
@@ -127,6 +144,27 @@ def test_a_bug_is_raised_before_a_failure_and_logged_when_the_other_wins(
 
     play(scenario)
     assert "failed unexpectedly" in caplog.text
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+@pytest.mark.parametrize("failing", [1, 2])
+def test_a_failure_at_the_moment_of_a_success_or_of_giving_up_is_not_left_lying_about(
+    caplog: pytest.LogCaptureFixture, failing: int, is_cancelled: bool
+) -> None:
+    async def scenario(hedges: HedgedRequests, loop: SimLoop) -> None:
+        for error in (ObjectStoreError("reset"), ZeroDivisionError("a bug")):
+            both = asyncio.Event()
+            sending = asyncio.ensure_future(hedges.send(10, Together(both, failing, error), HedgeNote()))
+            await asyncio.sleep(2.0)
+            both.set()
+            if is_cancelled:
+                await asyncio.sleep(0)
+                sending.cancel()
+            await asyncio.wait([sending])
+            assert is_cancelled or sending.result() == 3 - failing
+
+    play(scenario)  # which fails when there is an exception that nobody has looked at
+    assert len([record for record in caplog.records if "failed unexpectedly" in record.message]) == 1
 
 
 def test_a_request_that_the_store_gives_up_has_failed() -> None:
