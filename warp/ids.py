@@ -32,6 +32,7 @@ LEADER_EPOCH = 0
 
 SEGMENT_PREFIX = "segments/"
 SECRET_BYTES = 32
+_HEX_DIGITS = frozenset("0123456789abcdef")
 
 
 class IdSource:
@@ -93,7 +94,6 @@ def segment_key_time_ms(key: str) -> int | None:
     name = key.rsplit("/", 1)[-1]
     if not key.startswith(SEGMENT_PREFIX) or len(name) != 33 or name[12] != "-":
         return None
-    try:
-        return int(name[:12], 16)
-    except ValueError:
-        return None
+    digits = name[:12]
+    # int() would also take signs, blanks and underscores.
+    return int(digits, 16) if _HEX_DIGITS.issuperset(digits) else None
