@@ -8,8 +8,11 @@ from itertools import accumulate
 
 from warp.objectstore.base import Buffer
 
-_PART_BYTES = 240
-"""What one piece of an image costs beside its bytes: a view, its end, two references."""
+_PART_BYTES = 430
+"""What one piece of an image costs beside its bytes: two objects for a view, one for its end, references, and the
+header of the bytes. Measured; small segments are little else."""
+_IMAGE_BYTES = 520
+"""The same of an image: itself, its two lists, its key, and its place in the cache."""
 
 
 class SegmentImage:
@@ -24,7 +27,7 @@ class SegmentImage:
         # A view keeps all of the frame alive that it was cut from: each counts once, and whole.
         owners = {id(part.obj): part.obj for part in self._parts}
         owned_bytes = sum(memoryview(owner).nbytes for owner in owners.values())
-        self.held_bytes = owned_bytes + len(self._parts) * _PART_BYTES
+        self.held_bytes = owned_bytes + len(self._parts) * _PART_BYTES + _IMAGE_BYTES
 
     def views(self, position: int, size: int) -> list[memoryview] | None:
         """The pieces of `[position, position + size)`; None when the image ends before."""

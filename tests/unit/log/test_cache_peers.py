@@ -353,7 +353,7 @@ def test_a_range_over_chunks_of_another_size_is_served_whole() -> None:
 
 def test_a_fresh_segment_is_served_from_memory() -> None:
     async def scenario() -> None:
-        cache, store = make(None, chunks=20)
+        cache, store = make(None, chunks=40)
         cache.put_segment("fresh", [b"abc", b"defg", b"h"])
         assert await served(cache, 2, 4, "fresh") == b"cdef"
         assert await served(cache, 2, CHUNK, "fresh") == b"cdefgh"
