@@ -322,6 +322,14 @@ BOUNDED = (
         (f"{CACHE}::test_the_bound_holds_at_every_moment_under_many_readers",),
     ),
     Breakage(
+        "count-small-segments-for-less-than-they-take",
+        "P8",
+        "warp/log/image.py",
+        "_PART_BYTES = 430\n",
+        "_PART_BYTES = 240\n",
+        (f"{CACHE}::test_small_segments_count_for_no_less_than_the_memory_that_they_take",),
+    ),
+    Breakage(
         "decompress-without-end",
         "P8",
         "warp/log/produce.py",
