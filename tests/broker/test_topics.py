@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 
 from tests.broker.client import Client, fetch_request
 from tests.broker.support import Broker, RunWithBroker, batch
+from warp.cluster.config_definition import ConfigEntry
+from warp.cluster.topic_config import describe_topic
 from warp.errors import ErrorCode
 from warp.ids import NO_TOPIC_ID
 from warp.protocol import ApiKey
@@ -330,5 +333,31 @@ def test_assignments_are_one_for_each_partition_that_is_added(with_memory_broker
             topic = CreatePartitionsTopic(name=name, count=3, assignments=assignments)
             request = CreatePartitionsRequest(topics=[topic], timeout_ms=5000, validate_only=False)
             assert [each.error_code for each in (await client.ask(request, 3)).results] == [code]
+
+    with_memory_broker(test)
+
+
+def test_topics_of_one_request_are_told_their_own_configs_which_are_worked_out_once_for_equal_ones(
+    with_memory_broker: RunWithBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described: list[dict[str, str]] = []
+
+    def noting(overrides: Mapping[str, str], *others: Mapping[str, str]) -> Sequence[ConfigEntry]:
+        described.append(dict(overrides))
+        return describe_topic(overrides, *others)
+
+    monkeypatch.setattr("warp.handlers.topics.describe_topic", noting)
+
+    async def test(broker: Broker) -> None:
+        client = await broker.connect()
+        plain = [wanted(f"plain-{number}") for number in range(50)]
+        brief = [wanted(f"brief-{number}", retention_ms="1000") for number in range(50)]
+        topics = await create(client, *plain, *brief)
+        told = [{config.name: config.value for config in topic.configs}["retention.ms"] for topic in topics]
+        assert told == ["604800000"] * 50 + ["1000"] * 50
+        assert described == [{}, {"retention.ms": "1000"}]
+        # Versions that can't carry them cost none of that.
+        await create(client, wanted("older"), version=4)
+        assert len(described) == 2
 
     with_memory_broker(test)

@@ -165,7 +165,10 @@ class Audit:
 
 def escaped(text: str) -> str:
     """The text on one line, without characters that can't be seen, and not longer than TEXT_CHARACTERS_MAX or so."""
-    shown = "".join(map(_escaped_character, text[:TEXT_CHARACTERS_MAX]))
+    shown = text[:TEXT_CHARACTERS_MAX]
+    # Nearly every name is such as it is; a request may have thousands.
+    if not shown.isprintable() or '"' in shown or "\\" in shown:
+        shown = "".join(map(_escaped_character, shown))
     return shown if len(text) <= TEXT_CHARACTERS_MAX else f"{shown}… ({len(text)} characters)"
 
 
