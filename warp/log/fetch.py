@@ -169,8 +169,9 @@ class FetchService:
         mark = self._marks.number
         asked: dict[int, View] = {}
         views = await self._resolve(queries, bytes_max, asked, note)
-        # Even a client that wants no minimum must see what was acknowledged before it asked.
-        if _is_enough(queries, views, max(bytes_min, 1), read_committed):
+        # Even a client that wants no minimum must see what was acknowledged before it asked; and an error of one
+        # partition, which answers for all at once, says nothing of the others.
+        if _has_bytes(queries, views, max(bytes_min, 1), read_committed):
             if self._hears is not None and len(queries) > 1:
                 return await self._look_beside(queries, views, bytes_max, asked, note)
             return views
@@ -420,6 +421,13 @@ def _is_enough(
     """Whether the answer may go out: an error among the partitions, or `bytes_min` bytes."""
     if bytes_min <= 0 or any(view.error for view in views):
         return True
+    return _has_bytes(queries, views, bytes_min, read_committed)
+
+
+def _has_bytes(
+    queries: Sequence[FetchPartitionQuery], views: Sequence[View], bytes_min: int, read_committed: bool
+) -> bool:
+    """Whether so many bytes are there."""
     missing = bytes_min
     for query, view in zip(queries, views, strict=True):
         missing -= available_bytes(query, view, read_committed, missing)
