@@ -111,6 +111,7 @@ def build_log(
         fetch_memory,
         (hints or fetch).log_starts_at,
         decompressed_bytes_max=limits.decompressed_bytes_max,
+        ends_told=fetch.hinted,
     )
     built = Log(request_memory, fetch_memory, cache, tail, flusher, flush_limits, produce, fetch, offsets)
     read_log(

@@ -25,6 +25,7 @@ from warp._records import (
 from warp.errors import ErrorCode, MetadataError, ObjectNotFound, ObjectStoreError, ShortObject
 from warp.ids import LEADER_EPOCH, LogId
 from warp.log.cache import ChunkCache
+from warp.log.hints import LogHint
 from warp.log.memory import MemoryBudget
 from warp.log.reader import CorruptExtent, ExtentReader, Place
 from warp.metadata.model import NO_TIMESTAMP, Extent, LogState
@@ -98,7 +99,8 @@ class OffsetIndex(Protocol):
 class OffsetService:
     """Answers about offsets of logs.
 
-    `log_starts_at(log_id, offset)` is told when records were deleted. `decompressed_bytes_max` bounds one batch.
+    `log_starts_at(log_id, offset)` is told when records were deleted, `ends_told` what the store has said of logs' ends:
+    what this agent has told once, no later answer of its may take back. `decompressed_bytes_max` bounds one batch.
     """
 
     def __init__(
@@ -109,8 +111,10 @@ class OffsetService:
         log_starts_at: Callable[[LogId, int], None],
         *,
         decompressed_bytes_max: int,
+        ends_told: Callable[[Sequence[LogHint]], None] | None = None,
     ) -> None:
         self.storage_failures = 0
+        self._ends_told = ends_told
         self._index = index
         self._reader = ExtentReader(cache)
         self._memory = memory
@@ -124,7 +128,7 @@ class OffsetService:
         timestamp), KAFKA_STORAGE_ERROR.
         """
         try:
-            states = await self._index.log_states([query.log_id for query in queries])
+            states = await self._ask([query.log_id for query in queries])
         except MetadataError as error:
             return [self._failed(query, error) for query in queries]
         answers = []
@@ -138,7 +142,7 @@ class OffsetService:
     async def end_of_epochs(self, queries: Sequence[tuple[LogId, int]]) -> list[EpochAnswer]:
         """Where leader epochs end, for pairs of log and epoch. There is one epoch, so it ends at the log's end."""
         try:
-            states = await self._index.log_states([log_id for log_id, _ in queries])
+            states = await self._ask([log_id for log_id, _ in queries])
         except MetadataError as error:
             logger.warning("the metadata store can't answer where epochs end: %s", error)
             return [EpochAnswer(ErrorCode.KAFKA_STORAGE_ERROR) for _ in queries]
@@ -152,6 +156,15 @@ class OffsetService:
             else:
                 answers.append(EpochAnswer())
         return answers
+
+    async def _ask(self, log_ids: Sequence[LogId]) -> Mapping[LogId, LogState]:
+        """The ends of logs, as the store has them. Raises MetadataError."""
+        states = await self._index.log_states(log_ids)
+        if self._ends_told is not None:
+            self._ends_told(
+                [LogHint(state.log_id, state.next_offset, state.start_offset) for state in states.values()]
+            )
+        return states
 
     async def delete_records(self, before_offsets: Mapping[LogId, int]) -> dict[LogId, DeletedRecords]:
         """Let logs start at these offsets; -1 means the high watermark. A log never starts earlier than before.
