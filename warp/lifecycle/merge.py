@@ -166,6 +166,9 @@ class MergeJob:
             sparse = await self._sparse.next(names)
             if sparse:
                 rows, taken = await self._read_rows(sparse, names)
+                if not rows.count:
+                    # All of it is of logs that others have changed in this pass: the scan would find it for ever.
+                    return
                 portions = rewrite(rows, sparse[0].level, self.limits)
                 self._open.append(_Merge(REWRITTEN, taken, rows, names, portions))
 

@@ -15,10 +15,11 @@ from tests.unit.metadata.support import WatchedDatabase
 from warp.errors import ErrorCode, MetadataUnavailable, ObjectStoreError, OutcomeUnknown, StoreFull
 from warp.ids import LogId
 from warp.lifecycle import merge_work
+from warp.lifecycle.levels import TOP_LEVEL
 from warp.lifecycle.merge_read import GAP_BYTES_MAX
 from warp.lifecycle.swap_parts import ROWS_PER_SWAP, swap_parts
 from warp.metadata.group_model import Lease, LeaseLost
-from warp.metadata.life_model import Swap, SwapResult
+from warp.metadata.life_model import SegmentRow, Swap, SwapResult
 
 FAILURES = {
     "get": ObjectStoreError("no answer"),
@@ -478,3 +479,47 @@ def test_no_swap_of_many_logs_is_large(tmp_path: Path, monkeypatch: pytest.Monke
         await cluster.check()
 
     on_cluster(tmp_path, scenario)
+
+
+class Hindered:
+    """The store of a cluster in which others change every log before it can be swapped. Counts looks at segments.
+
+    What there is above level 0 it shows on each of these levels.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.looks = 0
+        self._cluster = cluster
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cluster.store, name)
+
+    async def oldest_segments(self, level: int, limit: int, after_id: int = 0) -> list[SegmentRow]:
+        self.looks += 1
+        levels = range(1, TOP_LEVEL + 1) if level else range(1)
+        return [
+            row for each in levels for row in await self._cluster.store.oldest_segments(each, limit, after_id)
+        ]
+
+    async def swap(self, lease: Any, change: Swap) -> SwapResult:
+        return SwapResult(frozenset(), frozenset(row.log_id for row in change.removed))
+
+
+def test_sparse_segments_of_logs_that_others_change_are_left_to_another_pass(tmp_path: Path) -> None:
+    """Simulator, seed 142: the scan found them again and again, until the time of the pass was up."""
+
+    async def scenario(cluster: Cluster) -> None:
+        short, long = cluster.topics[0].logs
+        for _ in range(8):
+            await cluster.commit({short: [cluster.batch(9000)], long: [cluster.batch(1000)]})
+        await cluster.merge()
+        lease = await cluster.lease()
+        await cluster.store.advance_log_starts(lease, {short: cluster.truth[short][-1][0] + 1})
+        await cluster.store.trim_logs(lease, [short], 1000)
+        store = Hindered(cluster)
+        job = cluster.job(tiny_limits(pass_s=2.0), store=store)
+        await job.run(lease)
+        assert job.counters.logs_dropped > 0
+        assert store.looks < 100
+
+    on_cluster(tmp_path, scenario, partitions=2)
