@@ -51,8 +51,8 @@ VISIBLE = (
         "answer-nothing-without-asking-the-store",
         "P5",
         "warp/log/fetch.py",
-        "        if _is_enough(queries, views, max(bytes_min, 1), read_committed):\n",
-        "        if _is_enough(queries, views, bytes_min, read_committed):\n",
+        "        if _has_bytes(queries, views, max(bytes_min, 1), read_committed):\n",
+        "        if _has_bytes(queries, views, bytes_min, read_committed):\n",
         (f"{FETCH}::test_a_fetch_that_would_answer_too_little_sees_what_was_committed_elsewhere_before",),
     ),
     Breakage(
