@@ -385,6 +385,7 @@ class Agent:
             catalogue,
             self.cluster,
             (self.cluster.hints or parts.fetch).log_starts_at,
+            lambda: parts.flusher.committed_bytes,
             has_conditional_puts=self.abilities.conditional_create,
             limits=self._lifecycle_limits,
         )

@@ -29,7 +29,7 @@ from warp.lifecycle.levels import MergeLimits
 from warp.lifecycle.merge import MergeJob
 from warp.lifecycle.objects import JobObjects
 from warp.lifecycle.orphans import RECEIPTS_AGE_S, OrphanLimits, OrphanSweep
-from warp.lifecycle.pace import Pace
+from warp.lifecycle.pace import Considerate, Pace
 from warp.lifecycle.producer_expiry import ProducerExpiry
 from warp.lifecycle.retention import Retention
 from warp.metadata.cluster_model import JOBS
@@ -67,7 +67,8 @@ class LifecycleLimits:
 class AgentLifecycle:
     """The jobs on data at one agent, and its watch on their backlog: `start`, then `close`.
 
-    `log_starts_at` lets readers know where a log begins from now on. `objects` is open.
+    `log_starts_at` lets readers know where a log begins from now on, `written_bytes` counts what producers have written
+    here. `objects` is open.
     """
 
     def __init__(
@@ -80,13 +81,15 @@ class AgentLifecycle:
         catalogue: CatalogueService,
         cluster: AgentCluster,
         log_starts_at: Callable[[LogId, int], None],
+        written_bytes: Callable[[], int],
         *,
         has_conditional_puts: bool,
         limits: LifecycleLimits | None = None,
     ) -> None:
         limits = limits or LifecycleLimits()
         self.policies = Policies(catalogue)
-        self.pace = Pace(clock, config.jobs_bandwidth_bytes_per_s)
+        considerate = Considerate(clock, written_bytes, lambda: self.debt)
+        self.pace = Pace(clock, config.jobs_bandwidth_bytes_per_s, considerate)
         self.hold_back = HoldBack()
         memory_bytes = config.jobs_memory_bytes_max // MEMORY_SHARES
         self.runner_limits = limits.runner

@@ -9,6 +9,10 @@ class JobMetrics:
     """The part of `Metrics` that is about jobs."""
 
     def _make_job_metrics(self) -> None:
+        self._make_passes()
+        self._make_data_life()
+
+    def _make_passes(self) -> None:
         self.jobs_held = Readings(
             "warp_jobs_held", "1 for each background job that this agent runs for its cluster", ["job"]
         )
@@ -39,8 +43,11 @@ class JobMetrics:
             "Passes that deleted nothing because the object store lives by other metadata than these",
         )
         self.jobs_paced_seconds = Reading(
-            "warp_jobs_paced_seconds_total", "For how long --jobs-bandwidth has held jobs back"
+            "warp_jobs_paced_seconds_total",
+            "For how long jobs were held back, by --jobs-bandwidth or to spare producers",
         )
+
+    def _make_data_life(self) -> None:
         self.merge_backlog = Reading(
             "warp_merge_backlog_ratio",
             "What waits to be merged beside what may wait, the worst that an agent tells of; producers are held back "

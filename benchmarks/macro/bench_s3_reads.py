@@ -20,6 +20,8 @@ LARGE_SEGMENTS_PUT_MS = 250
 """How slow PUTs are while records are made to be caught up with: then each takes much along."""
 
 MEMORY = ["--cache-bytes", "128MiB"]
+NO_JOBS = ["--merge-interval", "1h"]
+"""What jobs read is no consumer's."""
 
 
 def reads(count: int) -> Table:
@@ -27,7 +29,7 @@ def reads(count: int) -> Table:
     rows: list[list[Any]] = []
     keep_mib = 2 * count * 1024 // 2**20 + 64
     with S3Stub(keep_mib=keep_mib, **all_ms(60)) as stub:
-        options = ["--object-store", stub.url(), "--flush-bytes", f"{SEGMENT_BYTES}B", *MEMORY]
+        options = ["--object-store", stub.url(), "--flush-bytes", f"{SEGMENT_BYTES}B", *MEMORY, *NO_JOBS]
         run = Run(options, ENVIRONMENT)
         with run as agent:
             for name, put_ms, rate in (

@@ -213,7 +213,7 @@ def several(server: PostgresServer, count: int, rounds: int) -> Table:
             for agents, found in done.items():
                 with (
                     S3Stub(keep_mib=keep_mib, **REQUESTS) as stub,
-                    cluster_of(agents, server, stub.url()) as cluster,
+                    cluster_of(agents, server, stub.url(), "--merge-interval", "1h") as cluster,
                 ):
                     found.append(run_load(cluster, server, stub, load, count))
         for agents, found in done.items():

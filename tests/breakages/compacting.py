@@ -7,6 +7,7 @@ from tests.breakages.tree import Breakage
 JOB = "tests/unit/lifecycle/test_compact.py"
 ANOMALIES = "tests/unit/lifecycle/test_compact_anomalies.py"
 HISTORIES = "tests/unit/lifecycle/test_compact_property.py"
+SPANS = "tests/unit/lifecycle/test_spans.py"
 LOG = "warp/lifecycle/compact_log.py"
 PLAN = "warp/lifecycle/compact_plan.py"
 
@@ -66,5 +67,24 @@ COMPACTED = (
         "    return next((row for row in rows if row.max_timestamp_ms > bound_ms), None)\n",
         "    return next((row for row in rows if row.max_timestamp_ms < bound_ms), None)\n",
         (f"{JOB}::test_records_younger_than_the_least_lag_stay",),
+    ),
+    Breakage(
+        "compact-new-records-to-old-ones-for-ever",
+        "P9",
+        "warp/lifecycle/compact_output.py",
+        "            span_ms_of(log.topic),\n",
+        "",
+        (f"{SPANS}::test_a_small_log_loses_its_old_records_though_it_is_compacted_all_the_time",),
+    ),
+    Breakage(
+        "compact-again-and-again-what-was-cut-by-its-time",
+        "P8",
+        PLAN,
+        "        if is_small(row) and is_small(following) and not is_apart:\n",
+        "        if is_small(row) and is_small(following):\n",
+        (
+            f"{SPANS}::test_small_extents_of_different_spans_are_left_apart",
+            f"{SPANS}::test_a_pass_leaves_alone_what_earlier_ones_have_cut",
+        ),
     ),
 )

@@ -8,6 +8,7 @@ MERGE = "tests/unit/lifecycle/test_merge.py"
 FAULTS = "tests/unit/lifecycle/test_merge_faults.py"
 PLAN = "tests/unit/lifecycle/test_merge_plan.py"
 READING = "tests/unit/lifecycle/test_reading.py"
+SPANS = "tests/unit/lifecycle/test_spans.py"
 
 MERGED = (
     Breakage(
@@ -47,5 +48,37 @@ MERGED = (
             f"{PLAN}::test_portions_hold_everything_in_order_and_stay_within_their_bounds",
             f"{MERGE}::test_memory_stays_bounded_whatever_lies_there",
         ),
+    ),
+    Breakage(
+        "merge-new-records-to-old-ones-for-ever",
+        "P9",
+        "warp/lifecycle/merge.py",
+        "                    names[log_id] = LogName(topic.topic_id, topic.name, partition, span_ms)\n",
+        "                    names[log_id] = LogName(topic.topic_id, topic.name, partition)\n",
+        (f"{SPANS}::test_a_quiet_log_loses_its_old_records_however_often_it_is_merged",),
+    ),
+    Breakage(
+        "join-small-segments-again-and-again-that-are-full-of-extents",
+        "P8",
+        "warp/lifecycle/merge.py",
+        "        return live_bytes < self._limits.small_segment_bytes and extents < self._limits.swap_rows_max // 2\n",
+        "        return live_bytes < self._limits.small_segment_bytes\n",
+        (f"{SPANS}::test_small_segments_full_of_extents_are_not_joined_again_and_again",),
+    ),
+    Breakage(
+        "let-times-that-go-back-cut-extents",
+        "P8",
+        "warp/lifecycle/spans.py",
+        "    return next_ms // span_ms > before_ms // span_ms\n",
+        "    return next_ms // span_ms != before_ms // span_ms\n",
+        (f"{SPANS}::test_times_that_go_back_cut_nothing",),
+    ),
+    Breakage(
+        "let-a-client-cut-extents-by-its-times-without-end",
+        "P8",
+        "warp/lifecycle/output.py",
+        "            span_ms = extent.span_ms if self._span_cuts < SPAN_CUTS_MAX else None\n",
+        "            span_ms = extent.span_ms\n",
+        (f"{SPANS}::test_a_client_cannot_make_a_row_of_each_of_its_batches",),
     ),
 )

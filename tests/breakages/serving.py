@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.breakages.tree import Breakage
 
 CACHE = "tests/unit/log/test_cache.py"
+CATCH_UP = "tests/unit/log/test_catch_up.py"
 CRASH = "tests/unit/metadata/test_crash.py"
 ENDS = "tests/unit/server/test_ends.py"
 FETCH = "tests/unit/log/test_fetch.py"
@@ -50,8 +51,8 @@ VISIBLE = (
         "answer-nothing-without-asking-the-store",
         "P5",
         "warp/log/fetch.py",
-        "        if _is_enough(queries, views, max(bytes_min, 1), read_committed):\n",
-        "        if _is_enough(queries, views, bytes_min, read_committed):\n",
+        "        if _has_bytes(queries, views, max(bytes_min, 1), read_committed):\n",
+        "        if _has_bytes(queries, views, bytes_min, read_committed):\n",
         (f"{FETCH}::test_a_fetch_that_would_answer_too_little_sees_what_was_committed_elsewhere_before",),
     ),
     Breakage(
@@ -243,6 +244,34 @@ HOSTILE = (
 )
 
 BOUNDED = (
+    Breakage(
+        "claim-chunks-without-end",
+        "P8",
+        "warp/log/claims.py",
+        "        for chunk_id in claim.chunk_ids:\n            self._cache.keep(chunk_id)\n",
+        """\
+        claim.chunk_ids = list(chunk_ids)
+        for chunk_id in claim.chunk_ids:
+            self._cache.keep(chunk_id)
+""",
+        (f"{CACHE}::test_claims_share_what_is_neither_held_nor_needed_for_a_load",),
+    ),
+    Breakage(
+        "fill-partitions-from-wherever-each-has-come-to",
+        "P8",
+        "warp/log/plan.py",
+        "            oldest = min(self._lines, key=_age)\n",
+        "            oldest = next(iter(self._lines))\n",
+        (f"{CATCH_UP}::test_partitions_that_lag_behind_come_up_with_the_others",),
+    ),
+    Breakage(
+        "serve-only-those-who-lag-behind",
+        "P8",
+        "warp/log/plan.py",
+        "        if first.want.number not in self._reaches:\n            self._serve(self._next_chunk(first))\n",
+        "",
+        (f"{CATCH_UP}::test_the_first_partition_is_served_however_far_others_lag_behind",),
+    ),
     Breakage(
         "grant-memory-without-end",
         "P8",

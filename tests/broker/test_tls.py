@@ -304,7 +304,7 @@ def test_a_handshake_that_takes_too_long_is_ended(
         for byte in client_hello(authority):
             slow.write(bytes([byte]))
             await asyncio.sleep(0.01)
-            if slow.reader.at_eof():
+            if slow.reader.at_eof() or slow.writer.is_closing():
                 break
         assert await slow.is_closed()
         assert "it has not authenticated in time" in caplog.text

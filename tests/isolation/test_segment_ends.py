@@ -109,6 +109,52 @@ def test_a_segment_that_comes_before_its_extents_is_found(
     is_found(in_world, swap_and_walk_of_the_dead)
 
 
+async def later_part_and_death(world: World) -> list[Outcome]:
+    """What the first part has brought into a segment is gone already when the second comes."""
+
+    async def prepare() -> Run:
+        x, y = (await world.topic(2)).logs
+        rows = await filled(world, x, y, extents=1)
+        key = world.ids.segment_key()
+        later = merged(key, rows)
+        later = replace(later, removed=rows[1:], added=later.added[1:], is_begun=True)
+        await world.store.swap(None, merged(key, rows[:1]))
+        [(new,)] = await world.rows("select segment_id from segments where key = $1", key)
+        await world.store.swap(
+            None, merged(world.ids.segment_key(), await world.store.extents_in_segments([new]), level=2)
+        )
+        lease = await leased(world)
+
+        async def check(outcome: Outcome) -> None:
+            died = outcome.answers["b"]
+            assert swapped(outcome, "a") == (set() if died else {y})
+            assert ((await tiling(world, y))[0][2] == key) == (not died)
+
+        run = world.run(
+            lambda store: store.swap(None, later), lambda store: store.mark_dead_among(lease, [new]), check
+        )
+        return replace(run, passed_over=QUIET | {"change_logs"})
+
+    return await world.explore(prepare)
+
+
+def test_a_later_part_of_a_swap_comes_before_the_death_of_its_segment_or_not_at_all(
+    in_world: Explored,
+) -> None:
+    outcomes = in_world(later_part_and_death)
+    assert {outcome.answers["b"] for outcome in outcomes} == {0, 1}
+    assert any(outcome.has_waited for outcome in outcomes)
+
+
+def test_later_parts_that_do_not_keep_their_segments_are_found(
+    in_world: Explored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = swaps.KEEP_LIVE_SEGMENTS
+    unlocked = replace(kept, text=kept.text.replace("share rows of s", ""))
+    monkeypatch.setattr(swaps, "KEEP_LIVE_SEGMENTS", unlocked)
+    is_found(in_world, later_part_and_death)
+
+
 async def swap_and_claim(world: World) -> list[Outcome]:
     async def prepare() -> Run:
         [x] = (await world.topic()).logs

@@ -19,6 +19,8 @@ JOIN_S = 60.0
 STEP_S = 0.02
 READ_TIMEOUT_S = 60.0
 ROAM_RECORDS = 2000
+OVERDUE_MS_MAX = 45_000
+"""How long records outlive their retention at most: whole extents go, of 10 s here, and agents are killed meanwhile."""
 
 
 class Worker:
@@ -166,10 +168,19 @@ class Roamer(Worker):
         if low == high:
             self.pause(0.1)
             return
+        self._judge_age(stream, low)
         place.offset = self._source.randrange(low, high)
         self._consumer.assign([place])
         self._reader.moved(stream.place)
         self._read(stream, place.offset, high)
+
+    def _judge_age(self, stream: Stream, start: int) -> None:
+        """Retention goes on while the partition is written to."""
+        age_ms, retention_ms = int(time.time() * 1000) - stream.times_ms[start], stream.kind.retention_ms
+        if retention_ms is not None and age_ms > retention_ms + OVERDUE_MS_MAX:
+            self.score.complain(
+                f"{stream.name} begins with a record of {age_ms} ms ago while it is written to"
+            )
 
     def _read(self, stream: Stream, offset: int, high: int) -> None:
         """Read from an offset on, up to what was the end."""

@@ -174,7 +174,10 @@ class Client:
     def note_error(self, error: KafkaError) -> None:
         """The library's error callback."""
         if error.code() != KafkaError._ALL_BROKERS_DOWN or not self._last_error:
-            self._last_error, self._last_code = _reason(error.str()), error.code()
+            # librdkafka gives some failures of a handshake the code of a lost connection, and OpenSSL's words.
+            is_tls = "SSL routines" in error.str()
+            self._last_error = _reason(error.str())
+            self._last_code = KafkaError._SSL if is_tls else error.code()
 
     def config(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The library's settings of a client: those of every command, these, and over them those of the user."""

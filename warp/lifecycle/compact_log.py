@@ -24,6 +24,7 @@ from warp.ids import LogId
 from warp.lifecycle.compact_output import CompactionCounters, CompactionOutput, in_thread
 from warp.lifecycle.compact_plan import CompactedLog, CompactionLimits, Memory, clean_until, joinable
 from warp.lifecycle.reading import BadExtent, CheckedBatches, ExtentMoved, ExtentSource, Quarantine
+from warp.lifecycle.spans import span_ms_of
 from warp.metadata.group_model import Lease
 from warp.metadata.life_model import IndexRow, Quarantined
 from warp.metadata.model import NO_TIMESTAMP
@@ -257,7 +258,8 @@ class LogPass:
             rows = await self._rows(position, until)
             if not rows:
                 return True
-            small = joinable(rows, frozenset(self._unread) | self._quarantined)
+            unread = frozenset(self._unread) | self._quarantined
+            small = joinable(rows, unread, span_ms_of(self._log.topic))
             if rows[0].base_offset < position and self.progress.added != self.progress.done:
                 # Joined meanwhile with what waits in the output, which is of no use any more.
                 return False

@@ -21,6 +21,7 @@ from warp.ids import IdSource, LogId
 from warp.lifecycle.compact_plan import CompactedLog, CompactionLimits, output_level
 from warp.lifecycle.output import SegmentWriter
 from warp.lifecycle.reading import Pace
+from warp.lifecycle.spans import span_ms_of
 from warp.metadata.group_model import Lease
 from warp.metadata.life_model import IndexRow, NewSegment, Swap, SwapRefused, SwapResult
 from warp.metadata.model import NO_TIMESTAMP
@@ -134,6 +135,7 @@ class CompactionOutput:
             kept.record_count,
             kept.first_timestamp_ms,
             row.max_timestamp_ms if untimed else kept.max_timestamp_ms,
+            span_ms_of(log.topic),
         )
 
     def replace(self, log: CompactedLog, row: IndexRow) -> None:

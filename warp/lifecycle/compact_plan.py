@@ -16,6 +16,7 @@ from typing import NamedTuple
 from warp.ids import LogId
 from warp.lifecycle.model import TopicLife
 from warp.lifecycle.output import EXTENT_BYTES_MAX
+from warp.lifecycle.spans import is_later
 from warp.metadata.life_model import IndexRow, LogDirt
 from warp.metadata.model import NO_TIMESTAMP
 
@@ -141,11 +142,11 @@ def first_too_young(rows: Sequence[IndexRow], bound_ms: int | None) -> IndexRow 
     return next((row for row in rows if row.max_timestamp_ms > bound_ms), None)
 
 
-def joinable(rows: Sequence[IndexRow], unread: frozenset[int]) -> set[int]:
+def joinable(rows: Sequence[IndexRow], unread: frozenset[int], span_ms: int | None = None) -> set[int]:
     """Of consecutive extents those, by end offset, that are written anew even if nothing in them changes.
 
-    They are small and stand beside another small one. Without this compaction would leave ever more extents behind,
-    each with ever less in it.
+    They are small and stand beside another small one, of no later span of `span_ms`: what was written apart because of
+    its time is left like that. Without this compaction would leave ever more extents behind, each with ever less in it.
     """
 
     def is_small(row: IndexRow) -> bool:
@@ -154,7 +155,8 @@ def joinable(rows: Sequence[IndexRow], unread: frozenset[int]) -> set[int]:
 
     found: set[int] = set()
     for row, following in pairwise(rows):
-        if is_small(row) and is_small(following):
+        is_apart = is_later(row.max_timestamp_ms, following.max_timestamp_ms, span_ms)
+        if is_small(row) and is_small(following) and not is_apart:
             found |= {row.end_offset, following.end_offset}
     return found
 

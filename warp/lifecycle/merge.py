@@ -8,6 +8,7 @@ for segments of which little is alive. Nothing in memory is needed to go on afte
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -22,7 +23,8 @@ from warp.lifecycle.merge_rows import MergeRows, rows_of
 from warp.lifecycle.merge_work import LogName, MergeCounters, PortionWorker, SwapStore
 from warp.lifecycle.model import TopicLife
 from warp.lifecycle.output import FOOTER_ROW_BYTES
-from warp.lifecycle.reading import Pace, Quarantine
+from warp.lifecycle.reading import ConsideratePace, Quarantine
+from warp.lifecycle.spans import span_ms_of
 from warp.metadata.group_model import Lease
 from warp.metadata.life_model import IndexRow, SegmentRow, SegmentTotals
 from warp.objectstore.base import ObjectStore
@@ -65,7 +67,7 @@ class MergeJob:
         clock: Clock,
         ids: IdSource,
         policies: Callable[[], Sequence[TopicLife]],
-        pace: Pace,
+        pace: ConsideratePace,
         *,
         limits: MergeLimits | None = None,
         quarantine: Quarantine | None = None,
@@ -218,7 +220,7 @@ class MergeJob:
             left_alone = self._work.logs_dropped
             rows.add([row for row in found if row.log_id not in left_alone], names)
             taken += [segment.segment_id for segment in part]
-            if rows.count >= room:
+            if part and rows.count >= room:
                 break
         return rows, taken
 
@@ -229,8 +231,9 @@ class MergeJob:
             names: dict[LogId, LogName] = {}
             next_step = LOGS_PER_STEP
             for topic in policies:
+                span_ms = span_ms_of(topic)
                 for partition, log_id in enumerate(topic.logs):
-                    names[log_id] = LogName(topic.topic_id, topic.name, partition)
+                    names[log_id] = LogName(topic.topic_id, topic.name, partition, span_ms)
                 if len(names) >= next_step:
                     next_step = len(names) + LOGS_PER_STEP
                     await asyncio.sleep(0)
@@ -260,14 +263,20 @@ class SparseScan:
             self._level, self._limits.sparse_segments_max, self._after_id
         )
         live: dict[int, int] = {}
+        extents: Counter[int | None] = Counter()
         async for _, rows in rows_of(self._store, page):
             _add_live_bytes(live, rows, names)
+            extents.update(row.segment_id for row in rows)
         for segment in page:
             live_bytes = live.get(segment.segment_id, 0)
             if live_bytes and live_bytes < self._limits.sparse_ratio * segment.size_bytes:
                 self._found.append(segment)
                 self._live_bytes += live_bytes
-            elif live_bytes and self._level == TOP_LEVEL and live_bytes < self._limits.small_segment_bytes:
+            elif (
+                live_bytes
+                and self._level == TOP_LEVEL
+                and self._is_small(live_bytes, extents[segment.segment_id])
+            ):
                 self._small.append(segment)
         is_end = len(page) < self._limits.sparse_segments_max
         if is_end:
@@ -284,6 +293,10 @@ class SparseScan:
             return []
         self._live_bytes = 0
         return found
+
+    def _is_small(self, live_bytes: int, extents: int) -> bool:
+        """Small, and not because of as many extents as an output may have: such segments can't be made fewer."""
+        return live_bytes < self._limits.small_segment_bytes and extents < self._limits.swap_rows_max // 2
 
     def _is_enough(self, found: Sequence[SegmentRow]) -> bool:
         return self._live_bytes >= self._limits.output_bytes or len(found) >= self._limits.due_small_segments

@@ -14,7 +14,7 @@ from warp.lifecycle.levels import TOP_LEVEL, MergeLimits
 from warp.lifecycle.output import EXTENT_BYTES_MAX
 from warp.metadata.life_model import IndexRow
 
-ROWS_PER_STEP = 512
+ROWS_PER_STEP = 128
 
 
 @dataclass(slots=True)

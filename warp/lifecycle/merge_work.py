@@ -1,8 +1,8 @@
 """Carries out a portion of a merge: its extents are read, checked, written as one segment, and swapped into the index.
 
 A crash at any point loses nothing: up to the swap the index does not know the new segment, which is left to the sweep,
-and the swap is one transaction. It also answers for what was decided from old rows: a log of which any has changed is
-left as it is.
+and of each log the swap is one transaction. It also answers for what was decided from old rows: a log of which any has
+changed is left as it is.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 from warp.clock import Clock
@@ -23,30 +23,34 @@ from warp.lifecycle.output import SealedOutput, SegmentWriter
 from warp.lifecycle.reading import (
     BadExtent,
     CheckedBatches,
+    ConsideratePace,
     ExtentMoved,
     ExtentSource,
-    Pace,
     Quarantine,
     QuarantineStore,
 )
+from warp.lifecycle.swap_parts import swap_parts
 from warp.metadata.group_model import Lease
 from warp.metadata.life_model import IndexRow, NewExtent, NewSegment, Swap, SwapRefused, SwapResult
-from warp.objectstore.base import ObjectStore
+from warp.objectstore.base import ObjectStore, PatientParts
 
 SWAP_ATTEMPTS = 5
 
-ROWS_PER_STEP = 64
-BYTES_PER_STEP = 2**20
+ROWS_PER_STEP = 8
+BYTES_PER_STEP = 256 * 1024
+"""After so much the event loop gets its turn: a produce request needs about five turns."""
 
 _log = logging.getLogger("warp.jobs")
 
 
 class LogName(NamedTuple):
-    """What a footer says of a log."""
+    """What a footer says of a log, and how its data is cut."""
 
     topic_id: TopicId
     topic: str
     partition: int
+    span_ms: int | None = None
+    """Not in the footer: how long a time one extent may span."""
 
 
 class SwapStore(MergeIndex, QuarantineStore, Protocol):
@@ -109,7 +113,7 @@ class PortionWorker:
         objects: ObjectStore,
         clock: Clock,
         ids: IdSource,
-        pace: Pace,
+        pace: ConsideratePace,
         limits: MergeLimits,
         quarantine: Quarantine,
     ) -> None:
@@ -193,6 +197,7 @@ class PortionWorker:
     ) -> AsyncIterator[tuple[IndexRow, CheckedBatches]]:
         """The extents that can be read, in steps; those that never will be go to `bad`."""
         rows_since = bytes_since = 0
+        began_s = self._pace.now_s()
         for row in rows:
             try:
                 yield row, await reader.take(row)
@@ -203,7 +208,8 @@ class PortionWorker:
             rows_since, bytes_since = rows_since + 1, bytes_since + row.size_bytes
             if rows_since >= ROWS_PER_STEP or bytes_since >= BYTES_PER_STEP:
                 rows_since = bytes_since = 0
-                await asyncio.sleep(0)
+                await self._pace.turn(began_s)
+                began_s = self._pace.now_s()
 
     def _add(self, writer: SegmentWriter, row: IndexRow, found: CheckedBatches, name: LogName) -> None:
         writer.add(
@@ -217,6 +223,7 @@ class PortionWorker:
             found.record_count,
             found.first_timestamp_ms,
             found.max_timestamp_ms,
+            name.span_ms,
         )
         self.counters.read_bytes += len(found.data)
 
@@ -254,18 +261,28 @@ class PortionWorker:
 
     async def _put(self, output: SealedOutput) -> None:
         await self._pace.spend(output.segment.size_bytes)
-        await self._objects.put(output.segment.key, output.parts)
+        await self._objects.put(
+            output.segment.key, PatientParts(output.parts, output.parts.crc32c, self._pace.bytes_per_s)
+        )
         self.counters.segments_written += 1
         self.counters.written_bytes += output.segment.size_bytes
 
     async def _swap(self, lease: Lease, change: Swap) -> None:
-        """Put the new in the place of the old. Refused or dropped, the new is left to the sweep."""
-        try:
-            result = await self._swap_surely(lease, change)
-        except SwapRefused as error:
-            self.counters.swaps_refused += 1
-            _log.warning("a merged segment comes too late: %s", error)
-            return
+        """Put the new in the place of the old, part by part. Refused or dropped, the new is left to the sweep."""
+        is_begun = False
+        for part in swap_parts(change):
+            began_s = self._pace.now_s()
+            try:
+                result = await self._swap_surely(lease, replace(part, is_begun=is_begun))
+            except SwapRefused as error:
+                self.counters.swaps_refused += 1
+                _log.warning("a merged segment comes too late: %s", error)
+                return
+            is_begun = is_begun or bool(result.swapped)
+            self._count_swapped(part, result)
+            await self._pace.turn(began_s)
+
+    def _count_swapped(self, change: Swap, result: SwapResult) -> None:
         self.counters.extents_removed += sum(row.log_id in result.swapped for row in change.removed)
         self.counters.extents_added += sum(extent.log_id in result.swapped for extent in change.added)
         self.counters.logs_dropped += len(result.dropped)

@@ -1,5 +1,7 @@
 """Writes segments of level 1 and above: the data of each log in one piece, in extents of at most 4 MiB.
 
+Where records go by their age an extent holds those of one span of time; `warp.lifecycle.spans` says why.
+
 What jobs write describes itself: absolute offsets stand in the footer and in the headers of the batches, so that a
 segment of level 1 and above needs neither receipts nor a database to be read.
 """
@@ -12,7 +14,8 @@ from typing import NamedTuple
 from warp._blocks import joined
 from warp._records import InvalidBatch, parse_header, stamp_batches, whole_batches
 from warp.ids import LEADER_EPOCH, LogId, TopicId
-from warp.log.segment import MAGIC, ExtentBatches, build_segment
+from warp.lifecycle.spans import is_later
+from warp.log.segment import MAGIC, ExtentBatches, batches_crc, build_segment
 from warp.metadata.life_model import NewExtent, NewSegment
 from warp.metadata.model import NO_TIMESTAMP
 from warp.objectstore.base import Buffer, SummedParts
@@ -22,6 +25,10 @@ EXTENT_BYTES_MAX = 4 * 2**20
 
 FOOTER_ROW_BYTES = 60
 """What the footer has for an extent, but for the name of its topic."""
+
+SPAN_CUTS_MAX = 1000
+"""So often a segment's writer cuts in two what it is given in one piece because of its times, and no oftener: no client
+can make a row of the index of each of its batches by the times that it gives them."""
 
 
 class SealedOutput(NamedTuple):
@@ -42,6 +49,7 @@ class _OpenExtent:
     log_id: LogId
     base_offset: int
     end_offset: int
+    span_ms: int | None
     pieces: list[Buffer] = field(default_factory=list)
     size_bytes: int = 0
     record_count: int = 0
@@ -50,7 +58,15 @@ class _OpenExtent:
 
     def successor(self, base_offset: int) -> _OpenExtent:
         """An empty one of the same log."""
-        return _OpenExtent(self.topic_id, self.topic, self.partition, self.log_id, base_offset, base_offset)
+        return _OpenExtent(
+            self.topic_id, self.topic, self.partition, self.log_id, base_offset, base_offset, self.span_ms
+        )
+
+    def has_room(self, run: _Run) -> bool:
+        """Whether the whole of it may lie here. One that comes first may still be too large, or of several spans."""
+        before_ms = self.max_timestamp_ms if self.pieces else run.first_timestamp_ms
+        is_small = self.size_bytes + len(run.batches) <= EXTENT_BYTES_MAX
+        return is_small and not is_later(before_ms, run.max_timestamp_ms, self.span_ms)
 
     def take(self, run: _Run) -> None:
         self.pieces.append(run.batches)
@@ -87,6 +103,7 @@ class SegmentWriter:
         self._size_max = size_max
         self._open: _OpenExtent | None = None
         self._extents: list[tuple[LogId, ExtentBatches]] = []
+        self._span_cuts = 0
 
     @property
     def is_full(self) -> bool:
@@ -110,10 +127,12 @@ class SegmentWriter:
         record_count: int,
         first_timestamp_ms: int,
         max_timestamp_ms: int,
+        span_ms: int | None = None,
     ) -> None:
         """Add whole batches that hold the offsets `[base_offset, end_offset)` of a log; they must not change any more.
 
-        They become part of the last extent if they go on where it ends, and more than one extent if they are large.
+        They become part of the last extent if they go on where it ends, and more than one extent if they are large, or
+        of more than one span of `span_ms`.
         Base offsets and leader epochs are stamped here, into memory of the writer's own, or into the callers' if it is
         writable and holds a single large batch. `first_timestamp_ms` is the smallest base timestamp, -1 without any;
         `max_timestamp_ms` the largest of the records, or for batches without any the time of their commit. Raises
@@ -124,10 +143,14 @@ class SegmentWriter:
         extent = self._open
         if extent is None or extent.log_id != log_id or extent.end_offset != base_offset:
             self._close()
-            extent = _OpenExtent(topic_id, topic, partition, log_id, base_offset, base_offset)
+            extent = _OpenExtent(topic_id, topic, partition, log_id, base_offset, base_offset, span_ms)
+        elif is_later(extent.max_timestamp_ms, min(first_timestamp_ms, max_timestamp_ms), span_ms):
+            self._close()
+            extent = extent.successor(base_offset)
         self._open = extent
-        if extent.size_bytes + len(batches) <= EXTENT_BYTES_MAX:
-            self._take(_Run(batches, end_offset, record_count, first_timestamp_ms, max_timestamp_ms))
+        run = _Run(batches, end_offset, record_count, first_timestamp_ms, max_timestamp_ms)
+        if extent.has_room(run):
+            self._take(run)
         elif self._split(memoryview(batches), base_offset, max_timestamp_ms) != end_offset:
             raise ValueError(f"log {log_id}: the batches from {base_offset} on do not end at {end_offset}")
 
@@ -169,15 +192,18 @@ class SegmentWriter:
         while True:
             extent = self._open
             assert extent is not None
+            span_ms = extent.span_ms if self._span_cuts < SPAN_CUTS_MAX else None
             try:
                 room_bytes = EXTENT_BYTES_MAX - extent.size_bytes
                 fitting_bytes = whole_batches(rest, room_bytes, not extent.size_bytes)
-                part = _measured(rest[:fitting_bytes], offset, untimed_ms)
+                fitting = rest[:fitting_bytes]
+                part = _measured(fitting, offset, untimed_ms, extent.max_timestamp_ms, span_ms)
             except InvalidBatch as error:
                 raise ValueError(f"log {extent.log_id}: not whole batches: {error}") from error
-            if fitting_bytes:
+            self._span_cuts += len(part.batches) < fitting_bytes
+            if len(part.batches):
                 self._take(part)
-                offset, rest = part.end_offset, rest[fitting_bytes:]
+                offset, rest = part.end_offset, rest[len(part.batches) :]
                 if not len(rest):
                     return offset
             elif not extent.size_bytes:
@@ -221,6 +247,8 @@ class SegmentWriter:
                     extent.max_timestamp_ms,
                     extent.base_offset,
                     extent.end_offset,
+                    # Here, extent by extent, rather than of the whole segment at once: the loop waits for it.
+                    batches_crc(data),
                 ),
             )
         )
@@ -233,15 +261,27 @@ def earlier(first_ms: int, second_ms: int) -> int:
     return min(first_ms, second_ms)
 
 
-def _measured(batches: memoryview, base_offset: int, untimed_ms: int) -> _Run:
-    """What the headers of these batches say; a batch without timestamps has the time `untimed_ms`."""
+def _measured(
+    batches: memoryview, base_offset: int, untimed_ms: int, before_ms: int, span_ms: int | None
+) -> _Run:
+    """What the headers say of the batches up to the first of a later span than what has come before.
+
+    A batch without timestamps has the time `untimed_ms`; one that only covers offsets has none.
+    """
     position = records = 0
     first_ms = max_ms = NO_TIMESTAMP
     while position < len(batches):
         header = parse_header(batches, position)
+        time_ms = header.max_timestamp
+        if time_ms == NO_TIMESTAMP and header.record_count:
+            time_ms = untimed_ms
+        if is_later(max(before_ms, max_ms), time_ms, span_ms):
+            break
         position += header.size_bytes
         base_offset += header.last_offset_delta + 1
         records += header.record_count
         first_ms = earlier(first_ms, header.base_timestamp)
-        max_ms = max(max_ms, untimed_ms if header.max_timestamp == NO_TIMESTAMP else header.max_timestamp)
-    return _Run(batches, base_offset, records, first_ms, max_ms)
+        max_ms = max(max_ms, time_ms)
+    if position and max(before_ms, max_ms) == NO_TIMESTAMP:
+        max_ms = untimed_ms
+    return _Run(batches[:position], base_offset, records, first_ms, max_ms)

@@ -93,6 +93,17 @@ class Pace(Protocol):
     async def spend(self, size_bytes: int, /) -> None: ...
 
 
+class ConsideratePace(Pace, Protocol):
+    """Also says how fast, and how long at a time."""
+
+    @property
+    def bytes_per_s(self) -> float: ...
+
+    def now_s(self) -> float: ...
+
+    async def turn(self, began_s: float, /) -> None: ...
+
+
 class ExtentSource:
     """Reads extents with one fresh look-up before anything is called bad."""
 

@@ -2,22 +2,27 @@
 
 Kafka's rules (KIP-74): partitions are filled in the order of the request, each up to its own limit and what is left of
 the whole answer's; the first batch of the first partition that has data goes out whatever its size.
+
+That holds for what is in memory. At the first thing that is not, the answer is planned (`warp.log.plan`): it waits for
+few chunks, once, for all partitions that have a share in them, and goes out with what these give.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from warp.errors import ErrorCode, ObjectNotFound, ObjectStoreError, ShortObject
 from warp.ids import LogId, ProducerId
-from warp.log.cache import Hold
+from warp.log.cache import ChunkCache, Hold
+from warp.log.claims import Claim, Claims
 from warp.log.memory import MemoryBudget
-from warp.log.reader import ExtentReader, Place, Views, holds_zstd
+from warp.log.plan import Plan, Want, plan_answer
+from warp.log.reader import ExtentReader, Place, Records, Views, holds_zstd
 from warp.log.trace import FetchNote
 from warp.metadata.model import Extent, LogState
 from warp.objectstore.base import Buffer
@@ -34,8 +39,10 @@ class FetchLimits:
     wait_ms_max: int = 3_600_000
     memory_wait_s_max: float = 10.0
     """How long a fetch with data waits for memory before it answers without."""
-    prefetches_max: int = 16
-    """Chunks that one fetch loads ahead of the partition that it fills."""
+    chunks_max: int = 16
+    """Chunks that one fetch waits for, at most."""
+    claim_wait_s_max: float = 1.0
+    """How long a fetch that has something to answer waits for room in the cache to get more."""
     look_interval_s: float = 0.5
     """How often a waiting fetch asks the store while hints of other agents don't arrive."""
     look_interval_hearing_s: float = 5.0
@@ -94,7 +101,6 @@ class FetchAnswer:
         "_release",
         "allow_zstd",
         "bytes_left",
-        "has_missed",
         "is_full",
         "note",
         "partitions",
@@ -122,7 +128,6 @@ class FetchAnswer:
         self.read_committed = read_committed
         self.allow_zstd = allow_zstd
         self.is_full = False
-        self.has_missed = False
         self._release = release
         self._let_go = let_go
         self._holds: list[Hold] = []
@@ -141,6 +146,12 @@ class FetchAnswer:
         self.bytes_left -= views.size_bytes
         self.is_full = self.bytes_left <= 0
         self._holds += views.holds
+
+    def give_back(self, size_bytes: int) -> None:
+        """Return so much of the memory that was reserved: the answer will not need it."""
+        if size_bytes > 0:
+            self.reserved_bytes -= size_bytes
+            self._release(size_bytes)
 
     def release(self) -> None:
         """Give the memory back. Harmless when repeated."""
@@ -188,18 +199,46 @@ LookAgain = Callable[[FetchPartitionQuery, FetchNote], Awaitable[View]]
 """Asks the store, not the memory, about one partition, because an object was not as the index said."""
 
 
+class _Filled:
+    """An answer in the making: what it is made from, and what it may wait for once something was not in memory."""
+
+    __slots__ = ("answer", "claim", "plan", "queries", "views")
+
+    def __init__(
+        self, queries: Sequence[FetchPartitionQuery], views: Sequence[View], answer: FetchAnswer
+    ) -> None:
+        self.queries = queries
+        self.views = views
+        self.answer = answer
+        self.plan: Plan | None = None
+        self.claim: Claim | None = None
+
+    def leaves_out(self, index: int) -> bool:
+        """Whether nothing of a partition is in the plan."""
+        return self.plan is not None and index >= 0 and index not in self.plan.reaches
+
+    def bytes_from(self, index: int, place: Place) -> int:
+        """How many bytes of a partition may be read from a place on."""
+        if self.plan is None or index < 0:
+            return self.answer.bytes_left
+        reach = self.plan.reaches.get(index)
+        return 0 if reach is None else reach.bytes_after(place.position)
+
+
 class Filling:
     """One pass over the partitions of a fetch that puts records into its answer."""
 
     def __init__(
         self,
-        reader: ExtentReader,
+        cache: ChunkCache,
         memory: MemoryBudget,
         limits: FetchLimits,
         counters: FetchCounters,
         look_again: LookAgain,
     ) -> None:
-        self._reader = reader
+        self._reader = ExtentReader(cache)
+        self._claims = Claims(cache)
+        self._chunk_bytes = cache.chunk_bytes
         self._memory = memory
         self._limits = limits
         self._counters = counters
@@ -229,55 +268,41 @@ class Filling:
             self._reader.let_go,
             note or FetchNote(),
         )
+        filled = _Filled(queries, views, answer)
         try:
-
-            def on_miss() -> None:
-                # Once: the first partition that is not in memory starts the loads of those after it as well.
-                if not answer.has_missed:
-                    answer.has_missed = True
-                    self._prefetch(queries, views, answer.bytes_left)
-
-            for query, view, result in zip(queries, views, results, strict=True):
+            for index, (query, view, result) in enumerate(zip(queries, views, results, strict=True)):
                 if view.extents and not answer.is_full:
-                    await self._fill_partition(answer, query, view, result, on_miss)
+                    await self._fill_partition(filled, index, query, view, result)
         except BaseException:
             answer.release()
             raise
+        finally:
+            if filled.claim is not None:
+                self._claims.release(filled.claim)
         self._counters.records_bytes += answer.records_bytes
         return answer
 
-    def _prefetch(
-        self, queries: Sequence[FetchPartitionQuery], views: Sequence[View], bytes_left: int
-    ) -> None:
-        """Start the loads that the first partitions will need, so that they run beside each other."""
-        loads_left = self._limits.prefetches_max
-        for query, view in zip(queries, views, strict=True):
-            if bytes_left <= 0 or loads_left <= 0:
-                return
-            # A partition that begins inside an extent is located first; its loads follow from that.
-            if view.extents and view.extents[0].base_offset == query.offset:
-                size_bytes = min(query.bytes_max, bytes_left)
-                loads_left -= self._reader.prefetch(view.extents, size_bytes)
-                bytes_left -= size_bytes
-
     async def _fill_partition(
         self,
-        answer: FetchAnswer,
+        filled: _Filled,
+        index: int,
         query: FetchPartitionQuery,
         view: View,
         result: FetchPartitionResult,
-        on_miss: Callable[[], None],
     ) -> None:
         """Fill one partition; if an object is not as the index said, look once more before giving up."""
+        answer = filled.answer
         try:
             try:
-                await self._fill_once(answer, query, view, result, on_miss)
+                await self._fill_once(filled, index, query, view, result)
             except (ObjectNotFound, ShortObject) as error:
                 logger.info("log %d: %s; looking it up again", query.log_id, error)
                 fresh = await self._look_again(query, answer.note)
                 result.take_ends(view_result(fresh, answer.read_committed))
                 if fresh.extents:
-                    await self._fill_once(answer, query, fresh, result, on_miss)
+                    # No plan knows where it lies now: what is read without one is kept small.
+                    first = fresh._replace(extents=fresh.extents[:1])
+                    await self._fill_once(filled, -1, query, first, result)
         except ObjectStoreError as error:
             logger.warning("log %d: offset %d can't be read: %s", query.log_id, query.offset, error)
             if isinstance(error, ObjectNotFound | ShortObject):
@@ -288,22 +313,28 @@ class Filling:
 
     async def _fill_once(
         self,
-        answer: FetchAnswer,
+        filled: _Filled,
+        index: int,
         query: FetchPartitionQuery,
         view: View,
         result: FetchPartitionResult,
-        on_miss: Callable[[], None],
     ) -> None:
+        """Fill one partition, by the plan if there is one; `index` is its place in the request, -1 for no plan's."""
+        answer, extents = filled.answer, view.extents
         end_offset = view.end_offset(answer.read_committed)
-        if query.offset >= end_offset:
+        if query.offset >= end_offset or filled.leaves_out(index):
             return
-        place = await self._reader.locate(view.extents[0], query.offset, on_miss, answer.note)
-        limit = min(query.bytes_max, answer.bytes_left)
+        place = self._reader.locate_here(extents[0], query.offset)
+        if not place.batch_bytes and index >= 0:
+            await self._plan(filled, index, self._want(index, query, view, end_offset))
+            if filled.leaves_out(index):
+                return
+        place = await self._reader.locate(extents[0], query.offset, answer.note)
+        limit = min(query.bytes_max, answer.bytes_left, filled.bytes_from(index, place))
         if place.batch_bytes > limit:
             if answer.records_bytes:
                 return
             limit = place.batch_bytes
-        extents = view.extents
         if answer.allow_zstd:
             views = self._reader.hold_views(extents, place, limit, end_offset)
             extents, place = views.extents, views.place
@@ -312,15 +343,82 @@ class Filling:
                 limit -= views.size_bytes
                 if not 0 < place.batch_bytes <= limit:
                     return
-        limit = min(limit, _size_from(extents, place))
-        if not await self._reserve(answer, limit):
-            answer.is_full = True
+        records = await self._read(filled, index, extents, place, limit, end_offset)
+        if records is None:
             return
-        records = await self._reader.read(extents, place, limit, end_offset, on_miss, answer.note)
         if not answer.allow_zstd and holds_zstd(records.buffer):
             result.take_ends(FetchPartitionResult(ErrorCode.UNSUPPORTED_COMPRESSION_TYPE))
         elif records.buffer:
             answer.add(result, records.buffer)
+
+    async def _read(
+        self,
+        filled: _Filled,
+        index: int,
+        extents: Sequence[Extent],
+        place: Place,
+        limit: int,
+        end_offset: int,
+    ) -> Records | None:
+        """Records from memory, or from chunks that were planned; None when the answer has no room for them."""
+        answer = filled.answer
+        limit = min(limit, _size_from(extents, place))
+        if not await self._reserve(answer, limit):
+            answer.is_full = True
+            return None
+        records = self._reader.read_here(extents, place, limit, end_offset)
+        if records is not None:
+            return records
+        if filled.plan is None and index >= 0:
+            # First the room in the cache, then the memory, always: else two fetches could wait for each other.
+            answer.give_back(limit)
+            await self._plan(filled, index, Want(index, extents, place.position, True, limit, end_offset))
+            planned = min(limit, filled.bytes_from(index, place))
+            if planned < place.batch_bytes:
+                planned = 0 if answer.records_bytes else place.batch_bytes
+            if not planned:
+                return None
+            limit = planned
+            if not await self._reserve(answer, limit):
+                answer.is_full = True
+                return None
+        return await self._reader.read(extents, place, limit, end_offset, answer.note)
+
+    async def _plan(self, filled: _Filled, index: int, want: Want) -> None:
+        """At the first partition that is not in memory: decide what to wait for, for it and those after it."""
+        answer = filled.answer
+        if filled.plan is not None:
+            return
+        holds_some = answer.records_bytes or answer.reserved_bytes
+        wait_s_max = self._limits.claim_wait_s_max if holds_some else self._limits.memory_wait_s_max
+        claim = await self._claims.room(self._limits.chunks_max, wait_s_max)
+        if claim is None and answer.records_bytes:
+            filled.plan = Plan({}, [])
+            answer.is_full = True
+            return
+        filled.claim = claim
+        chunks_max = 1 if claim is None else max(1, claim.chunks_max)
+        filled.plan = plan_answer(
+            [want, *self._wants_after(filled, index)],
+            bytes_max=answer.bytes_left,
+            chunks_max=chunks_max,
+            chunk_bytes=self._chunk_bytes,
+            is_whole=self._reader.holds_whole,
+        )
+        if claim is not None:
+            self._claims.use(claim, filled.plan.chunks)
+
+    def _wants_after(self, filled: _Filled, index: int) -> Iterator[Want]:
+        """What the partitions after one would read."""
+        pairs = zip(filled.queries[index + 1 :], filled.views[index + 1 :], strict=True)
+        for later, (query, view) in enumerate(pairs, index + 1):
+            end_offset = view.end_offset(filled.answer.read_committed)
+            if view.extents and query.offset < end_offset:
+                yield self._want(later, query, view, end_offset)
+
+    def _want(self, index: int, query: FetchPartitionQuery, view: View, end_offset: int) -> Want:
+        position, is_exact = self._reader.near(view.extents[0], query.offset)
+        return Want(index, view.extents, position, is_exact, query.bytes_max, end_offset)
 
     async def _reserve(self, answer: FetchAnswer, size_bytes: int) -> bool:
         """Set memory aside. Only a fetch that has nothing yet waits for it: else two could wait for each other."""

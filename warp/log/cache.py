@@ -89,6 +89,8 @@ class ChunkCache:
         self.source = ChunkSource(store, chunk_bytes, hedges=hedges, peers=peers, peer_limits=peer_limits)
         # Room for a load remains in any case: those who hold may themselves be waiting for one.
         self._held_bytes_max = min(bytes_max // 2, bytes_max - self.chunk_bytes)
+        self.claims_bytes_max = bytes_max - self._held_bytes_max - self.chunk_bytes
+        """How much of it readers may claim (`warp.log.claims`): what is neither held nor needed for a load."""
         self.used_bytes = 0
         """Bytes at rest and on their way in."""
         self.hit_bytes = 0
@@ -216,20 +218,19 @@ class ChunkCache:
             raise
         return views, hold
 
-    def prefetch(self, key: str, position: int, size: int) -> int:
-        """Start loading what is missing of a range, as far as there is room. Returns how many loads it started."""
-        if self.views(key, position, size) is not None:
-            return 0
-        started = 0
-        for index, _, _ in self._pieces(position, size):
-            chunk_id = (key, index)
-            if chunk_id in self._entries or chunk_id in self._loads:
-                continue
-            if (len(self._loads) + 2) * self.chunk_bytes > self.bytes_max:
-                break
+    def keep(self, chunk_id: ChunkId) -> None:
+        """Start loading a chunk that is missing, and don't evict it until `stop_keeping`: for `warp.log.claims`."""
+        self._pin(chunk_id)
+        if chunk_id not in self._entries and chunk_id not in self._loads:
             self._start_load(chunk_id)
-            started += 1
-        return started
+
+    def stop_keeping(self, chunk_id: ChunkId) -> None:
+        """Take one `keep` back."""
+        self._unpin(chunk_id)
+
+    def holds_whole(self, key: str) -> bool:
+        """Whether an object is in memory as it was written."""
+        return (key, _WHOLE) in self._entries
 
     def put_segment(self, key: str, image: Buffer | Sequence[Buffer]) -> None:
         """Enter an object that was just written; `image` is all of it, in one piece or in order.

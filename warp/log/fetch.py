@@ -33,7 +33,6 @@ from warp.log.answer import (
 from warp.log.cache import ChunkCache
 from warp.log.hints import HintMarks, LogHint
 from warp.log.memory import MemoryBudget
-from warp.log.reader import ExtentReader
 from warp.log.refresh import ExtentIndex, Refresher
 from warp.log.tail import TailIndex
 from warp.log.trace import FetchNote, RequestTrace
@@ -45,6 +44,9 @@ logger = logging.getLogger(__name__)
 
 _ASKS_MAX = 3
 """How often one fetch asks the store about a partition whose end keeps moving away, before it takes the last word."""
+
+_ASK_BYTES_MIN = 64 * 1024
+"""So much of a partition the index is asked for at least, among however many."""
 
 
 class FetchService:
@@ -73,7 +75,7 @@ class FetchService:
         self._waiters = Waiters()
         self._marks = HintMarks()
         self._hears = hears
-        self._filling = Filling(ExtentReader(cache), memory, self._limits, self.counters, self._look_again)
+        self._filling = Filling(cache, memory, self._limits, self.counters, self._look_again)
 
     @property
     def waiting(self) -> int:
@@ -178,6 +180,8 @@ class FetchService:
         if error is not None:
             self._metadata_failed(error)
             return [_unless_known(view) for view in views]
+        # Of partitions that have more than their share the rest counts now.
+        asked = {index: view for index, view in asked.items() if _is_all(view)}
         views = await self._resolve(queries, bytes_max, asked, note)
         watch = _Watch(mark, deadline)
         return await self._wait_until_enough(
@@ -338,9 +342,13 @@ class FetchService:
     async def _ask(
         self, queries: Sequence[FetchPartitionQuery], bytes_max: int, note: FetchNote
     ) -> list[View]:
-        """What the store says of these partitions now."""
+        """What the store says of these partitions now: of each no more than its share of the answer, if all have some.
+
+        The index of all that a thousand of them might give would be many times larger than what fits into an answer.
+        """
+        share_bytes = min(bytes_max, max(bytes_max // len(queries), _ASK_BYTES_MIN))
         places = [
-            ExtentQuery(query.log_id, query.offset, min(query.bytes_max, bytes_max)) for query in queries
+            ExtentQuery(query.log_id, query.offset, min(query.bytes_max, share_bytes)) for query in queries
         ]
         asked_at = asyncio.get_running_loop().time()
         try:
@@ -396,6 +404,11 @@ _UNKNOWN = View(ErrorCode.KAFKA_STORAGE_ERROR)
 def _unless_known(view: View) -> View:
     """A view when the store can't be asked: what is known remains true, what is not there can't be told."""
     return view if view.error or view.extents else _UNKNOWN
+
+
+def _is_all(view: View) -> bool:
+    """Whether a view goes up to the end of its log."""
+    return view.state is None or not view.extents or view.extents[-1].end_offset >= view.state.next_offset
 
 
 def _covers(extents: Sequence[Extent], offset: int) -> bool:

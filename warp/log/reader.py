@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from warp._blocks import joined
@@ -79,10 +79,6 @@ class _Piece(NamedTuple):
     base_offset: int
 
 
-def _nothing() -> None:
-    """What happens on a miss when nobody wants to know."""
-
-
 class ExtentReader:
     """Reads extents through the cache. `places_max` bounds how many places it remembers (about 300 bytes each)."""
 
@@ -91,20 +87,30 @@ class ExtentReader:
         self._places_max = places_max
         self._places: OrderedDict[tuple[LogId, int], tuple[str, int]] = OrderedDict()
 
+    def near(self, extent: Extent, offset: int) -> tuple[int, bool]:
+        """The nearest known position before the batch that holds `offset`, and whether it is the batch's own."""
+        place = self._nearest(extent, offset)
+        return place.position, place.base_offset == offset
+
+    def locate_here(self, extent: Extent, offset: int) -> Place:
+        """The batch of `extent` that holds `offset`; without a size, what is known of it by what is in memory.
+
+        Raises CorruptExtent.
+        """
+        return self._walk(extent, self._nearest(extent, offset), offset)
+
     async def locate(
         self,
         extent: Extent,
         offset: int,
-        on_miss: Callable[[], None] = _nothing,
         note: LoadNote | None = None,
     ) -> Place:
         """The batch of `extent` that holds `offset`. Raises ObjectStoreError and its kinds.
 
-        `on_miss` is called before something is waited for, `note` is told of the loads that were.
+        `note` is told of the loads that were waited for.
         """
-        place = self._walk(extent, self._nearest(extent, offset), offset)
+        place = self.locate_here(extent, offset)
         while not place.batch_bytes:
-            on_miss()
             # Loads the chunk; what follows in it is then found in memory.
             header = await self._cache.read(extent.key, place.position, _BATCH_HEADER_BYTES, note)
             place = find_batch(b"".join(header), place.position, place.base_offset, offset)
@@ -113,6 +119,10 @@ class ExtentReader:
         if place.position + place.batch_bytes > extent.position + extent.size_bytes:
             raise CorruptExtent(f"{extent.key}: the batch at byte {place.position} goes beyond its extent")
         return place
+
+    def holds_whole(self, key: str) -> bool:
+        """Whether an object is in memory as it was written, so that nothing of it has to be loaded."""
+        return self._cache.holds_whole(key)
 
     def hold_views(self, extents: Sequence[Extent], place: Place, bytes_max: int, end_offset: int) -> Views:
         """The large batches from `place` on, without a copy, up to the first one that is small or not in memory.
@@ -146,27 +156,38 @@ class ExtentReader:
             raise
         return Views(parts, size_bytes, holds, extents[at:], place)
 
+    def read_here(
+        self, extents: Sequence[Extent], place: Place, bytes_max: int, end_offset: int
+    ) -> Records | None:
+        """As `read`, if all of that is in memory; None otherwise."""
+        pieces = _pieces(extents, place, bytes_max, end_offset)
+        parts = self._views(pieces)
+        return None if parts is None else self._stamped(pieces, parts, place, end_offset)
+
     async def read(
         self,
         extents: Sequence[Extent],
         place: Place,
         bytes_max: int,
         end_offset: int,
-        on_miss: Callable[[], None] = _nothing,
         note: LoadNote | None = None,
     ) -> Records:
         """As many whole batches from `place` (in the first extent) on as fit into `bytes_max`, all below `end_offset`.
 
-        `on_miss` is called before something is waited for, `note` is told of the loads that were. Raises
-        ObjectStoreError and its kinds.
+        `note` is told of the loads that were waited for. Raises ObjectStoreError and its kinds.
         """
         pieces = _pieces(extents, place, bytes_max, end_offset)
         parts: list[Buffer] | None = self._views(pieces)
         if parts is None:
-            on_miss()
             parts = []
             for piece in pieces:
                 parts.extend(await self._copies(piece, note))
+        return self._stamped(pieces, parts, place, end_offset)
+
+    def _stamped(
+        self, pieces: Sequence[_Piece], parts: list[Buffer], place: Place, end_offset: int
+    ) -> Records:
+        """The whole batches among the bytes of these pieces, in a buffer of their own."""
         view = joined(parts)
         del parts
         start, next_offset = 0, place.base_offset
@@ -181,18 +202,6 @@ class ExtentReader:
     def let_go(self, hold: Hold) -> None:
         """What was held has been sent."""
         self._cache.let_go(hold)
-
-    def prefetch(self, extents: Sequence[Extent], bytes_max: int) -> int:
-        """Start loading what an answer of `bytes_max` bytes will need. Returns how many loads it started."""
-        started = 0
-        for extent in extents:
-            if extent.inline is None:
-                size = min(extent.size_bytes, bytes_max)
-                started += self._cache.prefetch(extent.key, extent.position, size)
-            bytes_max -= extent.size_bytes
-            if bytes_max <= 0:
-                break
-        return started
 
     def _hold_batch(
         self, extent: Extent, place: Place, end_offset: int

@@ -31,6 +31,8 @@ RECEIPTS_PREFIX = "receipts/"
 
 VIEWED_BYTES_MIN = 64 * 1024
 """Batches of this size and more are taken as they are, smaller ones are copied together."""
+JOB_VIEWED_BYTES_MIN = 4 * 1024
+"""The same at level 1 and above, where all is ready at once: to copy it would hold the loop for 10 ms."""
 JOINED_BYTES_MAX = 2**20
 """Up to which size; so that the memory is of a size that can be used again."""
 
@@ -61,7 +63,7 @@ class ExtentBatches(NamedTuple):
     """What becomes one extent: batches of one partition, in order.
 
     `first_timestamp_ms` is the smallest base timestamp of the batches, `max_timestamp_ms` the largest of the records;
-    -1 when there is none. Offsets are known at level 1 and above.
+    -1 when there is none. Offsets are known at level 1 and above. `crc32c` is of all batches, if it is known already.
     """
 
     topic_id: TopicId
@@ -73,6 +75,7 @@ class ExtentBatches(NamedTuple):
     max_timestamp_ms: int
     base_offset: int = NO_OFFSET
     end_offset: int = NO_OFFSET
+    crc32c: int | None = None
 
 
 class SegmentExtent(NamedTuple):
@@ -126,7 +129,7 @@ def build_segment(
     read for their CRC: it follows from the one in their headers, which was found right when they came in. What holds
     several batches is read.
     """
-    pieces = _Pieces()
+    pieces = _Pieces(JOB_VIEWED_BYTES_MIN if level else VIEWED_BYTES_MIN)
     pieces.add(MAGIC)
     object_crc = crc32c(MAGIC)
     topics: dict[tuple[TopicId, str], int] = {}
@@ -135,9 +138,11 @@ def build_segment(
     for extent in extents:
         crc = size = 0
         for batch in extent.batches:
-            crc = _batch_crc(batch, crc)
+            if extent.crc32c is None:
+                crc = batches_crc(batch, crc)
             size += len(batch)
             pieces.add(batch)
+        crc = crc if extent.crc32c is None else extent.crc32c
         topic = topics.setdefault((extent.topic_id, extent.topic), len(topics))
         rows.append(
             _EXTENT.pack(
@@ -168,8 +173,8 @@ def build_segment(
     return SummedParts(pieces.take(), crc32c(footer, object_crc))
 
 
-def _batch_crc(batch: Buffer, before: int) -> int:
-    """The CRC of what `before` is the CRC of, followed by a record batch or several."""
+def batches_crc(batch: Buffer, before: int = 0) -> int:
+    """The CRC-32C of what `before` is that of, followed by a record batch or several; see `build_segment`."""
     view = memoryview(batch)
     if len(batch) < VIEWED_BYTES_MIN or _batch_bytes(view) != len(batch):
         return crc32c(batch, before)
@@ -188,7 +193,8 @@ def _batch_bytes(view: memoryview) -> int:
 class _Pieces:
     """Parts of an object in order, small ones joined."""
 
-    def __init__(self) -> None:
+    def __init__(self, viewed_bytes_min: int = VIEWED_BYTES_MIN) -> None:
+        self._viewed_bytes_min = viewed_bytes_min
         self._pieces: list[Buffer] = []
         self._small: list[Buffer] = []
         self._small_bytes = 0
@@ -196,7 +202,7 @@ class _Pieces:
     def add(self, part: Buffer) -> None:
         size_bytes = len(part)
         # Readers stamp offsets into what they are shown.
-        if size_bytes >= VIEWED_BYTES_MIN and not memoryview(part).readonly:
+        if size_bytes >= self._viewed_bytes_min and not memoryview(part).readonly:
             self._join()
             self._pieces.append(part)
             return

@@ -5,6 +5,7 @@ Whoever changes a log's extents has locked the log before and reads them after, 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 
 from warp.ids import LogId, ProducerId
@@ -36,6 +37,8 @@ DELETE_IDLE_PRODUCERS = _SQL["delete_idle_producers"]
 LOGS_PER_STATEMENT = 32
 """From so many logs at once the extents to be deleted are read; from each no more than may be deleted in all."""
 
+ROWS_PER_STEP = 250
+
 _LAST_OFFSET = 2**63 - 1
 
 ProducerCursor = tuple[LogId, ProducerId]
@@ -48,7 +51,11 @@ async def extents_in_segments(database: Database, segment_ids: Sequence[int]) ->
     rows = await database.all(
         EXTENTS_IN_SEGMENTS, [(segment_id,) for segment_id in dict.fromkeys(segment_ids)]
     )
-    return [index_row(row) for row in rows]
+    found: list[IndexRow] = []
+    for start in range(0, len(rows), ROWS_PER_STEP):
+        found += [index_row(row) for row in rows[start : start + ROWS_PER_STEP]]
+        await asyncio.sleep(0)  # a segment may hold an extent of each log that there is
+    return found
 
 
 async def extents_of_log(database: Database, log_id: LogId, from_offset: int, limit: int) -> list[IndexRow]:

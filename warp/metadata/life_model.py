@@ -82,13 +82,15 @@ class Swap:
     """Put new segments in the place of extents.
 
     Of each log, what is added tiles exactly the offsets of what is removed, run by run. `clean_offsets` moves how far a
-    log is compacted, together with its extents.
+    log is compacted, together with its extents. `is_begun` says that a part of the same work has inserted the segments:
+    they must be live still, or every log is left as it is.
     """
 
     segments: Sequence[NewSegment]
     removed: Sequence[IndexRow]
     added: Sequence[NewExtent]
     clean_offsets: Mapping[LogId, int] = field(default_factory=dict)
+    is_begun: bool = False
 
 
 class SwapResult(NamedTuple):

@@ -1,7 +1,7 @@
 """Segments after their commit: which there are, which have died, and when their rows may be forgotten.
 
-A segment gets extents in the one transaction that inserts it, so one that has none never gets any: that it is dead can
-be found out by anybody at any time after, and is final.
+A segment gets extents in the transaction that inserts it, and after that only in one that has locked it and found it
+live. So death, which is established under the same lock, can be found out by anybody at any time, and is final.
 """
 
 from __future__ import annotations

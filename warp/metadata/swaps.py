@@ -3,6 +3,10 @@
 A swap is right whoever asks for it. It deletes exactly the rows that it was made from: it locks the logs, as everybody
 does who changes extents, then reads those rows again, and leaves a log alone of which any has changed. So two that
 were made from the same rows never both take effect, and nothing that a commit or a deletion does meanwhile is undone.
+
+What is to be swapped of many logs may come in parts, a transaction each, so that nobody waits long for the logs, or for
+SQLite's only lock. The first part to take effect inserts the segments. Each later one locks them and finds them live,
+or does nothing: a segment that has died never gets an extent.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from warp.metadata.session import Database, Row, Session, Statement, Value, load
 
 _SQL = load_statements("swaps")
 EXTENTS_AS_THEY_ARE = _SQL["extents_as_they_are"]
+KEEP_LIVE_SEGMENTS = _SQL["keep_live_segments"]
 SEGMENTS_OF_KEYS = _SQL["segments_of_keys"]
 INSERT_SEGMENTS = _SQL["insert_segments"]
 DELETE_EXTENTS = _SQL["delete_extents"]
@@ -29,7 +34,7 @@ INSERT_EXTENTS = _SQL["insert_extents"]
 CHANGE_LOGS = _SQL["change_logs"]
 LOGS_IN_SEGMENTS = _SQL["logs_in_segments"]
 
-ROWS_PER_STATEMENT = 500
+ROWS_PER_STATEMENT = 125
 """Before each statement of so many rows the event loop gets its turn: SQLite runs on it."""
 
 T = TypeVar("T")
@@ -66,21 +71,29 @@ async def swap(database: Database, lease: Lease | None, change: Swap) -> SwapRes
     """Swap, log by log all or nothing; the segments are inserted unless no log is swapped.
 
     Asked again under the same keys it changes nothing and answers by what is left: logs that have extents in the
-    segments. Raises SwapRefused, LeaseLost, and ValueError for a swap that does not tile what it removes.
+    segments. A part that is not the first may be asked again too. Raises SwapRefused, LeaseLost, and ValueError for a
+    swap that does not tile what it removes.
     """
     check_swap(change)
     async with database.transaction() as session:
         await share_leases(session, [] if lease is None else [lease])
         wanted = _logs_of(change)
         logs = {row[0] for row in await session.all(LOCK_LOGS, [(log_id,) for log_id in sorted(wanted)])}
-        known = await _known_segments(session, change)
-        if known:
+        ids: list[int] = []
+        if change.is_begun:
+            ids = await _keep_live_segments(session, change)
+            if not ids:
+                return SwapResult(frozenset(), wanted)
+        elif known := await _known_segments(session, change):
             swapped = frozenset(await _logs_in(session, known)) & wanted
             return SwapResult(swapped, wanted - swapped)
         current = await read_again(session, change.removed)
         swapped = frozenset(logs - _changed(change.removed, current))
         if swapped:
-            await _write(session, change, swapped, current)
+            await _write(session, change, swapped, current, ids)
+        if ids and swapped != wanted:
+            # An attempt of which nobody knew what has become of it has swapped them, perhaps.
+            swapped |= wanted & await _logs_in(session, ids)
         return SwapResult(swapped, wanted - swapped)
 
 
@@ -145,6 +158,13 @@ async def _known_segments(session: Session, change: Swap) -> list[int]:
     return [row[1] for row in rows]
 
 
+async def _keep_live_segments(session: Session, change: Swap) -> list[int]:
+    """Ids of the segments, in the swap's order, kept from dying; none unless all are live."""
+    rows = await session.all(KEEP_LIVE_SEGMENTS, [(segment.key,) for segment in change.segments])
+    ids = {row[0]: row[1] for row in rows}
+    return [ids[segment.key] for segment in change.segments] if len(ids) == len(change.segments) else []
+
+
 async def _logs_in(session: Session, segment_ids: Sequence[int]) -> set[LogId]:
     rows = await session.all(LOGS_IN_SEGMENTS, [(segment_id,) for segment_id in segment_ids])
     return {row[0] for row in rows}
@@ -161,11 +181,17 @@ def _changed(removed: Sequence[IndexRow], current: dict[Place, _Extent]) -> set[
 
 
 async def _write(
-    session: Session, change: Swap, swapped: frozenset[LogId], current: dict[Place, _Extent]
+    session: Session,
+    change: Swap,
+    swapped: frozenset[LogId],
+    current: dict[Place, _Extent],
+    ids: Sequence[int],
 ) -> None:
+    """`ids` are of the segments, if they have been inserted before."""
     added = [extent for extent in change.added if extent.log_id in swapped]
     removed = [row for row in change.removed if row.log_id in swapped]
-    ids = await _insert_segments(session, change) if added else []
+    if added and not ids:
+        ids = await _insert_segments(session, change)
     await delete_extents(session, [(row.log_id, row.end_offset) for row in removed])
     await _write_rows(session, INSERT_EXTENTS, _extent_rows(added, removed, ids, current))
     grown = dict.fromkeys(sorted(swapped), 0)

@@ -42,6 +42,17 @@ class SummedParts(list[Buffer]):
         self.crc32c = crc32c
 
 
+class PatientParts(SummedParts):
+    """Parts of an object that nobody waits for: a store may be slow with it where that lets others go first.
+
+    `bytes_per_s` says how slow, infinite for not at all.
+    """
+
+    def __init__(self, parts: Iterable[Buffer], crc32c: int, bytes_per_s: float) -> None:
+        super().__init__(parts, crc32c)
+        self.bytes_per_s = bytes_per_s
+
+
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
     """One object in a listing."""

@@ -10,14 +10,20 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import math
 import mmap
 import os
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from warp.objectstore.base import Buffer
 
 BUFFER_BYTES = 2 * 2**20
+PATIENT_BYTES = 512 * 1024
+"""A file that can wait is written in pieces of this size, with pauses in which others' small writes reach the disk.
+Beside 300 MB/s in such pieces storing 4 KB with two fsyncs took 0.4/0.9/5.0 ms (p50/p95/p99; alone 0.35/0.4 and 0.5 to
+1.7), beside 75 MB/s 0.4/0.6 and 1.5 to 2.6; beside the same at full speed, 2.3 GB/s in pieces of 2 MiB, 5.0/7.2/8.0."""
 ALIGNMENT_BYTES = 4096
 DIRECT_BYTES_MIN = 256 * 1024
 """Smaller files are not worth the trouble."""
@@ -32,12 +38,15 @@ class FileWriter:
     It keeps as many buffers of `BUFFER_BYTES` as there were calls at a time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._sleep = sleep
         self._buffers: deque[mmap.mmap] = deque()
         self._is_direct_refused = False
 
-    def write(self, fd: int, parts: Sequence[Buffer], size_bytes: int) -> None:
-        """Write the parts, `size_bytes` in all, to an empty file. Raises OSError."""
+    def write(
+        self, fd: int, parts: Sequence[Buffer], size_bytes: int, *, bytes_per_s: float = math.inf
+    ) -> None:
+        """Write the parts, `size_bytes` in all, to an empty file; no faster than told. Raises OSError."""
         if size_bytes < DIRECT_BYTES_MIN or self._is_direct_refused or not _set_direct(fd, True):
             write_all(fd, parts)
             return
@@ -46,14 +55,19 @@ class FileWriter:
         except IndexError:
             buffer = mmap.mmap(-1, BUFFER_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         try:
-            self._write_direct(fd, _Source(parts), size_bytes, buffer)
+            self._write_direct(fd, _Source(parts), size_bytes, buffer, bytes_per_s)
         finally:
             self._buffers.append(buffer)
 
-    def _write_direct(self, fd: int, source: _Source, size_bytes: int, buffer: mmap.mmap) -> None:
+    def _write_direct(
+        self, fd: int, source: _Source, size_bytes: int, buffer: mmap.mmap, bytes_per_s: float
+    ) -> None:
+        piece_bytes = PATIENT_BYTES if bytes_per_s < math.inf else BUFFER_BYTES
         with memoryview(buffer) as view:
-            for position in range(0, size_bytes, BUFFER_BYTES):
-                length = min(BUFFER_BYTES, size_bytes - position)
+            for position in range(0, size_bytes, piece_bytes):
+                if bytes_per_s < math.inf and position:
+                    self._sleep(piece_bytes / bytes_per_s)
+                length = min(piece_bytes, size_bytes - position)
                 source.fill(view[:length])
                 done = self._write_aligned(fd, view[: length - length % ALIGNMENT_BYTES])
                 if done < length:

@@ -9,6 +9,9 @@ Where the work runs was measured beside a loop that takes in 4 million 200-byte 
 same through kernel AIO 20/87, because each hop waits for its turn on the loop; one hop for both fsyncs and the rename
 10/22; one hop for everything 8/46. So a put is one hop, and small objects are written to the page cache before it.
 Large ones go past the page cache (see `direct`).
+
+Writes have threads of their own, so that what is produced never waits behind reads; and objects that nobody waits for
+have one for all of them.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import asyncio
 import errno
 import fcntl
 import itertools
+import math
 import os
 import stat
 import threading
@@ -28,7 +32,7 @@ from typing import ParamSpec, TypeVar
 from warp._blocks import Block
 from warp.data_directory import make_directory
 from warp.errors import ObjectNotFound, ObjectStoreError, ShortObject, StartError, StoreFull
-from warp.objectstore.base import Abilities, Buffer, ObjectInfo, check_key
+from warp.objectstore.base import Abilities, Buffer, ObjectInfo, PatientParts, check_key
 from warp.objectstore.direct import FileWriter
 from warp.objectstore.traffic import Traffic, counted
 
@@ -63,6 +67,8 @@ class LocalStore:
         self._writer = FileWriter()
         self._turns = asyncio.Semaphore(FILES_MAX)
         self._threads = ThreadPoolExecutor(WORKERS, thread_name_prefix="warp-disk")
+        self._writing = ThreadPoolExecutor(WORKERS, thread_name_prefix="warp-disk-write")
+        self._patient = ThreadPoolExecutor(1, thread_name_prefix="warp-disk-patient")
         self._directories: set[str] = set()
         self._directories_lock = threading.Lock()
 
@@ -124,7 +130,8 @@ class LocalStore:
 
     async def close(self) -> None:
         """Start nothing more. A thread that hangs in the kernel is not waited for."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._writing, self._patient):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     async def _read(self, key: str, start: int, length: int) -> Buffer:
         if length <= INLINE_BYTES_MAX:
@@ -138,8 +145,10 @@ class LocalStore:
         size_bytes = sum(map(len, parts))
         self.traffic.sent_bytes += size_bytes
         if size_bytes > INLINE_BYTES_MAX:
-            return await self._in_thread(
-                self._write_and_publish, temporary, key, parts, size_bytes, exclusive
+            threads = self._patient if isinstance(parts, PatientParts) else self._writing
+            await self._turns.acquire()
+            return await self._hop(
+                threads, self._write_and_publish, temporary, key, parts, size_bytes, exclusive
             )
         await self._turns.acquire()
         try:
@@ -150,16 +159,18 @@ class LocalStore:
         except BaseException:
             self._turns.release()
             raise
-        return await self._hop(self._publish, fd, temporary, key, exclusive)
+        return await self._hop(self._writing, self._publish, fd, temporary, key, exclusive)
 
     async def _in_thread(self, call: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
         await self._turns.acquire()
-        return await self._hop(call, *args, **kwargs)
+        return await self._hop(self._threads, call, *args, **kwargs)
 
-    async def _hop(self, call: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
+    async def _hop(
+        self, threads: ThreadPoolExecutor, call: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs
+    ) -> _R:
         """Run a call that holds a turn in a thread, to its end even if the caller goes away: it closes its files."""
         assert not kwargs
-        future = asyncio.get_running_loop().run_in_executor(self._threads, call, *args)
+        future = asyncio.get_running_loop().run_in_executor(threads, call, *args)
         future.add_done_callback(self._hopped)
         return await asyncio.shield(future)
 
@@ -185,7 +196,8 @@ class LocalStore:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
-            self._writer.write(fd, parts, size_bytes)
+            bytes_per_s = parts.bytes_per_s if isinstance(parts, PatientParts) else math.inf
+            self._writer.write(fd, parts, size_bytes, bytes_per_s=bytes_per_s)
         except BaseException:
             os.close(fd)
             _unlink_if_there(temporary)

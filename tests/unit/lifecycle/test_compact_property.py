@@ -34,6 +34,9 @@ class History:
             CompactionLimits(memory_bytes=memory_bytes), rows_max=self.chance.choice([2, 1000])
         )
         world.rules["delete_retention_ms"] = self.chance.choice([0, DAY_MS])
+        if seed % 2:
+            # Nothing goes by its age here, but extents end as if it did: with spans of an hour.
+            world.rules |= {"deletes": True, "retention_ms": DAY_MS // 6}
         self.job = world.compactor()
 
     async def live(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from tests.unit.lifecycle.merge_support import Cluster, run, tiny_limits
 from tests.unit.metadata.support import WatchedDatabase
 from warp.errors import ErrorCode, MetadataUnavailable, ObjectStoreError, OutcomeUnknown, StoreFull
 from warp.ids import LogId
+from warp.lifecycle import merge_work
 from warp.lifecycle.levels import TOP_LEVEL
 from warp.lifecycle.merge_read import GAP_BYTES_MAX
+from warp.lifecycle.swap_parts import ROWS_PER_SWAP, swap_parts
 from warp.metadata.group_model import Lease, LeaseLost
 from warp.metadata.life_model import SegmentRow, Swap, SwapResult
 
@@ -23,6 +26,12 @@ FAILURES = {
     "put": StoreFull("no room"),
     "commit": MetadataUnavailable("no answer"),
 }
+
+
+@pytest.fixture(autouse=True)
+def swaps_in_many_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here each swap takes several transactions, and anything may happen between them."""
+    monkeypatch.setattr(merge_work, "swap_parts", partial(swap_parts, rows_max=6))
 
 
 def on_cluster(path: Path, scenario: Callable[[Cluster], Coroutine[Any, Any, None]], **options: Any) -> None:
@@ -396,6 +405,78 @@ def test_extents_that_are_far_apart_are_not_read_together(tmp_path: Path) -> Non
         job = await cluster.merge(tiny_limits(due_bytes=(10**9,) * 3))
         assert job.counters.extents_removed == 8
         assert cluster.objects.largest_get < 5000
+
+    on_cluster(tmp_path, scenario)
+
+
+def test_a_segment_that_dies_while_its_logs_come_takes_no_more_of_them(tmp_path: Path) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        for _ in range(6):
+            await cluster.commit_random()
+        lease = await cluster.lease()
+        parts: list[SwapResult] = []
+        keys: list[str] = []
+        logs = cluster.policies()[0].logs
+
+        class Overtaken:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(cluster.store, name)
+
+            async def swap(self, lease: Any, change: Swap) -> SwapResult:
+                result = await cluster.store.swap(lease, change)
+                keys.append(change.segments[0].key)
+                if keys[-1] != keys[0]:
+                    return result
+                assert change.is_begun == bool(parts)
+                parts.append(result)
+                if len(parts) == 1:
+                    [found] = (await cluster.levels())[1]
+                    assert found.key == keys[0]
+                    states = await cluster.store.log_states(sorted(parts[0].swapped))
+                    await cluster.store.delete_records(
+                        {log_id: state.next_offset for log_id, state in states.items()}
+                    )
+                    await cluster.store.trim_logs(lease, logs, 1000)
+                    assert await cluster.store.mark_dead_among(lease, [found.segment_id]) == 1
+                return result
+
+        job = cluster.job(store=Overtaken())
+        await job.run(lease)
+        assert len(parts) > 1
+        assert all(not part.swapped for part in parts[1:])
+        await cluster.check()
+        await cluster.job().run(lease)
+        assert 0 not in await cluster.levels()
+        await cluster.check()
+
+    on_cluster(tmp_path, scenario, partitions=4)
+
+
+def test_no_swap_of_many_logs_is_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merge_work, "swap_parts", swap_parts)
+
+    async def scenario(cluster: Cluster) -> None:
+        sizes: list[int] = []
+
+        class Watched:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(cluster.store, name)
+
+            async def swap(self, lease: Any, change: Swap) -> SwapResult:
+                sizes.append(len(change.removed) + len(change.added))
+                turns = asyncio.get_running_loop().create_future()
+                asyncio.get_running_loop().call_soon(turns.set_result, None)
+                result = await cluster.store.swap(lease, change)
+                assert turns.done(), "others have had their turn before the next part"
+                return result
+
+        topic = await cluster.new_topic("many", 150)
+        for _ in range(4):
+            await cluster.commit({log_id: [cluster.batch(50)] for log_id in topic.logs})
+        await cluster.job(store=Watched()).run(await cluster.lease())
+        assert len(sizes) > 1
+        assert max(sizes) <= ROWS_PER_SWAP
+        await cluster.check()
 
     on_cluster(tmp_path, scenario)
 

@@ -11,7 +11,7 @@ import pytest
 
 from warp.ids import LogId
 from warp.lifecycle.levels import TOP_LEVEL, MergeDebt, MergeLimits, debt, is_due
-from warp.lifecycle.merge_plan import Portion, climb, rewrite, settle, settled_logs
+from warp.lifecycle.merge_plan import ROWS_PER_STEP, Portion, climb, rewrite, settle, settled_logs
 from warp.lifecycle.merge_rows import ROWS_PER_READ, SEGMENTS_PER_READ, MergeRows, rows_of
 from warp.metadata.life_model import IndexRow, SegmentRow, SegmentTotals
 
@@ -163,7 +163,7 @@ def test_a_portion_forgets_the_logs_that_are_left_out() -> None:
 def test_long_walks_over_rows_let_others_have_their_turn() -> None:
     rows = [row(1, 10 * number, 1) for number in range(5000)]
     steps = list(settle(rows, {LogId(2): 1}, LIMITS))
-    assert steps == [None] * (5000 // 512)
+    assert steps == [None] * (5000 // ROWS_PER_STEP)
 
 
 def test_rows_come_back_by_log_and_offset_without_unknown_logs_and_segments() -> None:
@@ -196,9 +196,45 @@ def test_index_rows_are_asked_for_in_bounded_pieces(per_segment: int) -> None:
     assert asyncio.run(read()) == [segment.segment_id for segment in segments]
     assert all(count <= SEGMENTS_PER_READ for count in asked)
     assert all(count == 1 or count * per_segment <= ROWS_PER_READ for count in asked)
-    assert len(asked) <= 4 + 150 * max(1, per_segment) / min(
+    growing = SEGMENTS_PER_READ.bit_length()
+    assert len(asked) <= growing + 150 * max(1, per_segment) / min(
         ROWS_PER_READ, SEGMENTS_PER_READ * max(1, per_segment)
     )
+
+
+@pytest.mark.parametrize("count", [0, 1, ROWS_PER_READ, ROWS_PER_READ + 1, 3 * ROWS_PER_READ])
+def test_what_a_large_segment_holds_comes_in_turns_of_which_the_last_names_it(count: int) -> None:
+    segment = SegmentRow(1, "segments/00/1", 1, 0, 1)
+    held = [row(number, 0, 1, 1) for number in range(count)]
+
+    class Rows:
+        async def extents_in_segments(self, segment_ids: Sequence[int]) -> list[IndexRow]:
+            return held
+
+    async def read() -> list[tuple[Sequence[SegmentRow], list[IndexRow]]]:
+        return [turn async for turn in rows_of(Rows(), [segment])]
+
+    turns = asyncio.run(read())
+    assert [found for _, rows in turns for found in rows] == held
+    assert max(len(rows) for _, rows in turns) <= ROWS_PER_READ
+    assert [list(part) for part, _ in turns] == [[]] * (len(turns) - 1) + [[segment]]
+
+
+def test_segments_that_grow_are_not_asked_for_by_what_the_first_ones_held() -> None:
+    segments = [SegmentRow(number, f"segments/00/{number}", 1, 0, 1) for number in range(1, 151)]
+    answered: list[int] = []
+
+    class Rows:
+        async def extents_in_segments(self, segment_ids: Sequence[int]) -> list[IndexRow]:
+            answered.append(sum(1 if segment == 1 else 1000 for segment in segment_ids))
+            return [row(0, 0, 1, 1)] * answered[-1]
+
+    async def read() -> int:
+        return sum([len(part) async for part, _ in rows_of(Rows(), segments)])
+
+    assert asyncio.run(read()) == 150
+    assert max(answered) == 2000
+    assert sorted(answered)[-2] == 1000
 
 
 def test_memory_bounds_portions_and_rows() -> None:

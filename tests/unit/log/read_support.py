@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from warp._records import build_batch, iterate_records
@@ -52,8 +52,9 @@ class PlainStore:
 class PlainLogs:
     """The index of all logs, the objects that it points to, and what a commit would tell the read path."""
 
-    def __init__(self, store: PlainStore) -> None:
+    def __init__(self, store: PlainStore, key_of: Callable[[int], str] = "segments/{}".format) -> None:
         self.store = store
+        self._key_of = key_of
         self.extents: dict[LogId, list[Extent]] = {LOG: [], OTHER: []}
         self.starts: dict[LogId, int] = {LOG: 0, OTHER: 0}
         self.stable: dict[LogId, int] = {}
@@ -76,7 +77,7 @@ class PlainLogs:
     ) -> tuple[CommitResult, dict[str, bytes]]:
         """Commit one segment: per log batches of (value, timestamp). Gives what an agent's flush would tell."""
         self._keys += 1
-        key = f"segments/{self._keys}"
+        key = self._key_of(self._keys)
         image = bytearray(b"segment!")
         extents = []
         for log_id, rows in batches.items():

@@ -10,6 +10,7 @@ import pytest
 
 from warp.errors import ObjectNotFound, ObjectStoreError, ShortObject
 from warp.log.cache import ChunkCache
+from warp.log.claims import Claims
 from warp.objectstore.base import ObjectInfo
 
 CHUNK = 100
@@ -256,25 +257,63 @@ def test_a_segment_that_does_not_fit_is_left_out() -> None:
     run(scenario)
 
 
-def test_prefetched_chunks_are_joined_by_readers() -> None:
+def test_kept_chunks_are_joined_by_readers_and_evicted_by_nobody() -> None:
     async def scenario() -> None:
-        store = GatedStore({"a": DATA})
-        cache = make_cache(store)
-        assert cache.prefetch("a", 50, 100) == 2
-        assert cache.prefetch("a", 50, 100) == 0
+        store = GatedStore({"a": DATA, "b": DATA})
+        cache = make_cache(store, bytes_max=3 * CHUNK)
+        for chunk in (0, 1, 0, 1):
+            cache.keep(("a", chunk))
         assert await read(cache, "a", 50, 100) == DATA[50:150]
         assert len(store.gets) == 2
+        for _ in range(2):
+            assert await read(cache, "b", 0, 250) == DATA
+            assert await read(cache, "a", 50, 100) == DATA[50:150]
+        assert [key for key, _, _ in store.gets].count("a") == 2
+        for chunk in (0, 1, 0, 1):
+            cache.stop_keeping(("a", chunk))
+        assert await read(cache, "b", 0, 250) == DATA
+        assert await read(cache, "a", 50, 100) == DATA[50:150]
+        assert [key for key, _, _ in store.gets].count("a") > 2
 
     run(scenario)
 
 
-def test_prefetching_keeps_room_for_readers() -> None:
+def test_claims_share_what_is_neither_held_nor_needed_for_a_load() -> None:
+    async def scenario() -> None:
+        store = GatedStore({"a": DATA, "b": DATA})
+        cache = make_cache(store)
+        claims = Claims(cache)
+        first = await claims.room(10, 1.0)
+        assert first is not None
+        assert first.chunks_max == 4
+        assert await claims.room(1, 0.0) is None
+        claims.use(first, [("a", 0), ("a", 1), ("a", 2), ("b", 0), ("b", 1)])
+        assert len(first.chunk_ids) == 4
+        waiting = [asyncio.ensure_future(claims.room(10, 10.0)) for _ in range(2)]
+        await asyncio.sleep(0)
+        claims.release(first)
+        given = [await each for each in waiting]
+        # Each was given one before either took more.
+        assert [each.chunks_max for each in given if each] == [3, 1]
+        for each in given:
+            assert each is not None
+            claims.release(each)
+            claims.release(each)
+        assert claims.claimed_chunks == 0
+
+    run(scenario)
+
+
+def test_a_cache_too_small_for_claims_keeps_nothing() -> None:
     async def scenario() -> None:
         store = GatedStore({"a": DATA})
-        cache = make_cache(store, bytes_max=2 * CHUNK)
-        store.gate.clear()
-        assert cache.prefetch("a", 0, 250) == 1
-        store.gate.set()
+        cache = make_cache(store, bytes_max=CHUNK)
+        claims = Claims(cache)
+        claim = await claims.room(10, 0.0)
+        assert claim is not None
+        claims.use(claim, [("a", 0)])
+        assert (claim.chunks_max, store.gets) == (0, [])
+        claims.release(claim)
         assert await read(cache, "a", 0, 250) == DATA
 
     run(scenario)
@@ -284,7 +323,8 @@ def test_a_short_chunk_that_is_loaded_again_counts_once() -> None:
     async def scenario() -> None:
         cache = make_cache(GatedStore({"a": DATA[:30]}))
         for _ in range(100):
-            cache.prefetch("a", 0, 80)
+            cache.keep(("a", 0))
+            cache.stop_keeping(("a", 0))
             for _ in range(10):
                 await asyncio.sleep(0)
             assert cache.used_bytes == 30

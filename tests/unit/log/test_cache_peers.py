@@ -123,11 +123,12 @@ def test_a_bug_in_asking_costs_no_read(caplog: pytest.LogCaptureFixture) -> None
     assert "failed unexpectedly" in caplog.text
 
 
-def test_a_prefetch_asks_the_peer_too() -> None:
+def test_for_chunks_that_are_kept_the_peer_is_asked_too() -> None:
     async def scenario() -> None:
         peers = ScriptedPeers(gives_right)
         cache, store = make(peers)
-        assert cache.prefetch("a", 0, 200) == 2
+        cache.keep(("a", 0))
+        cache.keep(("a", 1))
         assert await read(cache, 0, 200) == DATA[:200]
         assert (len(peers.asked), store.gets) == (2, [])
 

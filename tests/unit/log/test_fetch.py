@@ -116,7 +116,7 @@ def test_the_first_batch_is_the_one_that_holds_the_offset() -> None:
 @pytest.mark.parametrize("chunk_bytes", [64, 100, 4096])
 def test_a_cold_log_is_read_the_same_whatever_the_chunks(chunk_bytes: int) -> None:
     async def scenario() -> None:
-        bench = Bench(chunk_bytes=chunk_bytes)
+        bench = Bench(chunk_bytes=chunk_bytes, chunks_max=10_000)
         truth = []
         for number in range(20):
             values = [b"%d-%d" % (number, item) * 20 for item in range(number % 4 + 1)]

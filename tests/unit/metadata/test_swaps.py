@@ -351,3 +351,69 @@ def test_a_swap_that_is_cancelled_on_the_way_changes_nothing() -> None:
     assert cancelled > 4, "it stops now and then"
     assert spans(store, x) == [(0, 20, "new")]
     store.close()
+
+
+# Parts of one swap
+
+
+def parted(store: Store) -> tuple[LogId, LogId, Swap, Swap]:
+    """Two logs, and the swap of both into one segment: the part of the first, and that of the second."""
+    x, y = store.new_topic("t", 2).logs
+    store.append(x, 10, 20)
+    store.append(y, 30, 40)
+    whole = merged("new", [*rows_of(store, x), *rows_of(store, y)])
+
+    def part(log: LogId) -> Swap:
+        removed = [row for row in whole.removed if row.log_id == log]
+        added = [extent for extent in whole.added if extent.log_id == log]
+        return replace(whole, removed=removed, added=added, is_begun=log == y)
+
+    return x, y, part(x), part(y)
+
+
+def test_a_later_part_goes_into_the_segment_of_the_first(store: Store) -> None:
+    x, y, first, later = parted(store)
+    assert store.swap(None, first) == result({x})
+    assert [row[2] for row in index_of(store, y)] == [row.key for row in later.removed], "not before its part"
+    assert store.swap(None, later) == result({y})
+    assert [row[2] for row in index_of(store, x) + index_of(store, y)] == ["new", "new"]
+    assert states(store)["new"] == LIVE
+
+
+def test_a_later_part_that_is_asked_for_again_changes_nothing(store: Store) -> None:
+    x, y, first, later = parted(store)
+    store.swap(None, first)
+    store.swap(None, later)
+    before = index_of(store, x), index_of(store, y)
+    assert store.swap(None, later) == result({y})
+    assert (index_of(store, x), index_of(store, y)) == before
+
+
+def test_a_later_part_adds_nothing_to_a_segment_that_has_died(store: Store) -> None:
+    x, y, first, later = parted(store)
+    store.swap(None, first)
+    store.swap(None, merged("newer", rows_of(store, x), level=2))
+    assert store.mark_dead_among(None, [row.segment_id for row in store.oldest_segments(1, 9)]) == 0
+    [segment_id] = [row[0] for row in store.rows("select segment_id from segments where key = 'new'")]
+    assert store.mark_dead_among(None, [segment_id]) == 1
+    before = index_of(store, y)
+    assert store.swap(None, later) == result(set(), {y})
+    assert index_of(store, y) == before
+    assert states(store)["new"] == DEAD
+
+
+def test_a_later_part_brings_no_segment_back_that_is_forgotten(store: Store) -> None:
+    _, y, _, later = parted(store)
+    before = index_of(store, y)
+    assert store.swap(None, later) == result(set(), {y})
+    assert index_of(store, y) == before
+    assert "new" not in states(store)
+
+
+def test_a_later_part_leaves_a_log_alone_that_has_changed(store: Store) -> None:
+    _, y, first, later = parted(store)
+    store.swap(None, first)
+    store.swap(None, merged("other", rows_of(store, y)))
+    before = index_of(store, y)
+    assert store.swap(None, later) == result(set(), {y})
+    assert index_of(store, y) == before

@@ -6,8 +6,10 @@ import asyncio
 import errno
 import fcntl
 import gc
+import math
 import os
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,8 @@ import pytest
 from warp._blocks import free_bytes, set_free_bytes_max
 from warp.errors import ObjectNotFound, ObjectStoreError, ShortObject, StartError, StoreFull
 from warp.objectstore import direct
-from warp.objectstore.local import FILES_MAX, INLINE_BYTES_MAX, TEMPORARY, LocalStore
+from warp.objectstore.base import Buffer, PatientParts
+from warp.objectstore.local import FILES_MAX, INLINE_BYTES_MAX, TEMPORARY, WORKERS, LocalStore
 
 SMALL = b"small"
 LARGE = bytes(INLINE_BYTES_MAX + 1)
@@ -386,3 +389,57 @@ def test_a_read_beyond_the_end_keeps_no_memory_alive(tmp_path: Path) -> None:
         run(tmp_path, check)
     finally:
         gc.enable()
+
+
+def test_what_nobody_waits_for_is_written_in_small_pieces_with_pauses(tmp_path: Path) -> None:
+    pauses: list[float] = []
+    size_bytes = 3 * direct.PATIENT_BYTES + 1000
+    data = os.urandom(size_bytes)
+    path = tmp_path / "file"
+    for bytes_per_s in (math.inf, 75e6):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        try:
+            direct.FileWriter(pauses.append).write(fd, [data], size_bytes, bytes_per_s=bytes_per_s)
+        finally:
+            os.close(fd)
+        assert path.read_bytes() == data
+        if bytes_per_s == math.inf:
+            assert pauses == []
+    assert len(pauses) in (0, 3), "0 on a file system without direct writes"
+    assert set(pauses) <= {direct.PATIENT_BYTES / 75e6}
+
+
+def test_a_put_waits_neither_for_reads_nor_for_what_nobody_waits_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def check(store: LocalStore) -> None:
+        await store.put("old", [LARGE])
+        free = threading.Event()
+        get, write = store._get, store._write_temporary
+
+        def slow_get(key: str, start: int, length: int) -> memoryview:
+            assert free.wait(30)
+            return get(key, start, length)
+
+        def slow_write(temporary: str, parts: Sequence[Buffer], size_bytes: int) -> int:
+            assert not isinstance(parts, PatientParts) or free.wait(30)
+            return write(temporary, parts, size_bytes)
+
+        monkeypatch.setattr(store, "_get", slow_get)
+        monkeypatch.setattr(store, "_write_temporary", slow_write)
+        slow: list[asyncio.Future[object]] = [
+            asyncio.ensure_future(store.get("old", 0, len(LARGE))) for _ in range(2 * WORKERS)
+        ]
+        parts = PatientParts([LARGE], 0, math.inf)
+        slow += [asyncio.ensure_future(store.put(f"merged{number}", parts)) for number in range(3)]
+        try:
+            await asyncio.sleep(0)
+            await store.put("small", [SMALL])
+            await store.put("large", [LARGE])
+            assert not any(one.done() for one in slow)
+        finally:
+            free.set()
+            await asyncio.gather(*slow)
+        assert bytes(await store.get("merged2", 0, len(LARGE))) == LARGE
+
+    run(tmp_path, check)

@@ -12,6 +12,14 @@ select s.key, s.segment_id, s.level
 from rows($1 as w: key text) cross join segments s
 where s.key = w.key
 
+-- name: keep_live_segments
+-- Whoever marks a segment dead locks it first, and then looks again.
+select s.key, s.segment_id
+from rows($1 as w: key text) cross join segments s
+where s.key = w.key and s.state = 0
+order by s.segment_id
+share rows of s
+
 -- name: insert_segments
 insert into segments (key, size_bytes, level, state, created_ms)
 select w.key, w.size_bytes, w.level, 0, w.created_ms
