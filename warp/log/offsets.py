@@ -99,8 +99,8 @@ class OffsetIndex(Protocol):
 class OffsetService:
     """Answers about offsets of logs.
 
-    `log_starts_at(log_id, offset)` is told when records were deleted, `ends_told` what the store has said of logs' ends:
-    what this agent has told once, no later answer of its may take back. `decompressed_bytes_max` bounds one batch.
+    `log_starts_at(log_id, offset)` is told when records were deleted, `ends_told` what the store has said of ends of
+    logs: what this agent has told once no later answer may take back. `decompressed_bytes_max` bounds one batch.
     """
 
     def __init__(
