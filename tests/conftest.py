@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import Generator, Iterator
 
 import pytest
@@ -26,6 +27,9 @@ REQUIRE_ALL = os.environ.get("WARP_TEST_REQUIRE_ALL", "") not in ("", "0")
 for _name in [name for name in os.environ if name.startswith(("WARP_", "AWS_"))]:
     del os.environ[_name]
 os.environ.update(NO_OTHER_CREDENTIALS)
+
+# Nor is a shell that started the tests in the background, and had them and all their children ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples in every run; how long one takes depends on the machine and proves nothing.
 settings.register_profile(
