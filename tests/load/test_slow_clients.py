@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -126,14 +127,16 @@ async def answer_to(client: Client, number: int) -> bytes:
 
 
 async def write_and_read(client: Client) -> None:
-    """A record, until it has come back."""
+    """Records, until the last one has come back."""
     value = b"small"
+    offset = -1
     for _ in range(SERVED):
         frame = await answer_to(client, client.send(produce_request({TOPIC: {0: batch(value)}}), 9))
-        stored = decode(APIS[ApiKey.PRODUCE].response, 9, frame, response_body_offset(ApiKey.PRODUCE, 9))
+        stored: Any = decode(APIS[ApiKey.PRODUCE].response, 9, frame, response_body_offset(ApiKey.PRODUCE, 9))
         [part] = stored.responses[0].partition_responses
         assert part.error_code == 0, part
-    request = fetch_request({TOPIC: {0: part.base_offset}})
+        offset = part.base_offset
+    request = fetch_request({TOPIC: {0: offset}})
     async with asyncio.timeout(WAIT_S):
         while value not in await answer_to(client, client.send(request, 12)):
             pass
