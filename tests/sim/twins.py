@@ -63,6 +63,7 @@ class Twins:
             agent.catalogue,
             agent.cluster,
             lambda log_id, offset: None,
+            lambda: agent.log.flusher.committed_bytes,
             has_conditional_puts=True,
             limits=self._world.jobs.limits,
         )
