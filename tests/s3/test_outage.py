@@ -39,7 +39,7 @@ def load(agent: AgentProcess) -> Iterator[Load]:
     admin.create_topics([NewTopic("survivor", PARTITIONS, 1)])["survivor"].result(30)
     made = Load(agent.bootstrap, "survivor")
     try:
-        wait_until(lambda: len(made.acknowledged) > 100, "no record was acknowledged")
+        wait_until(lambda: made.acknowledged > 100, "no record was acknowledged")
         yield made
     finally:
         made.finish()
@@ -64,8 +64,8 @@ def wait_for_trouble(agent: AgentProcess) -> None:
 
 def wait_for_progress(load: Load) -> None:
     # What was under way may still be acknowledged; it takes more to show that new records are.
-    before = len(load.acknowledged)
-    wait_until(lambda: len(load.acknowledged) > before + 500, "producers did not go on")
+    before = load.acknowledged
+    wait_until(lambda: load.acknowledged > before + 500, "producers did not go on")
 
 
 class Follower:
@@ -114,7 +114,7 @@ def test_a_store_that_vanishes_and_comes_back_costs_nothing_but_time(
         load.finish()
         followed = follower.finish(len(range(0, load.sent, PARTITIONS)))
     assert followed == [b"%d" % number for number in range(0, load.sent, PARTITIONS)]
-    assert_all_is_there(load, agent.bootstrap, "survivor")
+    assert_all_is_there(load, agent.bootstrap)
 
 
 @pytest.mark.timeout(300)
@@ -127,4 +127,4 @@ def test_after_errors_of_every_request_clients_go_on(
             assert rule.happened > 0, fault
         wait_for_progress(load)
     load.finish()
-    assert_all_is_there(load, agent.bootstrap, "survivor")
+    assert_all_is_there(load, agent.bootstrap)

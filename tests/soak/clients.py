@@ -100,7 +100,10 @@ class Writer(Worker):
                 self.score.complain(f"record {number} of {stream.name}: {error}")
                 stream.recorded.failed(number)
             else:
-                stream.recorded.delivered(number, message.offset())
+                offset = message.offset()
+                stream.recorded.delivered(number, offset)
+                if offset is not None and offset >= 0:
+                    stream.stands(offset, now_ms)
             stream.acknowledged += 1
             self.score.succeed()
 
@@ -176,11 +179,10 @@ class Roamer(Worker):
 
     def _judge_age(self, stream: Stream, start: int) -> None:
         """Retention goes on while the partition is written to."""
-        age_ms, retention_ms = int(time.time() * 1000) - stream.times_ms[start], stream.kind.retention_ms
-        if retention_ms is not None and age_ms > retention_ms + OVERDUE_MS_MAX:
-            self.score.complain(
-                f"{stream.name} begins with a record of {age_ms} ms ago while it is written to"
-            )
+        overdue_ms = stream.overdue_ms(start, int(time.time() * 1000))
+        if overdue_ms > OVERDUE_MS_MAX:
+            text = f"begins with a record that is overdue by {overdue_ms} ms while it is written to"
+            self.score.complain(f"{stream.name} {text}")
 
     def _read(self, stream: Stream, offset: int, high: int) -> None:
         """Read from an offset on, up to what was the end."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -92,6 +93,8 @@ class Stream:
     recorded: RecordedStream
     """What was handed to the producer, and what became of it, as the verifier knows it."""
     acknowledged: int = 0
+    _times_ms: array[int] = field(default_factory=lambda: array("q"))
+    """By offset, when each record was written; 0 where nobody has said yet what stands there."""
 
     @property
     def name(self) -> str:
@@ -114,6 +117,20 @@ class Stream:
         return Record(
             key, (text + digest * (self.kind.value_bytes // len(digest) + 1))[: self.kind.value_bytes]
         )
+
+    def stands(self, offset: int, time_ms: int) -> None:
+        """A record was acknowledged at an offset; it was written at that time."""
+        missing = offset + 1 - len(self._times_ms)
+        if missing > 0:
+            self._times_ms.extend(array("q", [0]) * missing)
+        self._times_ms[offset] = time_ms
+
+    def overdue_ms(self, start: int, now_ms: int) -> int:
+        """By how much the record at which it begins has outlived its retention; 0 where that is not known."""
+        time_ms = self._times_ms[start] if 0 <= start < len(self._times_ms) else 0
+        if self.kind.retention_ms is None or not time_ms:
+            return 0
+        return max(0, now_ms - time_ms - self.kind.retention_ms)
 
 
 def streams_of(recorder: Recorder, seed: int) -> list[Stream]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
+from confluent_kafka import TopicPartition
 
+from tests.soak import clients
 from tests.soak.bounds import Bounds
 from tests.soak.model import KINDS, Kind, Stream
 from tests.soak.places import Facts
@@ -147,6 +150,56 @@ def test_a_log_that_is_compacted_and_deleted_holds_the_last_records_from_its_sta
     assert story.problems(COUNT - 61, found) == []
     assert story.problems(COUNT - 61, found[:-1]) != []
     assert story.problems(COUNT - 50, story.compacted(COUNT - 50)) != []
+
+
+def test_how_long_records_outlive_their_retention_is_known_where_an_acknowledgement_has_named_their_place() -> (
+    None
+):
+    stream = Story(BY_NAME["brief"]).stream
+    stream.stands(2, NOW_MS)
+    assert stream.overdue_ms(2, NOW_MS + 4_000) == 0
+    assert stream.overdue_ms(2, NOW_MS + 4_001) == 1
+    assert [stream.overdue_ms(offset, NOW_MS + 9_000) for offset in (0, 1, 3)] == [0, 0, 0]
+    stream = Story(BY_NAME["kept"]).stream
+    stream.stands(0, NOW_MS)
+    assert stream.overdue_ms(0, NOW_MS + 10**9) == 0
+
+
+class Told(NamedTuple):
+    """What an agent gives one consumer: a log that begins at `start`."""
+
+    story: Story
+    start: int
+
+    def get_watermark_offsets(self, _: TopicPartition, timeout_s: float) -> tuple[int, int]:
+        assert timeout_s > 0
+        return self.start, COUNT
+
+    def assign(self, places: Sequence[TopicPartition]) -> None:
+        """The records that it reads then don't matter here."""
+
+    def consume(self, count: int, timeout_s: float) -> list[object]:
+        time.sleep(min(timeout_s, 0.01))
+        return []
+
+    def close(self) -> None:
+        """It has no connections."""
+
+
+@pytest.mark.parametrize(("age_ms", "is_overdue"), [(4_000, False), (4_000 + 60_000, True)])
+def test_a_reader_notices_that_retention_stands_still_while_a_log_is_written_to(
+    monkeypatch: pytest.MonkeyPatch, age_ms: int, is_overdue: bool
+) -> None:
+    story, start = Story(BY_NAME["brief"]), 7
+    story.stream.stands(start, int(time.time() * 1000) - age_ms)
+    monkeypatch.setattr(clients, "reader", lambda bootstrap: Told(story, start))
+    monkeypatch.setattr(clients, "READ_TIMEOUT_S", 0.0)
+    roamer = clients.Roamer(story.recorder, "nowhere", [story.stream], seed=1)
+    while not roamer.score.problems:
+        time.sleep(0.01)
+    roamer.stop()
+    overdue = [problem for problem in roamer.score.problems if "overdue" in problem]
+    assert bool(overdue) is is_overdue, roamer.score.problems
 
 
 def test_each_bound_is_noticed() -> None:
