@@ -400,7 +400,7 @@ class Filling:
         chunks_max = 1 if claim is None else max(1, claim.chunks_max)
         filled.plan = plan_answer(
             [want, *self._wants_after(filled, index)],
-            bytes_max=answer.bytes_left,
+            bytes_max=max(1, answer.bytes_left),
             chunks_max=chunks_max,
             chunk_bytes=self._chunk_bytes,
             is_whole=self._reader.holds_whole,
@@ -418,7 +418,8 @@ class Filling:
 
     def _want(self, index: int, query: FetchPartitionQuery, view: View, end_offset: int) -> Want:
         position, is_exact = self._reader.near(view.extents[0], query.offset)
-        return Want(index, view.extents, position, is_exact, query.bytes_max, end_offset)
+        # A limit of 0 keeps the first batch from nobody.
+        return Want(index, view.extents, position, is_exact, max(1, query.bytes_max), end_offset)
 
     async def _reserve(self, answer: FetchAnswer, size_bytes: int) -> bool:
         """Set memory aside. Only a fetch that has nothing yet waits for it: else two could wait for each other."""

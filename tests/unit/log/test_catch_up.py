@@ -213,3 +213,17 @@ def test_fetches_that_need_room_in_the_cache_and_memory_do_not_wait_for_each_oth
         assert memory.used_bytes == 0
 
     run(scenario())
+
+
+@pytest.mark.parametrize(("bytes_max", "of_partition_max"), [(0, 2**20), (2**20, 0), (0, 0)])
+def test_a_limit_of_nothing_lets_one_batch_out_of_what_has_to_be_loaded(
+    bytes_max: int, of_partition_max: int
+) -> None:
+    async def scenario() -> None:
+        bench = Bench(cache_chunks=8)
+        queries = [FetchPartitionQuery(log_id, 0, of_partition_max) for log_id in LOGS[:3]]
+        answer = await bench.service.fetch(queries, bytes_max=bytes_max, bytes_min=1, wait_ms=0)
+        assert [len(values_of(part.records)) for part in answer.partitions] == [1, 0, 0]
+        answer.release()
+
+    run(scenario())
