@@ -38,7 +38,7 @@ class FileWriter:
     It keeps as many buffers of `BUFFER_BYTES` as there were calls at a time.
     """
 
-    def __init__(self, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(self, sleep: Callable[[float], object] = time.sleep) -> None:
         self._sleep = sleep
         self._buffers: deque[mmap.mmap] = deque()
         self._is_direct_refused = False

@@ -64,7 +64,9 @@ class LocalStore:
         self._token = token
         self._reserve_free_bytes = reserve_free_bytes
         self._numbers = itertools.count()
-        self._writer = FileWriter()
+        self._is_closing = threading.Event()
+        # Pauses end at once when the store closes: a process waits for its threads when it exits.
+        self._writer = FileWriter(self._is_closing.wait)
         self._turns = asyncio.Semaphore(FILES_MAX)
         self._threads = ThreadPoolExecutor(WORKERS, thread_name_prefix="warp-disk")
         self._writing = ThreadPoolExecutor(WORKERS, thread_name_prefix="warp-disk-write")
@@ -130,6 +132,7 @@ class LocalStore:
 
     async def close(self) -> None:
         """Start nothing more. A thread that hangs in the kernel is not waited for."""
+        self._is_closing.set()
         for threads in (self._threads, self._writing, self._patient):
             threads.shutdown(wait=False, cancel_futures=True)
 

@@ -443,3 +443,20 @@ def test_a_put_waits_neither_for_reads_nor_for_what_nobody_waits_for(
         assert bytes(await store.get("merged2", 0, len(LARGE))) == LARGE
 
     run(tmp_path, check)
+
+
+def test_closing_ends_the_pauses_of_what_nobody_waits_for(tmp_path: Path) -> None:
+    async def main() -> list[threading.Thread]:
+        store = open_store(tmp_path)
+        await store.open()
+        parts = PatientParts([bytes(2 * direct.PATIENT_BYTES)], 0, direct.PATIENT_BYTES / 60)
+        writing = asyncio.ensure_future(store.put("merged", parts))
+        await asyncio.sleep(0.05)
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+        await store.close()
+        return [thread for thread in threading.enumerate() if thread.name.startswith("warp-disk-patient")]
+
+    for thread in asyncio.run(main()):
+        thread.join(10)
+        assert not thread.is_alive(), "it would keep the process for a minute"
