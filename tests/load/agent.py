@@ -7,7 +7,7 @@ import os
 import socket
 import urllib.request
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,11 @@ class Facts:
     tasks: dict[str, int]
     """By the name of their coroutine."""
     types: dict[str, int]
-    """Objects by type, the most frequent ones, without those that were there at the start."""
+    """Objects by type, the most frequent ones."""
+    cached_bytes: int = 0
+    """What the cache of record data says that it holds."""
+    kept: dict[str, int] = field(default_factory=dict)
+    """What has to be 0 when nobody reads: parts of the cache that are kept for readers."""
 
 
 class LoadAgent(AgentProcess):

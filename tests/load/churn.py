@@ -13,7 +13,7 @@ import random
 import ssl
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 from tests.broker.client import Client, fetch_request, produce_request
@@ -54,7 +54,11 @@ TOPIC = "lasting"
 PARTITIONS = 8
 VALUE = random.Random(5).randbytes(3000)
 LARGE = random.Random(6).randbytes(40_000)
-BULK = random.Random(7).randbytes(1_000_000)
+LATEST, EARLIEST = -1, -2
+"""What ListOffsets takes for times."""
+READS = 2
+READ_BYTES = 250_000
+"""Of each partition at once."""
 TRY_AGAIN_S = 0.05
 VISIT_S_MAX = 30.0
 HEARTBEAT_EVERY_S = 0.01
@@ -70,13 +74,14 @@ Visit = Callable[[], Awaitable[None]]
 
 
 class Churn:
-    """`port` speaks in the clear, `tls_port` TLS, `sasl_port` SASL. `done` counts visits by kind, `problems` has what
-    went wrong."""
+    """`port` speaks in the clear, `tls_port` TLS, `sasl_port` SASL. `done` counts visits by kind, `waited` those who
+    vanished while their fetch waited; `problems` has what went wrong."""
 
     def __init__(
         self, ports: Sequence[int], *, tls_port: int, tls: ssl.SSLContext, sasl_port: int, seed: int = 1
     ) -> None:
         self.done: Counter[str] = Counter()
+        self.waited = 0
         self.problems: list[str] = []
         self._every_port = ports
         self._ports = itertools.cycle(ports)
@@ -90,6 +95,7 @@ class Churn:
             ("produce_and_read", self.produce_and_read, 8),
             ("vanish", self.vanish, 4),
             ("wait_and_vanish", self.wait_and_vanish, 4),
+            ("read_from_start", self.read_from_start, 2),
             ("over_tls", self.over_tls, 4),
             ("with_password", self.with_password, 2),
             ("make_and_delete_topic", self.make_and_delete_topic, 6),
@@ -100,7 +106,11 @@ class Churn:
 
     async def prepare(self) -> None:
         """Make the topic that stays, and the user who logs in."""
-        lasting = [CreatableTopicConfig(name="retention.bytes", value="1000000")]
+        lasting = [
+            CreatableTopicConfig(name=name, value=value)
+            # By their bytes alone: the records' times are of long ago.
+            for name, value in (("retention.bytes", "1000000"), ("retention.ms", "-1"))
+        ]
         users = [upsertion("lasting", password="secret")]
         async with self._client() as client:
             answer = await client.ask(_creation(TOPIC, PARTITIONS, lasting), 7)
@@ -109,12 +119,16 @@ class Churn:
             assert (await client.ask(added, 0)).results[0].error_code == 0
 
     async def fill_cache(self, size_bytes: int) -> None:
-        """Let every agent see so many bytes of records, so that its cache is full from the beginning."""
-        for _ in self._every_port:
-            async with self._client() as client:
-                for number in range(size_bytes // len(BULK) + 1):
-                    stored = await client.produce(TOPIC, batch(BULK), partition=number % PARTITIONS)
-                    assert stored.error_code == 0, stored
+        """Let every agent see so many bytes of such records as visits write: its cache is full from the beginning."""
+        for port in self._every_port:
+            share = size_bytes // PARTITIONS
+            await asyncio.gather(*(self._fill(port, partition, share) for partition in range(PARTITIONS)))
+
+    async def _fill(self, port: int, partition: int, size_bytes: int) -> None:
+        async with self._client(port) as client:
+            for _ in range(size_bytes // len(LARGE) + 1):
+                stored = await client.produce(TOPIC, batch(LARGE), partition=partition)
+                assert stored.error_code == 0, stored
 
     async def run(self, seconds: float) -> None:
         """Let all visitors work; what they began they finish."""
@@ -167,7 +181,7 @@ class Churn:
             found = await client.fetch(TOPIC, end - 1, partition=partition)
             # Somebody may have deleted it.
             assert found.error_code in (0, ErrorCode.OFFSET_OUT_OF_RANGE), found
-            answer = await client.ask(_end_of(partition), 6)
+            answer = await client.ask(_offsets_of([partition], LATEST), 6)
             assert answer.topics[0].partitions[0].offset >= end, answer
 
     async def vanish(self) -> None:
@@ -181,14 +195,41 @@ class Churn:
 
     async def wait_and_vanish(self) -> None:
         """A client that asks for what there is not yet, and writes, and is gone before it is answered."""
-        asked = {TOPIC: dict.fromkeys(range(PARTITIONS), 0)}
         async with self._client() as client:
-            client.send(fetch_request(asked, max_wait_ms=2000, min_bytes=10**8), 12)
+            ends = await self._offsets(client, LATEST)
+            client.send(fetch_request({TOPIC: ends}, max_wait_ms=2000, min_bytes=10**8), 12)
             for _ in range(5):
                 client.send(produce_request({TOPIC: {0: batch(VALUE)}}), 9)
             await client.writer.drain()
-            await asyncio.sleep(self._source.uniform(0, 0.05))
+            # Its first answer is that to the fetch: while there is none, the fetch waits.
+            try:
+                async with asyncio.timeout(self._source.uniform(0, 0.05)):
+                    await client.reader.read(1)
+            except TimeoutError:
+                self.waited += 1
             client.writer.transport.abort()
+
+    async def read_from_start(self) -> None:
+        """A reader of all that there is, most of which has been merged and is in no cache; every second vanishes."""
+        async with self._client() as client:
+            nexts = await self._offsets(client, EARLIEST)
+            for _ in range(READS):
+                answer = await client.ask(fetch_request({TOPIC: nexts}, partition_max_bytes=READ_BYTES), 12)
+                for part in answer.responses[0].partitions:
+                    # Retention and DeleteRecords are faster now and then.
+                    assert part.error_code in (0, ErrorCode.OFFSET_OUT_OF_RANGE), part
+                nexts = await self._offsets(client, EARLIEST)
+            if self._source.randrange(2):
+                client.send(fetch_request({TOPIC: nexts}, partition_max_bytes=READ_BYTES), 12)
+                await client.writer.drain()
+                client.writer.transport.abort()
+
+    async def _offsets(self, client: Client, timestamp: int) -> dict[int, int]:
+        """The first or the next offset of each partition of the topic that stays."""
+        answer = await client.ask(_offsets_of(range(PARTITIONS), timestamp), 6)
+        parts = answer.topics[0].partitions
+        assert all(part.error_code == 0 for part in parts), answer
+        return {part.partition_index: part.offset for part in parts}
 
     async def over_tls(self) -> None:
         """The same over TLS; every fourth leaves in the middle of its handshake."""
@@ -323,6 +364,6 @@ def _quota(user: str, *, remove: bool) -> AlterClientQuotasRequest:
     return AlterClientQuotasRequest(entries=entries, validate_only=False)
 
 
-def _end_of(partition: int) -> ListOffsetsRequest:
-    place = ListOffsetsPartition(partition_index=partition, timestamp=-1)
-    return ListOffsetsRequest(replica_id=-1, topics=[ListOffsetsTopic(name=TOPIC, partitions=[place])])
+def _offsets_of(partitions: Iterable[int], timestamp: int) -> ListOffsetsRequest:
+    places = [ListOffsetsPartition(partition_index=index, timestamp=timestamp) for index in partitions]
+    return ListOffsetsRequest(replica_id=-1, topics=[ListOffsetsTopic(name=TOPIC, partitions=places)])

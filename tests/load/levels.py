@@ -66,7 +66,7 @@ def growth(levels: Sequence[Level], allowed: Allowed) -> list[str]:
         *windows.named("objects of type", lambda level: level.facts.types, {}, OBJECTS_SLACK),
         *windows.single("threads", lambda level: level.facts.threads, allowed.threads),
         *windows.single("objects of the store", lambda level: level.objects, allowed.objects),
-        *windows.single("resident bytes", lambda level: level.facts.resident_bytes, RESIDENT_SLACK_BYTES),
+        *windows.single("resident bytes", _beside_the_cache, RESIDENT_SLACK_BYTES),
         *windows.single(
             "blocks of memory", lambda level: level.facts.blocks, BLOCKS_SLACK + BLOCKS_PER_ROW * max(kept, 0)
         ),
@@ -104,6 +104,11 @@ class Windows:
                 f"{what} {name}", partial(_count, values, name), slack + allowed.get(name, 0)
             )
         ]
+
+
+def _beside_the_cache(level: Level) -> int:
+    """Memory of the process without the record data that its cache says it holds."""
+    return level.facts.resident_bytes - level.facts.cached_bytes
 
 
 def _count(values: Callable[[Level], Mapping[str, int]], name: str, level: Level) -> int:

@@ -2,8 +2,8 @@
 
 The thread takes connections on a Unix socket, reads one word of each, and answers with JSON:
 
-* `facts`: what `Facts` says, after a full garbage collection and after what malloc holds free has gone back to the
-  system: what is left is what somebody holds on to.
+* `facts`: what `Facts` says, after a full garbage collection, and after free buffers and what malloc holds free have
+  gone back to the system: what is left is what somebody holds on to.
 * `watch`: from now on, see how long the event loop is kept from its next turn.
 * `hold`: the longest time since, in CPU seconds of the loop's own thread: others who use the machine don't count.
 """
@@ -22,10 +22,18 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, TypeVar
 
+from warp import agent_log
+from warp._blocks import set_free_bytes_max
 from warp.cli.main import main
 from warp.cli.signals import SignalThread
+from warp.log import answer
+from warp.log.cache import ChunkCache
+from warp.log.claims import Claims
+
+T = TypeVar("T")
 
 TYPES_SHOWN = 400
 """The most frequent types of objects; leaks that matter are of frequent ones."""
@@ -49,6 +57,7 @@ def facts() -> dict[str, Any]:
     gc.collect()
     types = Counter(_name(type(found)) for found in gc.get_objects())
     blocks = sys.getallocatedblocks()
+    free_blocks.give_back()
     ctypes.CDLL(None).malloc_trim(0)
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return {
@@ -58,7 +67,26 @@ def facts() -> dict[str, Any]:
         "descriptors": _descriptors(),
         "tasks": _tasks(),
         "types": dict(types.most_common(TYPES_SHOWN)),
+        "cached_bytes": sum(cache.used_bytes for cache in caches),
+        "kept": _kept(),
     }
+
+
+class FreeBlocks:
+    """Large buffers that wait to be used again: the agent says how much memory they may take."""
+
+    def __init__(self) -> None:
+        self._bytes_max = 0
+
+    def bound(self, bytes_max: int) -> None:
+        """What the agent says."""
+        self._bytes_max = bytes_max
+        set_free_bytes_max(bytes_max)
+
+    def give_back(self) -> None:
+        """Return them to malloc now; as many may wait again from now on."""
+        set_free_bytes_max(0)
+        set_free_bytes_max(self._bytes_max)
 
 
 class HoldWatch:
@@ -104,12 +132,35 @@ class HoldWatch:
             last_s = now_s
 
 
+free_blocks = FreeBlocks()
+caches: list[ChunkCache] = []
+claims: list[Claims] = []
 _hold_watch = HoldWatch()
 ANSWERS: dict[str, Callable[[], object]] = {
     "facts": facts,
     "watch": _hold_watch.watch,
     "hold": _hold_watch.hold,
 }
+
+
+def _kept() -> dict[str, int]:
+    """What readers keep in the cache of record data, and others therefore can't have."""
+    return {
+        "bytes of views that are held": sum(cache.held_bytes for cache in caches),
+        "chunks that may not be evicted": sum(len(cache._pins) for cache in caches),
+        "chunks that are claimed": sum(each.claimed_chunks for each in claims),
+    }
+
+
+def _watched(module: ModuleType, name: str, made: list[T]) -> None:
+    """From now on, note what a module makes of a class."""
+    kind = vars(module)[name]
+
+    def make(*arguments: Any, **options: Any) -> T:
+        made.append(kind(*arguments, **options))
+        return made[-1]
+
+    vars(module)[name] = make
 
 
 def _name(kind: type) -> str:
@@ -141,6 +192,9 @@ def _loops() -> list[asyncio.AbstractEventLoop]:
 
 
 if __name__ == "__main__":
+    _watched(agent_log, "ChunkCache", caches)
+    _watched(answer, "Claims", claims)
+    vars(agent_log)["set_free_bytes_max"] = free_blocks.bound
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(sys.argv[1])
     listener.listen()
