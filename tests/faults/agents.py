@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.faults.previous import PROGRAM as PREVIOUS_PROGRAM
+from tests.faults.previous import COMMAND as PREVIOUS_COMMAND
 from tests.support.cluster import ClusterAgent
 
 PROGRAM = Path(sys.executable).with_name("warp")
@@ -56,10 +56,12 @@ class FaultyAgent(ClusterAgent):
     def command(self) -> list[str]:
         bound = ["setpriv", "--pdeathsig", "KILL", *self._prefix]
         program, options = (
-            (PREVIOUS_PROGRAM, self._previous_options) if self.is_previous else (PROGRAM, self._options)
+            (PREVIOUS_COMMAND, self._previous_options)
+            if self.is_previous
+            else ((str(PROGRAM),), self._options)
         )
         return [
-            *bound, str(program), "agent", "--listen", self.bootstrap, "--http",
+            *bound, *program, "agent", "--listen", self.bootstrap, "--http",
             f"{self.host}:{self.http_port}", "--data-dir", str(self.data_dir), *options,
         ]  # fmt: skip
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
+import struct
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -19,6 +21,9 @@ ATTEMPT_S = 5.0
 AGAIN_S = 0.05
 AVOID_S = 2.0
 FIND_VERSION = 4
+LINGERS_NOT = struct.pack("ii", 1, 0)
+"""SO_LINGER: what has not been sent when a client hangs up is thrown away. Otherwise the kernel goes on to send it, and
+a request that was lost would come behind those which the client has made since, for no fault of the agent's."""
 
 TRY_AGAIN = frozenset(
     {
@@ -156,6 +161,8 @@ class Caller:
         try:
             async with asyncio.timeout(ATTEMPT_S):
                 client = await Client.connect(agent.port, agent.host)
+                made: socket.socket = client.writer.get_extra_info("socket")
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGERS_NOT)
         except (OSError, TimeoutError):
             self._avoid()
             return None

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,12 @@ def missing() -> str | None:
         return "only root may mount a file system"
     if shutil.which("mount") is None:
         return "mount is not installed"
+    with tempfile.TemporaryDirectory(prefix="warp-faults-try-") as directory:
+        try:
+            _mount(Path(directory), 1 << 16)
+            _unmount(directory)
+        except subprocess.CalledProcessError as error:
+            return f"no file system can be mounted: {error.stderr.strip()}"
     return None
 
 
@@ -34,14 +41,12 @@ class SmallDisk:
     def __enter__(self) -> Self:
         remove_left_over()
         self.path.mkdir(parents=True, exist_ok=True)
-        source = f"{NAME}-{os.getpid()}"
-        options = f"size={self._size_bytes},mode=700"
-        subprocess.run(["mount", "-t", "tmpfs", "-o", options, source, self.path], check=True)
+        _mount(self.path, self._size_bytes)
         return self
 
     def __exit__(self, *_: object) -> None:
         # Lazily: nobody who still has a file open there keeps the run from cleaning up.
-        subprocess.run(["umount", "--lazy", self.path], check=True)
+        _unmount(str(self.path))
 
     @contextmanager
     def full(self, left_bytes: int) -> Iterator[None]:
@@ -64,4 +69,14 @@ def remove_left_over() -> None:
         source, path = line.split()[:2]
         name, _, pid = source.rpartition("-")
         if name == NAME and not Path("/proc", pid).exists():
-            subprocess.run(["umount", "--lazy", path], check=True)
+            _unmount(path)
+
+
+def _mount(path: Path, size_bytes: int) -> None:
+    options, source = f"size={size_bytes},mode=700", f"{NAME}-{os.getpid()}"
+    command = ["mount", "-t", "tmpfs", "-o", options, source, str(path)]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+
+
+def _unmount(path: str) -> None:
+    subprocess.run(["umount", "--lazy", path], check=True, capture_output=True, text=True)

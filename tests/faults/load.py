@@ -159,7 +159,7 @@ class Load:
         made: list[Callable[[str], _Client]] = [
             *(lambda name: self._writer(name, (ORDERS, AUDIT), 0.03) for _ in range(2)),
             lambda name: self._writer(name, (ORDERS, TRIMMED, LATEST, BRIEF), 0.03),
-            lambda name: PlainWriter(recorder, name, agents, self._source(name), COPIES, 0.15),
+            lambda name: PlainWriter(recorder, name, agents, self._source(name), COPIES, 0.06),
             *(
                 lambda name: RawReader(recorder, name, agents, self._source(name), places, 0.05)
                 for _ in range(3)

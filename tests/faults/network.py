@@ -4,7 +4,7 @@ An agent reaches PostgreSQL over one link, the object store over another, and cl
 which ends in a bridge. A link that is down loses every packet without a word; TCP sends again when it is up.
 
 Runs have numbers, and by them addresses of their own in 198.18.0.0/16, which is set aside for tests (RFC 2544):
-several may go on at once. What a run that was killed has left is removed by the next one with its number.
+several may go on at once. What runs have left that were killed is removed by the next one.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import enum
 import fcntl
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,8 @@ from typing import IO, Self
 RUNS_MAX = 64
 AGENTS_MAX = 16
 TIMEOUT_S = 20.0
+_NAMESPACES, _DEVICES = "warp-faults-{}-", "wf{}-"
+"""What the names of a run's namespaces and devices begin with."""
 
 
 class Link(enum.Enum):
@@ -62,7 +65,8 @@ class Network:
     def __enter__(self) -> Self:
         self._run, self._lock = _take_number()
         try:
-            self._remove()
+            _remove(self._run)
+            _remove_left_over()
             self._create()
         except BaseException:
             self.__exit__()
@@ -70,7 +74,7 @@ class Network:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._remove()
+        _remove(self._run)
         if self._lock is not None:
             self._lock.close()
 
@@ -120,28 +124,15 @@ class Network:
         _ip("-n", space, "link", "set", theirs, "up")
         _ip("link", "set", device, "up")
 
-    def _remove(self) -> None:
-        """All that has this run's number; devices go with their namespaces, a little later."""
-        spaces = [line.split()[0] for line in _ip("netns", "list").splitlines() if line]
-        for space in spaces:
-            if space.startswith(self._namespace("")):
-                _ip("netns", "del", space)
-        devices = [line.split()[1].split("@")[0].rstrip(":") for line in _ip("-o", "link").splitlines()]
-        for device in devices:
-            if device == self._bridge or device.startswith(self._device("", "")):
-                # Where it has gone by itself meanwhile, nothing is left to do.
-                _ip("link", "del", device, check=False)
-
     @property
     def _bridge(self) -> str:
-        return f"wf{self._run}-bridge"
+        return f"{_DEVICES.format(self._run)}bridge"
 
-    def _namespace(self, agent: int | str) -> str:
-        return f"warp-faults-{self._run}-{agent}"
+    def _namespace(self, agent: int) -> str:
+        return f"{_NAMESPACES.format(self._run)}{agent}"
 
-    def _device(self, link: Link | str, agent: int | str) -> str:
-        number = link if isinstance(link, str) else f"{link.value}-{agent}"
-        return f"wf{self._run}-{number}"
+    def _device(self, link: Link, agent: int) -> str:
+        return f"{_DEVICES.format(self._run)}{link.value}-{agent}"
 
     def _address(self, link: Link, agent: int, end: int) -> str:
         """`end` is 1 for ours, 2 for the agent's; agents share one network and one address of ours on it."""
@@ -155,14 +146,51 @@ class Network:
 def _take_number() -> tuple[int, IO[str]]:
     """A number that no other run has, and the lock that keeps it."""
     for number in range(RUNS_MAX):
-        lock = Path(tempfile.gettempdir(), f"warp-faults-network-{number}.lock").open("w")  # noqa: SIM115
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            continue
-        return number, lock
+        lock = _lock(number)
+        if lock is not None:
+            return number, lock
     raise AssertionError(f"{RUNS_MAX} runs go on already")
+
+
+def _lock(run: int) -> IO[str] | None:
+    """Keeps a number from others until it is closed; None: somebody has it."""
+    lock = Path(tempfile.gettempdir(), f"warp-faults-network-{run}.lock").open("w")  # noqa: SIM115  it stays open
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        return None
+    return lock
+
+
+def _remove_left_over() -> None:
+    """What those runs have left that are no more."""
+    found = re.compile(f"(?:{_NAMESPACES.format('([0-9]+)')}|{_DEVICES.format('([0-9]+)')})")
+    matches = (found.match(name) for name in (*_namespaces(), *_devices()))
+    for run in sorted({int(match[1] or match[2]) for match in matches if match}):
+        lock = _lock(run)
+        if lock is not None:
+            with lock:
+                _remove(run)
+
+
+def _remove(run: int) -> None:
+    """All that has a run's number; devices go with their namespaces, a little later."""
+    for space in _namespaces():
+        if space.startswith(_NAMESPACES.format(run)):
+            _ip("netns", "del", space)
+    for device in _devices():
+        if device.startswith(_DEVICES.format(run)):
+            # Where it has gone by itself meanwhile, nothing is left to do.
+            _ip("link", "del", device, check=False)
+
+
+def _namespaces() -> list[str]:
+    return [line.split()[0] for line in _ip("netns", "list").splitlines() if line]
+
+
+def _devices() -> list[str]:
+    return [line.split()[1].split("@")[0].rstrip(":") for line in _ip("-o", "link").splitlines()]
 
 
 def _ip(*arguments: str, check: bool = True) -> str:

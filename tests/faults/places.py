@@ -34,7 +34,8 @@ QUICK = (
     "--log-format", "json",
 )  # fmt: skip
 """So that in one run everything happens that an agent does in a day."""
-OF_CLUSTER = ("--metadata-timeout", "3s")
+PATIENCE = ("--metadata-timeout", "3s"), ()
+"""By seed. Impatient agents give up what hangs; statements of patient ones come through when their leases are gone."""
 
 
 @dataclass
@@ -60,6 +61,13 @@ class Place:
     disk: SmallDisk | None = None
     left_out: dict[Kind, str] = field(default_factory=dict)
     """Kinds of misfortune that can't be had here, and why."""
+    instead: list[str] = field(default_factory=list)
+    """What takes the place of something better, and why."""
+
+    @property
+    def lacks(self) -> list[str]:
+        """All that this place has to do without, for people."""
+        return [*self.instead, *(f"{kind.value}: {reason}" for kind, reason in self.left_out.items())]
 
     @property
     def bootstrap(self) -> str:
@@ -111,7 +119,7 @@ def cluster(directory: Path, seed: int) -> Iterator[Place]:
         stack.push(place.postgres)
         with ThreadPoolExecutor(1) as starter:
             started = starter.submit(place.postgres.__enter__)
-            s3 = _s3_server(stack, directory)
+            s3 = _s3_server(stack, directory, place.instead)
             started.result()
         place.environment = environment_of(s3.credentials)
         place.metadata, bucket = place.postgres.create_database(), s3.new_bucket()
@@ -128,14 +136,15 @@ def cluster(directory: Path, seed: int) -> Iterator[Place]:
                 f"127.0.0.1:{place.postgres.port}", f"{hosts[0]}:{database.port}"
             )
             store = s3_url(bucket, "warp", endpoint=place.stores[-1].endpoint, read_timeout="2s")
-            options = [*QUICK, *OF_CLUSTER, "--metadata", relayed, "--object-store", store]
+            options = [*QUICK, *PATIENCE[seed % 2], "--metadata", relayed, "--object-store", store]
             _add_agent(stack, place, directory / f"agent-{number}", options)
         yield place
 
 
-def _s3_server(stack: ExitStack, directory: Path) -> RgwServer | S3Server:
+def _s3_server(stack: ExitStack, directory: Path, instead: list[str]) -> RgwServer | S3Server:
     """Ceph's gateway, or where that is not installed moto."""
-    if missing_programs():
+    if absent := missing_programs():
+        instead.append(f"moto takes the place of Ceph's S3 gateway: {', '.join(absent)} not installed")
         return stack.enter_context(S3Server(directory))
     return stack.enter_context(RgwServer(directory / "rgw"))
 

@@ -11,13 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PROGRAM = ROOT / "build" / "previous" / "bin" / "warp"
+BIN = ROOT / "build" / "previous" / "bin"
+COMMAND = (str(BIN / "python"), "-I", str(BIN / "warp"))
+"""Isolated: a PYTHONPATH that leads to this release's tree does not lead that release there."""
 TIMEOUT_S = 60.0
 
 
 def missing() -> str | None:
     """Why there can be no agent of that release here, None when there can."""
-    if PROGRAM.exists():
+    if (BIN / "warp").exists():
         return None
     return "the release before is not installed: `make build/previous/.stamp` does so, for CPython 3.11"
 
@@ -26,7 +28,7 @@ def missing() -> str | None:
 def known_options() -> frozenset[str]:
     """The options that its agents take."""
     done = subprocess.run(
-        [PROGRAM, "agent", "--help"], capture_output=True, text=True, check=True, timeout=TIMEOUT_S
+        [*COMMAND, "agent", "--help"], capture_output=True, text=True, check=True, timeout=TIMEOUT_S
     )
     words = (line.split()[0] for line in done.stdout.splitlines() if line.startswith("  --"))
     return frozenset(words)

@@ -28,6 +28,10 @@ FETCHES = 12
 MAX_WAIT_MS = 300
 PARTITION_BYTES = 64 << 10
 PLACES_MAX = 3
+COMMIT_ATTEMPT_S = 1.0
+"""Less than leases live: when they have gone elsewhere, what was sent before may still be on its way."""
+LOOKS_MAX = 3
+"""After each commit, so that one that comes late is seen before the next one covers it."""
 
 
 class RawReader(Caller):
@@ -121,7 +125,8 @@ class Committer(Caller):
             if is_found:
                 offset += 1
                 self.score.done += 1
-                await self._look()
+                for _ in range(self.source.randint(1, LOOKS_MAX)):
+                    await self._look()
             await self.rest(self._pause_s)
         self.hang_up()
         self._watch.hang_up()
@@ -133,6 +138,7 @@ class Committer(Caller):
             raw.offset_commit(self.group, offsets),
             raw.VERSIONS["offset commit"],
             raw.committed,
+            COMMIT_ATTEMPT_S,
         )
         if not isinstance(answer, Committed):
             return False

@@ -33,6 +33,10 @@ TOMBSTONE_SHARE = 0.1
 LARGE_SHARE = 0.02
 LARGE_BYTES = 40_000
 TIMEOUT_MS = 4_000
+HASTY_SHARE = 0.1
+HASTY_TIMEOUT_MS = (30, 400)
+"""Some give the agent so little time that it has to tell them REQUEST_TIMED_OUT, whatever comes of it: then a segment
+whose commit is tried again holds requests that wait and others that do not any more."""
 IMPATIENT_SHARE = 0.05
 IMPATIENT_S = 0.15
 """Some hang up before the answer comes, and ask somebody else: it may be stored by then."""
@@ -135,11 +139,11 @@ class RawWriter(Caller):
     async def _store(self, parts: Mapping[Partition, Sent]) -> bool:
         """True when all of it is acknowledged; False when patience is at its end."""
         operation = Produce([sent.batch for sent in parts.values()])
-        request = raw.produce({place: sent.data for place, sent in parts.items()}, TIMEOUT_MS)
+        data = {place: sent.data for place, sent in parts.items()}
         deadline_s = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline_s:
             answer = await self.ask(
-                operation, request, raw.VERSIONS["produce"],
+                operation, raw.produce(data, self._timeout_ms()), raw.VERSIONS["produce"],
                 lambda response: raw.produced(operation.batches, response), self._patience_s(),
             )  # fmt: skip
             if isinstance(answer, Produced):
@@ -152,6 +156,9 @@ class RawWriter(Caller):
             await self.rest()
         self.score.complain(f"{sorted(parts)} were not acknowledged within {PATIENCE_S:g} s")
         return False
+
+    def _timeout_ms(self) -> int:
+        return self.source.randint(*HASTY_TIMEOUT_MS) if self.source.random() < HASTY_SHARE else TIMEOUT_MS
 
     def _patience_s(self) -> float:
         return self.source.uniform(0, IMPATIENT_S) if self.source.random() < IMPATIENT_SHARE else ATTEMPT_S

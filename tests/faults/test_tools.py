@@ -26,6 +26,13 @@ for line in sys.stdin:
     time.sleep(0.001)
     print(time.time(), time.time_ns(), time.monotonic(), time.clock_gettime(time.CLOCK_BOOTTIME), flush=True)
 """
+NETWORK = """
+import time
+from tests.faults.network import Network
+with Network(1) as made:
+    print(made.command(0)[3], flush=True)
+    time.sleep(1000)
+"""
 CONNECT = """
 import socket, sys
 with socket.create_connection((sys.argv[1], int(sys.argv[2])), 20) as made:
@@ -95,8 +102,26 @@ def test_an_agent_behind_a_link_that_is_down_is_heard_again_when_it_is_up() -> N
                 assert child.poll() is None
             assert child.communicate(timeout=30)[0].strip() == "hello"
         numbers = [made.command(agent)[3] for agent in range(2)]
-    left = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
-    assert not any(name in left.split() for name in numbers)
+    assert not any(name in namespaces() for name in numbers)
+
+
+def test_what_a_killed_run_has_left_is_removed_by_the_next_one_whatever_its_number() -> None:
+    needs(network.missing())
+    with Network(1):
+        child = subprocess.Popen(
+            [sys.executable, "-c", NETWORK], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+        )
+        assert child.stdout is not None
+        name = child.stdout.readline().strip()
+        with child:
+            child.kill()
+        assert name in namespaces()
+    with Network(1):
+        assert name not in namespaces()
+
+
+def namespaces() -> list[str]:
+    return subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout.split()
 
 
 @contextmanager
