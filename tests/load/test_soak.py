@@ -50,8 +50,9 @@ THREADS_MAX = 24
 """Pools make threads as they need them, up to a few each, and keep them."""
 HELD = (
     "warp_connections", "warp_connections_unauthenticated", "warp_request_memory_bytes",
-    "warp_request_memory_waiting", "warp_fetch_memory_bytes", "warp_fetches_waiting", "warp_buffer_bytes", "warp_sealed_bytes", "warp_group_members", "warp_quota_clients",
-    "warp_loop_errors_total", "warp_handler_bugs_total",
+    "warp_request_memory_waiting", "warp_fetch_memory_bytes", "warp_fetches_waiting", "warp_buffer_bytes",
+    "warp_sealed_bytes", "warp_group_members", "warp_quota_clients", "warp_loop_errors_total",
+    "warp_handler_bugs_total",
 )  # fmt: skip
 
 
