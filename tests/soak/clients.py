@@ -14,6 +14,8 @@ from tests.soak.model import Stream
 from tests.support.client_load import QUICK, GroupReader
 from tests.support.raw_load import Score
 from tests.verifier import Recorder
+from tests.verifier.adapters.confluent import content_of
+from tests.verifier.adapters.seals import headers_of
 
 JOIN_S = 60.0
 STEP_S = 0.02
@@ -111,6 +113,7 @@ class Writer(Worker):
             self._producer.produce(
                 stream.kind.name, record.value, record.key, stream.partition,
                 on_delivery=delivered, timestamp=now_ms,
+                headers=[*headers_of(record.key, record.value, now_ms)],
             )  # fmt: skip
         except BufferError:
             return False
@@ -141,7 +144,7 @@ class Member(GroupReader):
             self.score.complain(f"{error}")
             return
         place = self._streams[partition].place
-        self._reader.saw(place, offset, _bytes(message.key()), _bytes(message.value()))
+        self._reader.saw(place, offset, *content_of(message))
         self._recorder.processed(self._group, place, offset)
         self.seen.setdefault(partition, set()).add(offset)
         self.score.succeed()
@@ -207,7 +210,7 @@ class Roamer(Worker):
 
     def _check(self, stream: Stream, message: Message, expected: int) -> bool:
         found = message.offset() or 0
-        self._reader.saw(stream.place, found, _bytes(message.key()), _bytes(message.value()))
+        self._reader.saw(stream.place, found, *content_of(message))
         if found == expected or (found > expected and not stream.kind.is_dense):
             return True
         self.score.complain(f"{stream.name}: {message.value()!r:.60} at {found}, expected was {expected}")
@@ -226,7 +229,3 @@ def reader(bootstrap: str) -> Consumer:
         "auto.offset.reset": "error", "enable.partition.eof": True, "fetch.wait.max.ms": 100, **QUICK,
     }  # fmt: skip
     return Consumer(settings)
-
-
-def _bytes(data: str | bytes | None) -> bytes | None:
-    return data.encode() if isinstance(data, str) else data

@@ -9,14 +9,23 @@ from typing import NamedTuple
 
 CHECKS: Mapping[str, tuple[str, str]] = {
     "acknowledged records are there": ("P1", "acknowledged batches looked for where they were acknowledged"),
+    "records keep their times": ("P1", "records read back whose timestamps are known"),
     "what was read stays": ("P1", "records that a reader saw, looked for in the end"),
     "acknowledgements name a place": ("P1", "acknowledgements"),
     "logs can be read": ("P1", "logs read back, each through each agent"),
     "requests are atomic": ("P2", "requests of several batches that are there all or not at all"),
     "answers are of one piece": ("P2", "answers to requests of several batches"),
     "requests keep one order": ("P2", "pairs of partitions with several requests in common, batch by batch"),
+    "requests are seen as one": (
+        "P2",
+        "ends told, held against requests of which a part had been seen before",
+    ),
     "batches are whole": ("P2", "batches whose records stand side by side"),
     "offsets are dense": ("P3", "records that follow on one another, in logs and in answers"),
+    "later writes come later": (
+        "P3",
+        "acknowledged batches, held against what was acknowledged before they were sent",
+    ),
     "one order for everybody": ("P3", "records seen at an offset, compared with what others saw there"),
     "agents agree": ("P3", "logs read back, compared with the same through another agent"),
     "watermarks never go back": ("P3", "starts and ends told, compared with those told before"),
@@ -44,6 +53,7 @@ CHECKS: Mapping[str, tuple[str, str]] = {
     "nothing comes from nowhere": ("P7", "records read back, each looked for among those that were sent"),
     "deleted records stay away": ("P9", "log starts compared with what was deleted"),
     "deleted topics stay away": ("P9", "topics that were deleted"),
+    "topics are made and deleted once": ("P9", "topics made or deleted, counted against each other"),
     "nothing goes without a reason": ("P9", "records that are gone, or starts that moved"),
     "the last of each key stays": ("P9", "keys of compacted logs"),
     "old values stay away": ("P9", "keys of compacted logs whose last record is gone"),

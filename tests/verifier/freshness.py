@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
@@ -18,6 +20,7 @@ from tests.verifier.operations import (
     ListOffsets,
     Part,
     Partition,
+    Produced,
     Trimmed,
 )
 from tests.verifier.recorder import Op, State
@@ -56,6 +59,41 @@ class Gap(NamedTuple):
     who: str
 
 
+class Look(NamedTuple):
+    """Somebody was told how far a log goes."""
+
+    log: int
+    began: int
+    """The moment at which he asked."""
+    end: int
+    """Nothing that he was told lies at or past it."""
+    text: str
+
+
+class Heights:
+    """How high something of a log had come: moments, and what was reached by then."""
+
+    def __init__(self) -> None:
+        self.moments = array("q")
+        self.heights = array("q")
+
+    def reach(self, height: int, moment: int) -> None:
+        """It had come so far, if not further. Moments don't go back."""
+        if not self.heights or height > self.heights[-1]:
+            self.moments.append(moment)
+            self.heights.append(height)
+
+    def before(self, moment: int) -> int:
+        """How high it was before a moment."""
+        index = bisect_left(self.moments, moment)
+        return self.heights[index - 1] if index else 0
+
+    def when_above(self, offset: int) -> int:
+        """The first moment at which it was higher than an offset; NEVER if it never was."""
+        index = bisect_left(self.heights, offset + 1)
+        return self.moments[index] if index < len(self.moments) else NEVER
+
+
 class Freshness:
     """All reads of a history in order. Afterwards it knows what was seen in each log, and how far each had come."""
 
@@ -80,6 +118,11 @@ class Freshness:
         self._floors: dict[int, dict[Partition, Floor]] = {}
         self._positions: dict[tuple[int, int], int] = {}
         """Of readers, by reader and log."""
+        self._claims: dict[int, Heights] = defaultdict(Heights)
+        """By log, the ends of what was acknowledged."""
+        self.seen: dict[int, Heights] = defaultdict(Heights)
+        """By log, the ends that anybody was told."""
+        self.looks: list[Look] = []
         counts: dict[int, int] = defaultdict(int)
         timeline = context.timeline
         for batch in range(len(self._history.batches)):
@@ -109,8 +152,19 @@ class Freshness:
         partition = self._history.batches.partition[batch]
         log = self._context.topics.log(partition, timeline.claim_sent[claim], moment)
         if log != AMBIGUOUS and offset != NO_PLACE:
+            self._judge_place(log, batch, offset, timeline.claim_sent[claim], moment)
             end = offset + self._history.batches.count[batch]
             self.acknowledged[log] = max(self.acknowledged[log], end)
+            self._claims[log].reach(end, moment)
+
+    def _judge_place(self, log: int, batch: int, offset: int, sent: int, moment: int) -> None:
+        """What is sent after an acknowledgement stands behind what was acknowledged."""
+        check, floor = "later writes come later", self._claims[log].before(sent)
+        self._context.looked(check)
+        if offset < floor:
+            name = self._history.name_of(batch)
+            text = f"{name} came to stand at {offset}, and was sent when {floor} had been acknowledged"
+            self._context.violate(check, text, moment)
 
     def start_max(self, log: int) -> int:
         """Where a log may begin for DeleteRecords' sake: as was told, or as was asked by those who were not told."""
@@ -174,6 +228,8 @@ class Freshness:
             self._fetched(op, op.operation, answer, floors, moment)
         elif isinstance(answer, Listed):
             self._listed(op, answer, floors, moment)
+        elif isinstance(answer, Produced):
+            self._produced(op, answer, moment)
         elif isinstance(answer, Trimmed):
             self._trimmed(op, answer, moment)
 
@@ -217,7 +273,8 @@ class Freshness:
                     self._context.violate("read your writes", text, moment)
                 elif offset < floor.end:
                     self._went_back(op, partition, "end", floor.end, offset, moment)
-                self._tell_end(op.agent, floor.log, offset)
+                self._look(op, partition, floor.log, offset, f"ends at {offset}")
+                self._tell_end(op.agent, floor.log, offset, moment)
             else:
                 if offset < floor.start:
                     self._went_back(op, partition, "start", floor.start, offset, moment)
@@ -227,11 +284,21 @@ class Freshness:
         text = f"{op.agent or 'somebody'} to {op.client}: {what} of {partition} went from {before} to {now}"
         self._context.violate("watermarks never go back", text, moment)
 
-    def _tell_end(self, agent: str, log: int, end: int) -> None:
+    def _look(self, op: Op, partition: Partition, log: int, end: int, what: str) -> None:
+        """Note how much somebody sees of a log, for when it is known what has to be seen together."""
+        began = self._context.timeline.began[op.number]
+        self.looks.append(Look(log, began, end, f"{op.client}: {partition} {what}"))
+
+    def _tell_end(self, agent: str, log: int, end: int, moment: int) -> None:
         self._context.looked("watermarks never go back")
-        self.ends[log] = max(self.ends[log], end)
+        self._reach(log, end, moment)
         if agent:
             self._agent_ends[agent, log] = max(self._agent_ends[agent, log], end)
+
+    def _reach(self, log: int, end: int, moment: int) -> None:
+        """Somebody has seen that a log goes so far."""
+        self.ends[log] = max(self.ends[log], end)
+        self.seen[log].reach(end, moment)
 
     def _tell_start(self, agent: str, log: int, start: int) -> None:
         self._context.looked("watermarks never go back")
@@ -255,6 +322,15 @@ class Freshness:
                 text = f"{op.client}: {partition} begins at {low_watermark} after it was trimmed to {asked}"
                 self._context.violate("deleted records stay away", text, moment)
             self.trimmed[log] = max(self.trimmed[log], low_watermark)
+            self._tell_start(op.agent, log, low_watermark)
+
+    def _produced(self, op: Op, answer: Produced, moment: int) -> None:
+        """Producers are told where logs start: as of some time, perhaps of another agent's commit."""
+        began = self._context.timeline.began[op.number]
+        for partition, placed in answer.parts.items():
+            log = self._log(partition, began, moment)
+            if not placed.error_code and placed.log_start_offset >= 0 and log != AMBIGUOUS:
+                self._tell_start("", log, placed.log_start_offset)
 
     def _refused(self, op: Op, partition: Partition, floor: Floor, code: int, moment: int) -> None:
         """An error for a partition of a Fetch or ListOffsets: it may not deny what was acknowledged."""
@@ -302,6 +378,7 @@ class Freshness:
             self._judge_watermarks(op, partition, floor, part, moment)
             if (is_empty and not has_failed) or is_alone:
                 self._judge_emptiness(op, partition, floor, part, moment)
+            self._judge_beginning(op, partition, floor, part, moment)
             self._judge_records(op, partition, floor.log, position, part, moment)
 
     def _judge_emptiness(self, op: Op, partition: Partition, floor: Floor, part: Part, moment: int) -> None:
@@ -314,6 +391,8 @@ class Freshness:
         self._context.looked("read your writes")
         lacks_memory = self._context.rules.agents_lack_memory
         is_seen = part.next_offset > position or (lacks_memory and part.high_watermark >= floor.acknowledged)
+        if not is_seen and not lacks_memory:
+            self._look(op, partition, floor.log, position, f"has nothing at {position}")
         if not is_seen and position < floor.acknowledged:
             known = f"{floor.acknowledged} had been acknowledged"
             text = f"{op.client}: nothing at {partition} offset {position}, {known}"
@@ -323,7 +402,7 @@ class Freshness:
         if part.high_watermark != UNKNOWN:
             if part.high_watermark < floor.agent_end:
                 self._went_back(op, partition, "end", floor.agent_end, part.high_watermark, moment)
-            self._tell_end(op.agent, floor.log, part.high_watermark)
+            self._tell_end(op.agent, floor.log, part.high_watermark, moment)
             self._context.looked("nothing follows the end")
             if part.next_offset > part.high_watermark:
                 text = f"{op.client}: {partition} gave {part.next_offset} past its end {part.high_watermark}"
@@ -332,6 +411,15 @@ class Freshness:
             if part.log_start_offset < floor.agent_start:
                 self._went_back(op, partition, "start", floor.agent_start, part.log_start_offset, moment)
             self._tell_start(op.agent, floor.log, part.log_start_offset)
+
+    def _judge_beginning(self, op: Op, partition: Partition, floor: Floor, part: Part, moment: int) -> None:
+        """What lies before the start that an agent has told is not given by it any more."""
+        if part.offsets and floor.agent_start:
+            self._context.looked("deleted records stay away")
+            if part.offsets[0] < floor.agent_start:
+                told = f"after it had said that the log starts at {floor.agent_start}"
+                text = f"{op.client}: {op.agent} gave {partition} offset {part.offsets[0]} {told}"
+                self._context.violate("deleted records stay away", text, moment)
 
     def _judge_records(
         self, op: Op, partition: Partition, log: int, position: int, part: Part, moment: int
@@ -395,4 +483,5 @@ class Freshness:
             else:
                 self._step(log, expected, offset, f"{name}: {self._context.name(partition)}", moment)
         self._see(log, offset, content, name, moment)
+        self._reach(log, offset + 1, moment)
         self._positions[who, log] = offset + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from tests.verifier.committing import Committing
@@ -20,6 +21,8 @@ from tests.verifier.readback import FsckResult, Readback
 from tests.verifier.recorder import State
 from tests.verifier.rules import Rules
 from tests.verifier.timeline import Timeline
+from tests.verifier.times import judge_times
+from tests.verifier.together import judge_together
 
 
 def judge(
@@ -36,7 +39,9 @@ def judge(
     freshness, producing, committing = _walk(context)
     logs = Logs(context, freshness)
     placing = Placing(context, logs)
-    _ = Ordering(context, logs, placing, producing.in_sequence)
+    ordering = Ordering(context, logs, placing, producing.in_sequence)
+    judge_together(context, freshness, placing, ordering.requests)
+    judge_times(context, logs, placing)
     _ = Leaving(context, logs, freshness, placing)
     committing.settle(_ends(context, logs))
     _judge_fsck(context, fsck)
@@ -108,6 +113,11 @@ def _judge_fsck(context: Context, fsck: FsckResult | None) -> None:
             context.violate("nothing unreferenced is left", f"{count} {what}")
 
 
+def _unique(contents: Sequence[int]) -> int:
+    """Of others nobody can tell which of them it is that stands somewhere."""
+    return sum(count == 1 for count in Counter(contents).values())
+
+
 def _doubtful(timeline: Timeline) -> int:
     return sum(
         doubts > 0 and not is_known
@@ -127,6 +137,8 @@ def _count(context: Context) -> None:
     findings.count("batches sent again", sum(sends > 1 for sends in timeline.sends))
     findings.count("batches in doubt", _doubtful(timeline))
     findings.count("records sent", len(history.batches.contents))
+    contents = history.batches.contents
+    findings.count("records sent whose content is nobody else's", _unique(contents))
     findings.count(
         "records read back", sum(len(r.offsets) for back in context.readbacks for r in back.logs.values())
     )

@@ -75,6 +75,7 @@ class Logs:
         is_over = context.topics.is_over(partition.topic)
         context.looked("deleted topics stay away", int(is_over))
         if not reads:
+            self._judge_silence(partition, number)
             return
         if is_over:
             agents = ", ".join(readback.agent for readback, _ in reads)
@@ -92,6 +93,16 @@ class Logs:
             log = topics.last_log(number)
             if log == AMBIGUOUS or self._freshness.acknowledged[log] or self._freshness.ends[log]:
                 self._context.violate("logs can be read", f"{readback.agent} does not know {partition}")
+
+    def _judge_silence(self, partition: Partition, number: int) -> None:
+        """What was acknowledged has to be looked for: a verdict on logs that nobody has read is worth nothing."""
+        topics, backs = self._context.topics, self._context.readbacks
+        is_told = any(partition in back.unreadable or partition in back.unknown for back in backs)
+        if not backs or is_told or topics.is_over(partition.topic) or topics.may_be_gone(partition.topic):
+            return
+        log = topics.last_log(number)
+        if log != AMBIGUOUS and self._freshness.acknowledged[log]:
+            self._context.violate("logs can be read", f"{partition} was read back through nobody")
 
     # One after the other.
 

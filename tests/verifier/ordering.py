@@ -32,6 +32,8 @@ class Ordering:
         }
         """Of what is nowhere to be found there is surely nothing."""
         self._alone = set(self._refused_alone())
+        self.requests: list[list[int]] = []
+        """Batches that were stored in one transaction, each of which stands there once."""
         self._judge_producers()
         self._judge_requests()
 
@@ -94,6 +96,9 @@ class Ordering:
                 for together in self._together(op, op.operation):
                     self._judge_atomicity(op, together)
                     self._note_places(together, pairs)
+                    numbers = [batch.number for batch in together]
+                    if all(self._placing.copies[number] == 1 for number in numbers):
+                        self.requests.append(numbers)
         for partitions, places in pairs.items():
             self._judge_order(partitions, places)
 

@@ -21,12 +21,18 @@ class LogRead:
         """The high watermark, once an empty answer has shown that it is the end."""
         self.offsets = array("q")
         self.records = array("q")
+        self.times_ms = array("q")
+        """Timestamps of all of them, or nothing where the reader does not tell."""
         self._contents = contents
 
-    def add(self, offset: int, key: bytes | None, value: bytes | None) -> None:
-        """The next record."""
+    def add(
+        self, offset: int, key: bytes | None, value: bytes | None, timestamp_ms: int | None = None
+    ) -> None:
+        """The next record, with its timestamp if that is known of each."""
         self.offsets.append(offset)
         self.records.append(self._contents.number(key, value))
+        if timestamp_ms is not None:
+            self.times_ms.append(timestamp_ms)
 
 
 class Readback:

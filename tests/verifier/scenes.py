@@ -2,135 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
-from tests.verifier.history import Batch, Content
 from tests.verifier.operations import (
     Assigned,
-    Committed,
-    CommittedOffsets,
     CreateTopic,
     DeleteRecords,
     DeleteTopic,
     Done,
-    Fetch,
-    Fetched,
     Heartbeat,
     InitProducerId,
-    Joined,
-    JoinGroup,
     Limit,
     Listed,
     ListedOffset,
     ListOffsets,
-    OffsetCommit,
-    OffsetFetch,
-    Partition,
     Placed,
-    Produce,
     Produced,
     ProducerIdGiven,
-    Synced,
-    SyncGroup,
     Trimmed,
     TrimmedPart,
 )
-from tests.verifier.readback import FsckResult, Readback
-from tests.verifier.recorder import Op, Recorder
-from tests.verifier.rules import Rules, TopicRules
+from tests.verifier.readback import FsckResult
+from tests.verifier.rules import TopicRules
+from tests.verifier.scene import HERE, NOW_MS, THERE, Scene, Story
 from warp.errors import ErrorCode
-
-HERE, THERE = Partition("topic", 0), Partition("topic", 1)
-NOW_MS = 1_000_000
-
-
-class Scene:
-    """A recorder, and what it takes to tell it something in a line."""
-
-    def __init__(self) -> None:
-        self._now_s = 0.0
-        self.recorder = Recorder(self._tick)
-        self.readbacks: list[Readback] = []
-        self.topics: dict[str, TopicRules] = {}
-        self.finishing: dict[str, list[Partition]] = {}
-        self.rising: frozenset[str] = frozenset()
-        self.fsck: FsckResult | None = None
-
-    @property
-    def rules(self) -> Rules:
-        """What the topics' configs are."""
-        return Rules(self.topics, groups_that_finish=self.finishing, rising_groups=self.rising)
-
-    def _tick(self) -> float:
-        self._now_s += 0.001
-        return self._now_s
-
-    def batch(self, *values: str, at: Partition = HERE, **fields: object) -> Batch:
-        """A batch without keys."""
-        contents: list[Content] = [(None, value.encode()) for value in values]
-        return self.recorder.batch(at, contents, **fields)  # type: ignore[arg-type]  # the names are batch's own
-
-    def send(self, *batches: Batch) -> Op:
-        """A request on its way."""
-        return self.recorder.begin("client", Produce(batches), agent="agent")
-
-    def ack(self, op: Op, *offsets: int) -> None:
-        """All batches of a request are acknowledged."""
-        assert isinstance(op.operation, Produce)
-        parts = {b.partition: Placed(0, o) for b, o in zip(op.operation.batches, offsets, strict=True)}
-        op.answered(Produced(parts))
-
-    def write(self, *values: str, offset: int, at: Partition = HERE, **fields: object) -> Batch:
-        """A batch that is sent and acknowledged."""
-        batch = self.batch(*values, at=at, **fields)
-        self.ack(self.send(batch), offset)
-        return batch
-
-    def fetch(
-        self, position: int, found: Sequence[str], *, end: int, at: Partition = HERE, gap: int = 0
-    ) -> None:
-        """A Fetch of one partition; the records after the first are `gap` offsets further on."""
-        records = [(position + n + (gap if n else 0), None, value.encode()) for n, value in enumerate(found)]
-        op = self.recorder.begin("reader", Fetch({at: position}), agent="agent")
-        op.answered(Fetched({at: self.recorder.part(0, end, 0, records)}))
-
-    def read_back(
-        self, *values: str, at: Partition = HERE, agent: str = "agent", start: int = 0, end: int | None = None
-    ) -> Readback:
-        """A log in the end, through an agent."""
-        back = next((back for back in self.readbacks if back.agent == agent), None)
-        if back is None:
-            back = self.recorder.readback(agent, NOW_MS)
-            self.readbacks.append(back)
-        read = back.log(at, start, start + len(values) if end is None else end)
-        for offset, value in enumerate(values, start):
-            if value:
-                read.add(offset, None, value.encode())
-        return back
-
-    def joined(self, member: str, generation: int, *, leads: bool = False) -> None:
-        """A member is let into a generation."""
-        op = self.recorder.begin(member, JoinGroup("group"))
-        op.answered(Joined(generation, member, leads))
-
-    def synced(self, member: str, share: bytes, shares: Mapping[str, bytes] | None = None) -> None:
-        """A member is given its share of generation 1."""
-        op = self.recorder.begin(member, SyncGroup("group", 1, member, shares or {}))
-        op.answered(Synced(share))
-
-    def commit(self, offset: int, generation: int = -1) -> None:
-        """A member commits, and is told that it has."""
-        op = self.recorder.begin("member", OffsetCommit("group", {HERE: offset}, generation, "member"))
-        op.answered(Committed({HERE: 0}))
-
-    def told(self, offset: int) -> None:
-        """Somebody is told what is committed."""
-        op = self.recorder.begin("auditor", OffsetFetch("group", [HERE]))
-        op.answered(CommittedOffsets({HERE: offset}))
-
-
-Story = Callable[[Scene, bool], None]
-"""Tells a scene; `wrong` is whether the thing happens that must not."""
 
 
 def acknowledged(scene: Scene, wrong: bool) -> None:
@@ -143,6 +38,12 @@ def read_stays(scene: Scene, wrong: bool) -> None:
     scene.send(scene.batch("a")).lost()
     scene.fetch(0, ["a"], end=1)
     scene.read_back(*() if wrong else ("a",))
+
+
+def keep_times(scene: Scene, wrong: bool) -> None:
+    scene.write("a", "b", offset=0, timestamp_ms=NOW_MS)
+    read = scene.read_back("a", "b").logs[HERE]
+    read.times_ms.extend([NOW_MS - 5, NOW_MS - 1 if wrong else NOW_MS])
 
 
 def names_a_place(scene: Scene, wrong: bool) -> None:
@@ -180,6 +81,18 @@ def one_order_of_requests(scene: Scene, wrong: bool) -> None:
     scene.read_back(*("2", "1") if wrong else ("1", "2"), at=THERE)
 
 
+def seen_as_one(scene: Scene, wrong: bool) -> None:
+    """Nobody has told the producer; but a reader has seen one part of its request."""
+    scene.send(scene.batch("a"), scene.batch("b", at=THERE)).lost()
+    early = scene.recorder.begin("early", ListOffsets([THERE], Limit.LATEST), agent="agent")
+    scene.fetch(0, ["a"], end=1)
+    early.answered(Listed({THERE: ListedOffset(0, 0)}))
+    late = scene.recorder.begin("late", ListOffsets([THERE], Limit.LATEST), agent="other")
+    late.answered(Listed({THERE: ListedOffset(0, 0 if wrong else 1)}))
+    scene.read_back("a")
+    scene.read_back("b", at=THERE)
+
+
 def whole(scene: Scene, wrong: bool) -> None:
     scene.send(scene.batch("a", "b", "c")).lost()
     scene.read_back(*("a", "c") if wrong else ("a", "b", "c"))
@@ -189,6 +102,16 @@ def dense(scene: Scene, wrong: bool) -> None:
     scene.send(scene.batch("a")).lost()
     scene.send(scene.batch("b")).lost()
     scene.read_back(*("a", "", "b") if wrong else ("a", "b"))
+
+
+def come_later(scene: Scene, wrong: bool) -> None:
+    """An offset was free, and is filled when a later one is taken already."""
+    scene.send(scene.batch("x")).lost()
+    early = scene.batch("a")
+    op = None if wrong else scene.send(early)
+    scene.write("b", offset=1)
+    scene.ack(op or scene.send(early), 0)
+    scene.read_back("a", "b")
 
 
 def one_order(scene: Scene, wrong: bool) -> None:
@@ -361,6 +284,16 @@ def deleted_topics(scene: Scene, wrong: bool) -> None:
     scene.read_back("a")
 
 
+def made_once(scene: Scene, wrong: bool) -> None:
+    """Two at a time."""
+    ops = [scene.recorder.begin("maker", CreateTopic("topic")) for _ in range(2)]
+    ops[0].answered(Done())
+    if wrong:
+        ops[1].answered(Done())
+    else:
+        ops[1].failed(ErrorCode.TOPIC_ALREADY_EXISTS)
+
+
 def with_a_reason(scene: Scene, wrong: bool) -> None:
     scene.topics["topic"] = TopicRules(retention_ms=1_000)
     scene.write("a", offset=0, timestamp_ms=NOW_MS - (500 if wrong else 1_500))
@@ -417,14 +350,17 @@ def unreferenced(scene: Scene, wrong: bool) -> None:
 
 STORIES: Mapping[str, Story] = {
     "acknowledged records are there": acknowledged,
+    "records keep their times": keep_times,
     "what was read stays": read_stays,
     "acknowledgements name a place": names_a_place,
     "logs can be read": can_be_read,
     "requests are atomic": atomic,
     "answers are of one piece": of_one_piece,
     "requests keep one order": one_order_of_requests,
+    "requests are seen as one": seen_as_one,
     "batches are whole": whole,
     "offsets are dense": dense,
+    "later writes come later": come_later,
     "one order for everybody": one_order,
     "agents agree": agree,
     "watermarks never go back": never_back,
@@ -449,6 +385,7 @@ STORIES: Mapping[str, Story] = {
     "nothing comes from nowhere": from_somewhere,
     "deleted records stay away": deleted_records,
     "deleted topics stay away": deleted_topics,
+    "topics are made and deleted once": made_once,
     "nothing goes without a reason": with_a_reason,
     "the last of each key stays": last_of_key,
     "old values stay away": old_values,

@@ -6,7 +6,8 @@ import pytest
 
 from tests.verifier.figures import CHECKS, Verdict
 from tests.verifier.judge import judge
-from tests.verifier.scenes import STORIES, Scene
+from tests.verifier.scene import Scene
+from tests.verifier.scenes import STORIES
 
 
 def told(check: str, *, wrong: bool) -> Verdict:

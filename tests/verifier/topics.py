@@ -50,6 +50,11 @@ class Topic:
     lost_deletions: int = 0
     """Those that may yet come, whenever that is."""
     lost_creations: int = 0
+    creations_begun: int = 0
+    deletions_begun: int = 0
+    made: int = 0
+    """How many creations were answered without an error."""
+    deleted: int = 0
 
     @property
     def living(self) -> list[Life]:
@@ -156,7 +161,10 @@ class Topics:
                 topic.lost_deletions += 1
             else:
                 topic.lost_creations += 1
+        if isinstance(op.operation, CreateTopic):
+            topic.creations_begun += 1
         if isinstance(op.operation, DeleteTopic):
+            topic.deletions_begun += 1
             topic.deletions += 1
             for life in topic.living:
                 life.doubted = min(life.doubted, moment)
@@ -179,6 +187,8 @@ class Topics:
             return
         if isinstance(op.operation, DeleteTopic):
             topic.deletions -= 1
+        if op.state is State.ANSWERED:
+            self._count(topic, op, moment)
         if isinstance(op.operation, CreateTopic):
             if op.state is State.ANSWERED:
                 self._created(topic, began, moment)
@@ -188,6 +198,23 @@ class Topics:
             self._deleted(topic, began, moment)
         else:
             self._is_unknown(topic, began, moment)
+
+    def _count(self, topic: Topic, op: Op, moment: int) -> None:
+        """Between two creations there is a deletion, and the other way round; whoever asked, and however often."""
+        check = "topics are made and deleted once"
+        self._findings.looked(check)
+        if isinstance(op.operation, CreateTopic):
+            topic.made += 1
+            if topic.made > 1 + topic.deletions_begun:
+                asked = f"{topic.deletions_begun} deletions were asked for"
+                text = f"{topic.name} was made {topic.made} times, and {asked}"
+                self._findings.violate(check, text, self._timeline.time_s(moment))
+        else:
+            topic.deleted += 1
+            if topic.deleted > 1 + topic.creations_begun:
+                asked = f"{topic.creations_begun} creations were asked for"
+                text = f"{topic.name} was deleted {topic.deleted} times, and {asked}"
+                self._findings.violate(check, text, self._timeline.time_s(moment))
 
     def _created(self, topic: Topic, began: int, moment: int) -> None:
         """It was not there, and is now."""

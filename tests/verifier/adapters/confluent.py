@@ -15,6 +15,7 @@ from confluent_kafka import (
 )
 
 from tests.verifier import Committed, OffsetCommit, Partition, Recorder, Stream
+from tests.verifier.adapters.seals import headers_of, note_of, opened
 
 
 class RecordedProducer:
@@ -46,8 +47,9 @@ class RecordedProducer:
             stream.delivered(number, message.offset())
 
         self._producer.produce(
-            place.topic, value, key, place.number, on_delivery=told, timestamp=timestamp_ms
-        )
+            place.topic, value, key, place.number,
+            on_delivery=told, timestamp=timestamp_ms, headers=[*headers_of(key, value, timestamp_ms)],
+        )  # fmt: skip
 
     def poll(self, timeout_s: float) -> None:
         """Take what has come."""
@@ -100,7 +102,7 @@ class RecordedConsumer:
                     complain(f"{error}")
                 continue
             place = Partition(topic, number)
-            self._reader.saw(place, offset, _bytes(message.key()), _bytes(message.value()))
+            self._reader.saw(place, offset, *content_of(message))
             self._recorder.processed(self._group, place, offset)
             self._done[place] = offset + 1
             self._seen.add((place, offset))
@@ -113,7 +115,10 @@ class RecordedConsumer:
         if not wanted:
             return None
         op = self._recorder.begin(self._name, OffsetCommit(self._group, wanted))
-        offsets = [TopicPartition(place.topic, place.number, offset) for place, offset in wanted.items()]
+        offsets = [
+            TopicPartition(place.topic, place.number, offset, note_of(offset))
+            for place, offset in wanted.items()
+        ]
         try:
             answer = self._consumer.commit(offsets=offsets, asynchronous=False) or []
         except KafkaException as error:
@@ -148,6 +153,14 @@ class RecordedConsumer:
 
     def _lost(self, _: Consumer, places: Sequence[TopicPartition]) -> None:
         self._done.clear()
+
+
+def content_of(message: Message) -> tuple[bytes | None, bytes | None]:
+    """Key and value of a sealed record: another value where it has not come as it was sent."""
+    key, value, (_, timestamp_ms) = _bytes(message.key()), _bytes(message.value()), message.timestamp()
+    headers = message.headers() or []
+    assert isinstance(headers, list), "a message that was read has all of its headers, in their order"
+    return key, opened(key, value, timestamp_ms, headers)
 
 
 def _bytes(data: str | bytes | None) -> bytes | None:

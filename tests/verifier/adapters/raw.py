@@ -24,6 +24,7 @@ from tests.verifier import (
     Trimmed,
     TrimmedPart,
 )
+from tests.verifier.adapters.seals import headers_of, note_of, opened
 from warp._records import build_batch, iterate_records, scan_batches
 from warp.protocol import Request
 from warp.protocol.messages.offsets import (
@@ -45,12 +46,15 @@ VERSIONS = {
     "offset fetch": 8,
 }
 """The newest that name topics by their names."""
+OF_ANOTHER = -2
+"""An offset that was told with the metadata of another one."""
 Content = tuple[bytes | None, bytes | None]
 
 
 def encode_batch(records: Sequence[Content], timestamp_ms: int, **fields: Any) -> bytes:
     """A record batch; fields are `producer_id`, `producer_epoch`, `base_sequence`, `codec`."""
-    return build_batch([(key, value, (), timestamp_ms) for key, value in records], **fields)
+    sealed = [(key, value, headers_of(key, value, timestamp_ms), timestamp_ms) for key, value in records]
+    return build_batch(sealed, **fields)
 
 
 def produce(batches: Mapping[Partition, bytes], timeout_ms: int) -> Request:
@@ -87,13 +91,20 @@ def fetched(recorder: Recorder, positions: Mapping[Partition, int], response: An
 
 
 def records_in(data: bytes, position: int) -> tuple[list[tuple[int, bytes | None, bytes | None]], int]:
-    """Offset, key and value of the records from a position on, and where the last batch ends."""
+    """Offset, key and value of the records from a position on, and where the last batch ends.
+
+    All of them have to be sealed: what has come with other headers or another timestamp has another value here.
+    """
     found: list[tuple[int, bytes | None, bytes | None]] = []
     end = position
     for span in scan_batches(data):
         whole = data[span.position : span.position + span.size_bytes]
         records = iterate_records(whole, DECOMPRESSED_BYTES_MAX)
-        found += [(at.offset, at.key, at.value) for at in records if at.offset >= position]
+        found += [
+            (at.offset, at.key, opened(at.key, at.value, at.timestamp, at.headers))
+            for at in records
+            if at.offset >= position
+        ]
         end = span.base_offset + span.last_offset_delta + 1
     return found, end
 
@@ -165,10 +176,14 @@ def trimmed(response: Any) -> Trimmed:
 def offset_commit(
     group: str, offsets: Mapping[Partition, int], generation: int = -1, member_id: str = ""
 ) -> Request:
-    """Without a generation that of a group without members."""
-    return commit_request(
+    """Without a generation that of a group without members. Each offset has its note as metadata."""
+    request = commit_request(
         group, _by_topic(offsets), generation_id_or_member_epoch=generation, member_id=member_id
     )
+    for topic in request.topics:
+        for part in topic.partitions:
+            part.committed_metadata = note_of(part.committed_offset)
+    return request
 
 
 def committed(response: Any) -> Committed:
@@ -189,12 +204,16 @@ def offset_fetch(group: str, partitions: Iterable[Partition]) -> Request:
 
 
 def committed_offsets(response: Any) -> CommittedOffsets | int:
-    """The offsets, or the error of the whole."""
+    """The offsets, or the error of the whole. One that has not its own note comes as one that nobody has committed."""
     [group] = response.groups
     if group.error_code:
         return int(group.error_code)
     return CommittedOffsets(
-        {Partition(topic, index): offset for (topic, index), (offset, *_) in offsets_in(group).items()}
+        {
+            # librdkafka's client for Python sends the byte with which a string ends in C as a part of it.
+            Partition(topic, index): offset if metadata.rstrip("\0") == note_of(offset) else OF_ANOTHER
+            for (topic, index), (offset, _, metadata, _) in offsets_in(group).items()
+        }
     )
 
 

@@ -29,9 +29,11 @@ from tests.verifier import (
     Verdict,
     judge,
 )
-from tests.verifier.adapters import raw
+from tests.verifier.adapters import confluent, raw
 from tests.verifier.adapters.confluent import RecordedConsumer, RecordedProducer
+from tests.verifier.adapters.seals import EMPTY, Header, headers_of, opened
 from tests.verifier.recorder import Reader, Stream
+from warp._records import build_batch
 from warp.testing import LocalAgent
 
 RECORDS = 20
@@ -148,22 +150,57 @@ def grown(response: Any) -> Any:
     return response
 
 
+def without_metadata(response: Any) -> Any:
+    for group in response.groups:
+        for topic in group.topics:
+            for part in topic.partitions:
+                part.metadata = ""
+    return response
+
+
 LIES: list[tuple[str, Callable[[Any], Any]]] = [
-    ("produced", shifted), ("fetched", emptied), ("committed_offsets", forgotten), ("listed", grown)
+    ("produced", shifted), ("fetched", emptied), ("committed_offsets", forgotten), ("listed", grown),
+    ("committed_offsets", without_metadata),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "lie"), LIES, ids=[name for name, _ in LIES])
+@pytest.mark.parametrize(("name", "lie"), LIES, ids=[f"{name}-{lie.__name__}" for name, lie in LIES])
 def test_a_lie_of_an_agent_to_a_raw_client_comes_to_light(
     agent: LocalAgent, monkeypatch: pytest.MonkeyPatch, name: str, lie: Callable[[Any], Any]
 ) -> None:
     honest = getattr(raw, name)
-    recorder, topic = Recorder(time.monotonic), Topic(f"lie-about-{name}", 2)
+    recorder, topic = Recorder(time.monotonic), Topic(f"{lie.__name__}-{name}", 2)
     with monkeypatch.context() as patched:
         patched.setattr(raw, name, lambda *given: honest(*given[:-1], lie(given[-1])))
         asyncio.run(talk(recorder, where(agent), topic))
     verdict = look(recorder, where(agent), topic)
     assert verdict.violations, verdict.report()
+
+
+KEY, VALUE, TIME_MS = b"key", b"value", 1_700_000_000_000
+HEADERS = headers_of(KEY, VALUE, TIME_MS)
+
+
+@pytest.mark.parametrize(
+    ("time_ms", "headers"),
+    [
+        (TIME_MS + 1, HEADERS),
+        (TIME_MS, []),
+        (TIME_MS, HEADERS[:1]),
+        (TIME_MS, HEADERS[1:]),
+        (TIME_MS, HEADERS[::-1]),
+        (TIME_MS, [*HEADERS, EMPTY]),
+        (TIME_MS, [HEADERS[0], ("empty", b"")]),
+        (TIME_MS, headers_of(KEY, b"other", TIME_MS)),
+    ],
+)
+def test_a_record_with_another_timestamp_or_other_headers_has_another_value(
+    time_ms: int, headers: list[Header]
+) -> None:
+    honest = build_batch([(KEY, VALUE, HEADERS, TIME_MS)])
+    assert raw.records_in(honest, 0) == ([(0, KEY, VALUE)], 1)
+    [(_, _, value)], _ = raw.records_in(build_batch([(KEY, VALUE, headers, time_ms)]), 0)
+    assert value != VALUE
 
 
 def write_and_read(recorder: Recorder, agent: LocalAgent, topic: Topic) -> Verdict:
@@ -208,7 +245,7 @@ def test_what_librdkafka_tells_is_recorded_as_it_is(agent: LocalAgent) -> None:
         assert verdict.figures.checks[check], verdict.report()
 
 
-@pytest.mark.parametrize("kind", ["delivered", "saw"])
+@pytest.mark.parametrize("kind", ["delivered", "saw", "content_of"])
 def test_a_lie_to_librdkafka_comes_to_light(
     agent: LocalAgent, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
@@ -220,7 +257,11 @@ def test_a_lie_to_librdkafka_comes_to_light(
     def seen(self: Reader, place: Partition, offset: int, key: bytes | None, value: bytes | None) -> None:
         saw(self, place, offset, key, b"not " + (value or b""))
 
-    if kind == "delivered":
+    if kind == "content_of":
+        monkeypatch.setattr(
+            confluent, "opened", lambda key, value, time, headers: opened(key, value, time, headers[1:])
+        )
+    elif kind == "delivered":
         monkeypatch.setattr(Stream, "delivered", told)
     else:
         monkeypatch.setattr(Reader, "saw", seen)
