@@ -142,13 +142,20 @@ class GroupSaver:
     async def _attempt(self, batch: Sequence[PendingChange]) -> None:
         """One transaction, or several when the outcome is unknown: storing twice what is there changes nothing."""
         delay_s = self._limits.retry_min_s
+        unknown: OutcomeUnknown | None = None
         for attempts_left in reversed(range(self._limits.unknown_attempts_max)):
             try:
                 await self._store_all(batch)
             except OutcomeUnknown as error:
                 if not attempts_left:
                     raise
+                unknown = error
                 _log.warning("%d changes of groups are tried again: %s", len(batch), error)
+            except (MetadataUnavailable, MetadataReadOnly) as error:
+                if unknown is None:
+                    raise
+                # This attempt has changed nothing. The one before may have.
+                raise unknown from error
             else:
                 return
             await asyncio.sleep(delay_s)

@@ -350,6 +350,23 @@ def test_where_the_outcome_stays_unknown_the_slot_is_read_anew(is_done: bool) ->
     run(test)
 
 
+def test_a_store_that_is_away_after_an_unknown_outcome_has_not_settled_it() -> None:
+    async def test(rig: Rig) -> None:
+        coordinator = await rig.coordinator()
+        members = await stable(coordinator)
+        rig.store.late_faults["save_groups"] = [OutcomeUnknown("lost")]
+        rig.store.faults["save_groups"] = [None, MetadataUnavailable("away")]
+        answer = await coordinator.request("g", Leave((Leaver(members.ids[0]),)))
+        assert answer.error is AWAY
+        await asyncio.sleep(1)
+        stored = await rig.stored("g")
+        assert stored is not None
+        assert not stored.members
+        assert heartbeat(coordinator, "g", members.ids[0], members.generation) is ErrorCode.UNKNOWN_MEMBER_ID
+
+    run(test)
+
+
 def test_taking_a_slot_anew_may_have_happened_without_an_answer() -> None:
     async def test(rig: Rig) -> None:
         coordinator = await rig.coordinator()
