@@ -132,16 +132,14 @@ def _part(recorder: Recorder, position: int, part: Any) -> Part:
     pieces = part.records or b""
     data = b"".join(pieces) if isinstance(pieces, list) else bytes(pieces)
     spans = scan_batches(data)
+    found = [record for record in iterate_records(data, RECORD_BYTES_MAX) if record.offset >= position]
     return recorder.part(
         0,
         part.high_watermark,
         part.log_start_offset,
-        [
-            (record.offset, record.key, record.value)
-            for record in iterate_records(data, RECORD_BYTES_MAX)
-            if record.offset >= position
-        ],
+        [(record.offset, record.key, record.value) for record in found],
         spans[-1].base_offset + spans[-1].last_offset_delta + 1 if spans else -1,
+        [record.timestamp for record in found],
     )
 
 

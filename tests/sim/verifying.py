@@ -65,7 +65,7 @@ class Verifying:
         code, start = listed.parts[place]
         if code:
             return f"its start: {ErrorCode(code).name}"
-        position, found = start, list[tuple[int, int]]()
+        position, found = start, list[tuple[int, int, int]]()
         while True:
             fetch = requests.fetch(
                 [(place, position)],
@@ -78,15 +78,16 @@ class Verifying:
             part = life_requests.fetched(self.recorder, {place: position}, response).parts[place]
             if part.error_code:
                 return f"at {position}: {ErrorCode(part.error_code).name}"
-            found += zip(part.offsets, part.records, strict=True)
+            found += zip(part.offsets, part.records, part.times_ms, strict=True)
             # Only an empty answer is sure to be fresh: an agent may not know of another's last commits yet.
             if part.next_offset <= position:
                 break
             position = part.next_offset
         log = readback.log(place, start, part.high_watermark)
-        for offset, content in found:
+        for offset, content, time_ms in found:
             log.offsets.append(offset)
             log.records.append(content)
+            log.times_ms.append(time_ms)
         return ""
 
     def judge(self) -> Verdict:

@@ -72,6 +72,8 @@ class Part:
     next_offset: int = -1
     offsets: array[int] = field(default_factory=lambda: array("q"))
     records: array[int] = field(default_factory=lambda: array("q"))
+    times_ms: array[int] = field(default_factory=lambda: array("q"))
+    """Timestamps of all of them, or nothing where the client does not tell."""
 
 
 @dataclass(frozen=True, slots=True)

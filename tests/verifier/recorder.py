@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from array import array
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from enum import Enum
 
 from tests.verifier.history import UNKNOWN, Batch, Content, History, Kind
@@ -185,22 +186,21 @@ class Recorder:
         log_start_offset: int = UNKNOWN,
         records: Iterable[tuple[int, bytes | None, bytes | None]] = (),
         next_offset: int = UNKNOWN,
+        times_ms: Iterable[int] = (),
     ) -> Part:
-        """What a Fetch has of a partition: (offset, key, value) of the records from the position asked for on."""
-        part = Part(int(error_code), high_watermark, log_start_offset, next_offset)
+        """What a Fetch has of a partition: (offset, key, value) of the records from the position asked for on.
+
+        `times_ms` are the timestamps of all of them, or nothing.
+        """
+        part = Part(
+            int(error_code), high_watermark, log_start_offset, next_offset, times_ms=array("q", times_ms)
+        )
         with self.lock:
             for offset, key, value in records:
                 part.offsets.append(offset)
                 part.records.append(self.history.contents.number(key, value))
         if part.offsets and next_offset <= part.offsets[-1]:
-            return Part(
-                int(error_code),
-                high_watermark,
-                log_start_offset,
-                part.offsets[-1] + 1,
-                part.offsets,
-                part.records,
-            )
+            return replace(part, next_offset=part.offsets[-1] + 1)
         return part
 
     def begin(self, client: str, operation: Operation, agent: str = "") -> Op:
