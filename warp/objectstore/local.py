@@ -269,7 +269,7 @@ class LocalStore:
         try:
             make_directory(temporary)
             self._remove_leftovers()
-            probe = f"{self._root}/{TEMPORARY}/{self._token}-probe"
+            probe = f"{self._root}/{TEMPORARY}/{self._token}-{next(self._numbers)}"
             fd = self._write_temporary(probe, [b"probe"], 5)
             try:
                 os.fdatasync(fd)

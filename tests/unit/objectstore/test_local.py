@@ -460,3 +460,22 @@ def test_closing_ends_the_pauses_of_what_nobody_waits_for(tmp_path: Path) -> Non
     for thread in asyncio.run(main()):
         thread.join(10)
         assert not thread.is_alive(), "it would keep the process for a minute"
+
+
+def test_looks_at_the_store_at_one_time_do_not_take_each_other_for_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def check(store: LocalStore) -> None:
+        together = threading.Barrier(2, timeout=10)
+        write = store._write_temporary
+
+        def wait_for_the_other(temporary: str, parts: Sequence[Buffer], size_bytes: int) -> int:
+            try:
+                return write(temporary, parts, size_bytes)
+            finally:
+                together.wait()
+
+        monkeypatch.setattr(store, "_write_temporary", wait_for_the_other)
+        await asyncio.gather(store.check(), store.check())
+
+    run(tmp_path, check)
