@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from array import array
-from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
-from typing import NamedTuple
 
 from tests.verifier.context import Context
 from tests.verifier.history import UNKNOWN
+from tests.verifier.notes import Floor, Gap, Heights, Look, Refusal
 from tests.verifier.operations import (
     DeleteRecords,
     Fetch,
@@ -34,66 +32,6 @@ SPARE_OFFSETS = 1000
 """A log may be longer than all that was sent to it by so much until the verifier stops to look there."""
 
 
-class Floor(NamedTuple):
-    """What a request has to see of a log, as of when it was sent."""
-
-    log: int
-    acknowledged: int
-    """The end of what was acknowledged."""
-    agent_end: int
-    """The high watermark that this agent has told."""
-    agent_start: int
-    end: int
-    """The highest that anybody has told."""
-    start: int
-    trim_asked: int
-    """The highest offset that DeleteRecords was asked for: what lies below may be gone."""
-
-
-class Gap(NamedTuple):
-    """Offsets that a reader passed by."""
-
-    log: int
-    begin: int
-    end: int
-    who: str
-
-
-class Look(NamedTuple):
-    """Somebody was told how far a log goes."""
-
-    log: int
-    began: int
-    """The moment at which he asked."""
-    end: int
-    """Nothing that he was told lies at or past it."""
-    text: str
-
-
-class Heights:
-    """How high something of a log had come: moments, and what was reached by then."""
-
-    def __init__(self) -> None:
-        self.moments = array("q")
-        self.heights = array("q")
-
-    def reach(self, height: int, moment: int) -> None:
-        """It had come so far, if not further. Moments don't go back."""
-        if not self.heights or height > self.heights[-1]:
-            self.moments.append(moment)
-            self.heights.append(height)
-
-    def before(self, moment: int) -> int:
-        """How high it was before a moment."""
-        index = bisect_left(self.moments, moment)
-        return self.heights[index - 1] if index else 0
-
-    def when_above(self, offset: int) -> int:
-        """The first moment at which it was higher than an offset; NEVER if it never was."""
-        index = bisect_left(self.heights, offset + 1)
-        return self.moments[index] if index < len(self.moments) else NEVER
-
-
 class Freshness:
     """All reads of a history in order. Afterwards it knows what was seen in each log, and how far each had come."""
 
@@ -109,6 +47,8 @@ class Freshness:
         self.trimmed: dict[int, int] = defaultdict(int)
         """By log, what DeleteRecords has said to be gone."""
         self.trim_asked: dict[int, int] = defaultdict(int)
+        self._granted: dict[int, int] = defaultdict(int)
+        """By log, the highest offset before which records were to be deleted, and have been."""
         self._open_trims: dict[tuple[int, Partition], tuple[list[int], int]] = {}
         """By operation: logs and the offset asked for, as long as nobody has said what became of it."""
         self.gaps: list[Gap] = []
@@ -123,6 +63,7 @@ class Freshness:
         self.seen: dict[int, Heights] = defaultdict(Heights)
         """By log, the ends that anybody was told."""
         self.looks: list[Look] = []
+        self.refusals: list[Refusal] = []
         counts: dict[int, int] = defaultdict(int)
         timeline = context.timeline
         for batch in range(len(self._history.batches)):
@@ -150,6 +91,9 @@ class Freshness:
         timeline = self._context.timeline
         batch, offset = timeline.claim_batch[claim], timeline.claim_offset[claim]
         partition = self._history.batches.partition[batch]
+        if not self._context.topics.may_have_been(partition, timeline.claim_sent[claim], moment):
+            text = f"{self._history.name_of(batch)} was acknowledged, and its topic had been deleted before"
+            self._context.violate("deleted topics stay away", text, moment)
         log = self._context.topics.log(partition, timeline.claim_sent[claim], moment)
         if log != AMBIGUOUS and offset != NO_PLACE:
             self._judge_place(log, batch, offset, timeline.claim_sent[claim], moment)
@@ -169,7 +113,7 @@ class Freshness:
     def start_max(self, log: int) -> int:
         """Where a log may begin for DeleteRecords' sake: as was told, or as was asked by those who were not told."""
         doubts = [asked for logs, asked in self._open_trims.values() if log in logs]
-        return max([self.trimmed[log], *doubts])
+        return max([self._granted[log], *doubts])
 
     def _see(self, log: int, offset: int, content: int, who: str, moment: int) -> None:
         try:
@@ -322,6 +266,7 @@ class Freshness:
                 text = f"{op.client}: {partition} begins at {low_watermark} after it was trimmed to {asked}"
                 self._context.violate("deleted records stay away", text, moment)
             self.trimmed[log] = max(self.trimmed[log], low_watermark)
+            self._granted[log] = max(self._granted[log], low_watermark if asked < 0 else asked)
             self._tell_start(op.agent, log, low_watermark)
 
     def _produced(self, op: Op, answer: Produced, moment: int) -> None:
@@ -349,10 +294,14 @@ class Freshness:
             may_be_taken = rules.retention_ms is not None or rules.retention_bytes is not None
             asked = max(floor.trim_asked, self.trim_asked[floor.log])
             context.looked("read your writes")
-            if not may_be_taken and asked <= position <= max(floor.acknowledged, floor.agent_end):
-                known = f"{floor.acknowledged} had been acknowledged"
-                text = f"{op.client}: {partition} at {position} is out of range, {known}"
+            if position > max(floor.acknowledged, floor.agent_end):
+                return
+            known = f"{floor.acknowledged} had been acknowledged"
+            text = f"{op.client}: {partition} at {position} is out of range, {known}"
+            if not may_be_taken and asked <= position:
                 context.violate("read your writes", text, moment)
+            else:
+                self.refusals.append(Refusal(floor.log, position, text, moment))
 
     # Fetch.
 

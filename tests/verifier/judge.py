@@ -113,9 +113,16 @@ def _judge_fsck(context: Context, fsck: FsckResult | None) -> None:
             context.violate("nothing unreferenced is left", f"{count} {what}")
 
 
-def _unique(contents: Sequence[int]) -> int:
+def _unique(history: History) -> int:
     """Of others nobody can tell which of them it is that stands somewhere."""
-    return sum(count == 1 for count in Counter(contents).values())
+    batches = history.batches
+    partitions = (
+        partition
+        for partition, count in zip(batches.partition, batches.count, strict=True)
+        for _ in range(count)
+    )
+    found = Counter(zip(partitions, batches.contents, strict=True))
+    return sum(count == 1 for count in found.values())
 
 
 def _doubtful(timeline: Timeline) -> int:
@@ -137,8 +144,7 @@ def _count(context: Context) -> None:
     findings.count("batches sent again", sum(sends > 1 for sends in timeline.sends))
     findings.count("batches in doubt", _doubtful(timeline))
     findings.count("records sent", len(history.batches.contents))
-    contents = history.batches.contents
-    findings.count("records sent whose content is nobody else's", _unique(contents))
+    findings.count("records whose content no other of their log has", _unique(history))
     findings.count(
         "records read back", sum(len(r.offsets) for back in context.readbacks for r in back.logs.values())
     )

@@ -55,6 +55,7 @@ class Logs:
         for partition in dict.fromkeys([*context.history.partitions.all, *named]):
             self._read(context.history.partitions.number(partition), partition)
         self._judge_gaps()
+        self._judge_refusals()
 
     def _read(self, number: int, partition: Partition) -> None:
         context = self._context
@@ -238,3 +239,12 @@ class Logs:
             if gap.begin < end and count[end] > count[gap.begin]:
                 text = f"{gap.who} went from {gap.begin} to {gap.end}, and something is there between"
                 self._context.violate("offsets are dense", text)
+
+    def _judge_refusals(self) -> None:
+        """Starts never go back: what lies at or past the last one was in range all the time."""
+        starts = {log.log: log.start for log in self.by_partition.values()}
+        for refusal in self._freshness.refusals:
+            start = starts.get(refusal.log)
+            if start is not None and start <= refusal.position:
+                text = f"{refusal.text}, and the log starts at {start} in the end"
+                self._context.violate("read your writes", text, refusal.moment)

@@ -24,6 +24,7 @@ from tests.verifier.operations import (
     Trimmed,
     TrimmedPart,
 )
+from tests.verifier.rules import TopicRules
 from tests.verifier.scene import HERE, NOW_MS, THERE, Scene
 from warp.errors import ErrorCode
 
@@ -147,6 +148,37 @@ def a_lost_commit_that_nobody_else_can_have_overwritten(scene: Scene, wrong: boo
     return "committed offsets never go back"
 
 
+def a_deletion_of_more_than_was_asked_for(scene: Scene, wrong: bool) -> str:
+    """Where one log starts already is told too, when less is asked for."""
+    scene.write("a", "b", "c", offset=0)
+    if not wrong:
+        trim(scene, 2, "agent")
+    op = scene.recorder.begin("trimmer", DeleteRecords({HERE: 1}), agent="agent")
+    op.answered(Trimmed({HERE: TrimmedPart(0, 2)}))
+    scene.read_back("c", start=2)
+    return "nothing goes without a reason"
+
+
+def an_offset_out_of_range_that_retention_has_not_taken(scene: Scene, wrong: bool) -> str:
+    scene.topics["topic"] = TopicRules(retention_ms=1_000)
+    scene.write("a", "b", offset=0, timestamp_ms=NOW_MS - 2_000)
+    op = scene.recorder.begin("reader", Fetch({HERE: int(wrong)}), agent="agent")
+    op.answered(Fetched({HERE: scene.recorder.part(ErrorCode.OFFSET_OUT_OF_RANGE)}))
+    scene.read_back("b", start=1)
+    return "read your writes"
+
+
+def a_write_to_a_topic_that_was_deleted_before(scene: Scene, wrong: bool) -> str:
+    batch = scene.batch("a")
+    op = None if wrong else scene.send(batch)
+    scene.recorder.begin("maker", DeleteTopic("topic")).answered(Done())
+    scene.ack(op or scene.send(batch), 0)
+    back = scene.recorder.readback("agent", NOW_MS)
+    back.does_not_know(HERE)
+    scene.readbacks.append(back)
+    return "deleted topics stay away"
+
+
 CORNERS: list[Callable[[Scene, bool], str]] = [
     records_before_a_start_that_the_same_agent_has_told,
     a_start_that_goes_back_at_the_agent_that_has_deleted,
@@ -160,6 +192,9 @@ CORNERS: list[Callable[[Scene, bool], str]] = [
     a_long_value_altered_in_its_middle,
     an_empty_value_in_place_of_none,
     a_lost_commit_that_nobody_else_can_have_overwritten,
+    a_deletion_of_more_than_was_asked_for,
+    an_offset_out_of_range_that_retention_has_not_taken,
+    a_write_to_a_topic_that_was_deleted_before,
 ]
 
 

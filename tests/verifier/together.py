@@ -9,7 +9,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from tests.verifier.context import Context
-from tests.verifier.freshness import Freshness, Heights
+from tests.verifier.freshness import Freshness
+from tests.verifier.notes import Heights
 from tests.verifier.placing import Placing
 from tests.verifier.timeline import NEVER
 

@@ -108,6 +108,11 @@ class Topics:
             return Standing.GONE
         return Standing.HERE if len(met) == len(living) == 1 else Standing.PERHAPS
 
+    def may_have_been(self, partition: int, began: int, ended: int) -> bool:
+        """May its topic have been there at some time between two moments?"""
+        topic = self._topics.get(self._history.partitions.all[partition].topic)
+        return topic is None or any(life.since <= ended and life.gone >= began for life in topic.lives)
+
     def has_one_life(self, name: str) -> bool:
         """Has it never been deleted?"""
         topic = self._topics.get(name)
