@@ -23,6 +23,14 @@ GROUP = "soak"
 SETTLE_S = 45.0
 KILL_EVERY_S = 20.0
 PROBLEMS_SHOWN = 30
+NEEDED = (
+    "acknowledged records are there", "what was read stays", "logs can be read", "offsets are dense",
+    "one order for everybody", "later writes come later", "agents agree", "once with idempotence",
+    "order of producers", "groups process everything", "nothing comes from nowhere", "deleted records stay away",
+    "deleted topics stay away", "nothing goes without a reason", "the last of each key stays",
+    "old values stay away", "retention takes what is old", "nothing referenced is missing",
+)  # fmt: skip
+"""Checks that have something to look at in every soak: where one of them has not, it has proved nothing."""
 
 
 @dataclass(slots=True)
@@ -146,6 +154,8 @@ class Soak:
         """What does the verifier say?"""
         verdict = judge(self.recorder.history, self.readbacks, rules_of(GROUP, KEPT), fsck)
         self.problems += map(str, verdict.violations)
+        idle = set(verdict.figures.idle())
+        self.problems += [f"nothing was there to look at: {check}" for check in NEEDED if check in idle]
         for line in verdict.report().splitlines():
             self._say(line.strip())
 

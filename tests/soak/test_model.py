@@ -14,7 +14,8 @@ from tests.soak import clients
 from tests.soak.bounds import Bounds
 from tests.soak.model import KINDS, Kind, Stream
 from tests.soak.places import Facts
-from tests.verifier import DeleteRecords, Recorder, Rules, Trimmed, TrimmedPart, judge
+from tests.soak.run import NEEDED
+from tests.verifier import CHECKS, DeleteRecords, Recorder, Rules, Trimmed, TrimmedPart, judge
 
 NOW_MS = 1_000_000
 COUNT = 300
@@ -200,6 +201,10 @@ def test_a_reader_notices_that_retention_stands_still_while_a_log_is_written_to(
     roamer.stop()
     overdue = [problem for problem in roamer.score.problems if "overdue" in problem]
     assert bool(overdue) is is_overdue, roamer.score.problems
+
+
+def test_what_every_soak_has_to_look_at_are_checks_of_the_verifier() -> None:
+    assert set(NEEDED) <= set(CHECKS)
 
 
 def test_each_bound_is_noticed() -> None:

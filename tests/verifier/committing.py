@@ -243,9 +243,23 @@ class Committing:
                 if floor < end:
                     text = f"{group}: nobody has processed {partition} offset {floor}; it ends at {end}"
                     context.violate("groups process everything", text)
+        before: dict[Place, tuple[str, int]] = {}
         for readback in context.readbacks:
             for group, offsets in sorted(readback.committed.items()):
                 for partition, offset in sorted(offsets.items()):
                     place = (group, partition)
+                    self._agree(
+                        place, before.setdefault(place, (readback.agent, offset)), readback.agent, offset
+                    )
                     what = f"{group}: in the end {readback.agent} says that {partition} stands at {offset}"
                     self._judge(place, self._expect(place), offset, what, NEVER)
+
+    def _agree(self, place: Place, before: tuple[str, int], agent: str, offset: int) -> None:
+        """When nothing is on its way any more all agents tell the same."""
+        self._context.looked("agents agree")
+        if self._context.rules.is_quiet and offset != before[1]:
+            group, partition = place
+            text = (
+                f"{group}: {partition} stands at {before[1]} through {before[0]}, at {offset} through {agent}"
+            )
+            self._context.violate("agents agree", text)

@@ -179,6 +179,17 @@ def a_write_to_a_topic_that_was_deleted_before(scene: Scene, wrong: bool) -> str
     return "deleted topics stay away"
 
 
+def committed_offsets_that_differ_between_agents(scene: Scene, wrong: bool) -> str:
+    """Either may be what is there, since one commit was lost; not both."""
+    scene.recorder.begin("member", OffsetCommit("group", {HERE: 1}, -1, "member")).lost()
+    scene.commit(2)
+    for agent, offset in (("one", 2), ("other", 1 if wrong else 2)):
+        back = scene.recorder.readback(agent, NOW_MS)
+        back.group("group", {HERE: offset})
+        scene.readbacks.append(back)
+    return "agents agree"
+
+
 CORNERS: list[Callable[[Scene, bool], str]] = [
     records_before_a_start_that_the_same_agent_has_told,
     a_start_that_goes_back_at_the_agent_that_has_deleted,
@@ -192,6 +203,7 @@ CORNERS: list[Callable[[Scene, bool], str]] = [
     a_long_value_altered_in_its_middle,
     an_empty_value_in_place_of_none,
     a_lost_commit_that_nobody_else_can_have_overwritten,
+    committed_offsets_that_differ_between_agents,
     a_deletion_of_more_than_was_asked_for,
     an_offset_out_of_range_that_retention_has_not_taken,
     a_write_to_a_topic_that_was_deleted_before,
