@@ -17,7 +17,7 @@ from warp.agent_cluster import AgentCluster, LoadMeter, fixed_facts
 from warp.agent_groups import Groups, build_groups, group_jobs
 from warp.agent_http import AgentHttp
 from warp.agent_lifecycle import AgentLifecycle, LifecycleLimits
-from warp.agent_log import Log, build_log, flush_settings_json
+from warp.agent_log import Log, LogLimits, build_log, flush_settings_json
 from warp.agent_metrics import read_quotas, read_server
 from warp.agent_security import AgentSecurity, build_security
 from warp.agent_settings import broker_settings, listener_configs, server_limits
@@ -36,7 +36,6 @@ from warp.http.app import AgentFace, App
 from warp.http.readiness import Readiness
 from warp.ids import BrokerId, IdSource
 from warp.lifecycle.epoch import begin_epoch
-from warp.log.hedge import HedgeLimits
 from warp.log.trace import hedges_json
 from warp.metadata.cluster_model import AgentFacts
 from warp.metadata.store import MetadataStore
@@ -70,7 +69,7 @@ class Agent:
         metadata: MetadataStore,
         metrics: Metrics | None = None,
         name: str | None = None,
-        hedge_limits: HedgeLimits | None = None,
+        log_limits: LogLimits | None = None,
         lifecycle_limits: LifecycleLimits | None = None,
         ended: Callable[[str], None] | None = None,
     ) -> None:
@@ -84,7 +83,7 @@ class Agent:
         self._ids = ids
         self._made_at_s = clock.monotonic()
         self._name = name
-        self._hedge_limits = hedge_limits or HedgeLimits()
+        self._log_limits = log_limits or LogLimits()
         self._lifecycle_limits = lifecycle_limits
         self._object_store = object_store
         self._metadata = metadata
@@ -355,7 +354,7 @@ class Agent:
             self._metadata,
             self.clock,
             self._ids,
-            self._hedge_limits,
+            self._log_limits,
             self.metrics,
             catalogue,
             cluster,

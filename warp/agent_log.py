@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from warp._blocks import set_free_bytes_max
 from warp.agent_cluster import AgentCluster
@@ -34,6 +34,14 @@ SEALED_BYTES_MAX = 64 * 2**20
 """Segments between seal and answer take half of it, at most this."""
 FREE_BLOCK_BYTES_MAX = 32 * 2**20
 """Blocks that wait to be used again take an eighth of it, at most this."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogLimits:
+    """Bounds that no option sets; a simulation has smaller ones. A chunk size of None is made by the cache's."""
+
+    hedge: HedgeLimits = field(default_factory=HedgeLimits)
+    chunk_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +82,7 @@ def build_log(
     metadata: MetadataStore,
     clock: Clock,
     ids: IdSource,
-    hedge_limits: HedgeLimits,
+    limits: LogLimits,
     metrics: Metrics,
     catalogue: CatalogueService,
     cluster: AgentCluster,
@@ -83,7 +91,7 @@ def build_log(
     request_memory = MemoryBudget(config.request_memory_bytes_max)
     set_free_bytes_max(min(FREE_BLOCK_BYTES_MAX, config.request_memory_bytes_max // 8))
     fetch_memory = MemoryBudget(config.fetch_memory_bytes_max)
-    cache = _build_cache(config, object_store, clock, hedge_limits, cluster)
+    cache = _build_cache(config, object_store, clock, limits, cluster)
     tail = TailIndex(age_s_max=config.delete_grace_ms / 2000, now=clock.boottime)
     trace = RequestTrace(clock)
     fetch = FetchService(metadata, cache, tail, fetch_memory, trace=trace, hears=cluster.hears)
@@ -93,7 +101,7 @@ def build_log(
     if hints is not None:
         read_hints(metrics, hints, fetch)
         observers += [cluster.last_commit, hints]
-    flush_limits = _flush_limits(config, hedge_limits)
+    flush_limits = _flush_limits(config, limits.hedge)
     flusher = Flusher(
         object_store,
         metadata,
@@ -103,14 +111,14 @@ def build_log(
         observers=observers,
         trace=trace,
     )
-    limits = ProduceLimits()
-    produce = ProduceService(flusher, clock, limits=limits, observer=flush_metrics)
+    produce_limits = ProduceLimits()
+    produce = ProduceService(flusher, clock, limits=produce_limits, observer=flush_metrics)
     offsets = OffsetService(
         metadata,
         cache,
         fetch_memory,
         (hints or fetch).log_starts_at,
-        decompressed_bytes_max=limits.decompressed_bytes_max,
+        decompressed_bytes_max=produce_limits.decompressed_bytes_max,
         ends_told=fetch.hinted,
     )
     built = Log(request_memory, fetch_memory, cache, tail, flusher, flush_limits, produce, fetch, offsets)
@@ -130,14 +138,15 @@ def _build_cache(
     config: AgentConfig,
     object_store: ObjectStore,
     clock: Clock,
-    hedge_limits: HedgeLimits,
+    limits: LogLimits,
     cluster: AgentCluster,
 ) -> ChunkCache:
     is_paid = not object_store.requests_are_free
     return ChunkCache(
         object_store,
         bytes_max=config.cache_bytes_max,
-        hedges=HedgedRequests(clock, hedge_limits) if is_paid else None,
+        chunk_bytes=limits.chunk_bytes,
+        hedges=HedgedRequests(clock, limits.hedge) if is_paid else None,
         peers=cluster.peers,
     )
 

@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from tests.sim.outcome import Outcome
 from tests.sim.story import LINES_MAX, tell
-from tests.sim.world import Outcome, simulate
+from tests.sim.world import simulate
 
 TWICE_EVERY = 20
 """Of so many seeds one is run twice, and has to tell the same."""
@@ -31,6 +32,10 @@ FIGURES = (
     "records_compacted",
     "starts_moved",
     "objects_deleted",
+    "spans_cut",
+    "held_back",
+    "evictions",
+    "without_memory",
     "steps",
 )
 
@@ -130,7 +135,9 @@ def summary(outcome: Outcome) -> str:
         f"{outcome.hedges_won} of {outcome.hedges} hedges won, {outcome.groups} groups, "
         f"{outcome.group_commits} commits of theirs, {outcome.merges} merges, "
         f"{outcome.records_compacted} records compacted, {outcome.starts_moved} starts moved, "
-        f"{outcome.objects_deleted} objects deleted, {outcome.steps} steps, {outcome.virtual_s:.0f} s"
+        f"{outcome.objects_deleted} objects deleted, producers held back {outcome.held_back} times, "
+        f"{outcome.evictions} evictions, {outcome.without_memory} answers without memory, "
+        f"{outcome.steps} steps, {outcome.virtual_s:.0f} s"
     )
 
 

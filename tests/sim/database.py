@@ -29,6 +29,9 @@ HANG_S_MAX = 10.0
 """Drivers give up some time; and what hangs must not outlast the storm for longer than members are patient with it."""
 SHARED_S = 0.001
 """How long a statement of a transaction is on its way to a shared database on average: meanwhile others write."""
+SWAPPING = "PortionWorker._store_one"
+"""The task that stores a merged segment, and swaps it part by part."""
+SWAP_WAITS_S = 4.0
 _WRITES = re.compile(r"\b(insert|update|delete)\b")
 T = TypeVar("T")
 
@@ -70,12 +73,17 @@ class Way:
 
     async def pass_ambush(self) -> None:
         """On the way to a transaction."""
-        ambush, task = self.ambush, asyncio.current_task()
-        running = None if task is None else getattr(task.get_coro(), "__qualname__", None)
-        if ambush is not None and running in self.ambushed:
+        ambush = self.ambush
+        if ambush is not None and _running() in self.ambushed:
             self.ambush = None
             ambush()
             await asyncio.sleep(0)
+
+
+def _running() -> str:
+    """The qualified name of the coroutine function that the task at hand runs; empty outside of any."""
+    task = asyncio.current_task()
+    return "" if task is None else getattr(task.get_coro(), "__qualname__", "")
 
 
 class SimDatabase:
@@ -161,6 +169,8 @@ class SimDatabase:
         """A transaction whose COMMIT may fail, or whose answer may be lost."""
         await self._begin()
         await self.way.pass_ambush()
+        if _running() == SWAPPING and self.sky.strikes(self.sky.weather.swap_waits):
+            await self.sky.pause(SWAP_WAITS_S, HANG_S_MAX)
         transaction = await self._store.begin(self._process)
         try:
             yield _SimSession(self, transaction)

@@ -32,6 +32,8 @@ class Weather:
     statement_stall_s: float = 0.5
     contention: float = 0.0
     """Where agents share the database: statements that were in the way of another's."""
+    swap_waits: float = 0.0
+    """Transactions that swap merged segments: those that begin seconds late. So others come between their parts."""
     stall_s: float = 0.0
     """Before each COMMIT."""
     put_fails: float = 0.0
@@ -69,6 +71,7 @@ class Weather:
             statement_stalls=chance.choice((0.0, 0.0, 0.02)),
             statement_stall_s=chance.choice((0.1, 1.0)),
             contention=chance.choice((0.0, 0.0, 0.05)),
+            swap_waits=chance.choice((0.0, 0.0, 0.3, 0.6)),
             stall_s=some(1.5),
             put_fails=some(0.7),
             put_is_ambiguous=some(0.7),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from tests.sim.database import SimDatabase, Way
 from tests.sim.loop import OUTSIDE, Process, SimClock, SimLoop
 from warp.agent import Agent
+from warp.agent_log import LogLimits
 from warp.config import config_of
 from warp.errors import StartError
 from warp.ids import IdSource
@@ -186,7 +187,7 @@ class Host:
             object_store=world.objects,
             metadata=MetadataStore(life.database, self.clock, self.ids),
             name=self.name if world.cluster is None else None,
-            hedge_limits=HEDGES,
+            log_limits=LogLimits(hedge=HEDGES, chunk_bytes=world.chunk_bytes),
             lifecycle_limits=world.jobs.limits,
             ended=lambda reason: self._told_to_end(life, reason),
         )

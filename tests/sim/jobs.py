@@ -9,6 +9,7 @@ nothing else may be left.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import random
 import sqlite3
@@ -54,6 +55,7 @@ class Jobs:
                 small_segment_bytes=chance.choice((1, 500)),
                 segment_bytes_max=chance.choice((2_000, 20_000, 2**25)),
                 swap_rows_max=chance.choice((3, 20, 4_000)),
+                swap_part_rows_max=chance.choice((2, 6, 100)),
                 backlog_bytes_max=size_bytes * chance.choice((4, 40, 4_000)),
                 pass_s=chance.choice((0.5, 30.0)),
             ),
@@ -81,6 +83,7 @@ class Jobs:
             delete_grace_ms=int(1_000 * self.grace_s),
             orphan_age_ms=int(1_000 * self.grace_s),
             orphan_interval_ms=chance.choice((500, 1_500)),
+            jobs_bandwidth_bytes_per_s=chance.choice((None, None, 10_000, 100_000)),
         )
 
     def check_commit(self, connection: sqlite3.Connection) -> None:
@@ -128,8 +131,13 @@ class Jobs:
         assert agent is not None, "the last agent does not serve"
         if not await self._within(FINISH_S, self._is_done):
             world.history.violate("P9", f"after {FINISH_S} s jobs have left: {self._rows()}")
+        # What retention takes from here on is left to nobody: time does not stand still.
+        left = self._rows()
+        if world.life is not None:
+            with contextlib.closing(world.connect()) as connection:
+                world.life.spans.see_end(connection, world.clock.time_ms())
         await world.verifying.read_back("the last agent", host.address)
-        left_over = {f"objects or rows that are {what}": count for what, count in self._rows().items()}
+        left_over = {f"objects or rows that are {what}": count for what, count in left.items()}
         world.verifying.fsck = FsckResult.of(await self._report(), left_over)
         if not await agent.stop(30.0):
             world.history.violate("P6", "the last agent did not drain")

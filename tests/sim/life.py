@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sqlite3
 from typing import TYPE_CHECKING
 
 from tests.sim import life_requests, requests
@@ -16,6 +17,7 @@ from tests.sim.bugs import failure_of
 from tests.sim.client import Connection, Lost
 from tests.sim.life_clients import LifeClient, PolicyChanger, Reader, Trimmer, Writer
 from tests.sim.life_renewal import Renewer, Scribbler
+from tests.sim.life_spans import Spans
 from tests.sim.life_starts import Starts
 from tests.sim.life_topics import some_topics
 from tests.sim.twins import Twins
@@ -45,6 +47,9 @@ class DataLife:
         self.topics = some_topics(self.chance)
         self.twins = Twins(world, random.Random(self.chance.random()))
         self.starts = Starts(self.topics, world.history)
+        self.spans = Spans(self.topics, world.history)
+        self.began_ms = 0
+        """When its clients began to write."""
         self.address = ""
         """Where clients are to connect to; empty: anywhere."""
         self._clients: list[LifeClient] = []
@@ -62,6 +67,7 @@ class DataLife:
     async def start(self) -> None:
         """Create the topics, and let clients at them."""
         await self._create()
+        self.began_ms = self.world.clock.time_ms()
         kept = [topic for topic in self.topics if not topic.is_renewed]
         for number in range(self.chance.randint(1, 2)):
             if kept:
@@ -97,6 +103,21 @@ class DataLife:
             self.world.history.violate("P6", "topics could not be created")
         for op in ops:
             op.answered(Done())
+
+    def placed(self, place: Partition, offset: int, count: int, timestamp_ms: int) -> None:
+        """A batch was acknowledged."""
+        self.starts.placed(place, offset, count, timestamp_ms)
+        self.spans.placed(place, offset, count, timestamp_ms)
+
+    def see(self, connection: sqlite3.Connection) -> None:
+        """After each commit."""
+        self.starts.see(connection, self.world.clock.time_ms())
+        self.spans.see(connection)
+
+    def judge(self) -> None:
+        """When everything is acknowledged that was ever sent."""
+        self.starts.judge(self.world.clock_spread_ms)
+        self.spans.judge()
 
     def calm(self) -> None:
         """Nothing happens any more."""

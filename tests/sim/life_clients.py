@@ -139,7 +139,7 @@ class Writer(LifeClient):
         for place, (code, offset, _) in answer.parts.items():
             if not code:
                 batch, _, time_ms = self._waiting.pop(place)
-                self.life.starts.placed(place, offset or 0, batch.records, time_ms)
+                self.life.placed(place, offset or 0, batch.records, time_ms)
                 self.tell(f"acked {place} at {offset}")
             else:
                 failures.append(f"{place} {ErrorCode(code).name}")
@@ -156,7 +156,7 @@ class Writer(LifeClient):
         self._producer_id = response.producer_id
 
     def _add(self, topic: LifeTopic, place: Partition) -> None:
-        now_ms = self.world.clock.time_ms()
+        now_ms = topic.time_ms(self.life.began_ms, self.world.clock.time_ms(), self.chance)
         records = [self._record(topic) for _ in range(self.chance.choice((1, 1, 2, 4)))]
         data = build_batch(
             [(key, value, (), now_ms) for key, value in records],

@@ -12,6 +12,10 @@ KEYS = 7
 """So few keys that every one is written again and again."""
 COMPACT = "compact"
 BOTH = "compact,delete"
+AGED_MS = 40_000
+"""So old is what is written first to a topic whose records have times of their own."""
+HASTE = 6.0
+JITTER_MS = 2_000
 SMALL, LARGE = 20, 200
 """Bytes of a value. Retention by size counts batches with their headers: then values are to be most of it."""
 
@@ -32,11 +36,28 @@ class LifeTopic:
     """Somebody deletes it, and creates it anew."""
     is_changing: bool = False
     """Somebody changes its cleanup policy."""
+    haste: float = 0.0
+    """So many times as fast as time are those of its records; 0: they have the time at which they are written."""
 
     @property
     def places(self) -> list[Partition]:
         """Its partitions."""
         return [Partition(self.name, number) for number in range(self.partitions)]
+
+    def time_ms(self, began_ms: int, now_ms: int, chance: random.Random) -> int:
+        """The time of a record that is written now, where clients began then.
+
+        In haste they begin long ago and end up in the future: so a short life passes through many spans of time.
+        """
+        if not self.haste:
+            return now_ms
+        return int(began_ms - AGED_MS + self.haste * (now_ms - began_ms)) - chance.randint(0, JITTER_MS)
+
+    @property
+    def retention_ms(self) -> int | None:
+        """How old records may become, where their age is all that takes them."""
+        rules = self.rules(0)
+        return None if rules.is_compacted or rules.retention_bytes is not None else rules.retention_ms
 
     def rules(self, clock_skew_ms: int) -> TopicRules:
         """What may be missing in the end, where the clocks of agents were so far apart."""
@@ -57,12 +78,16 @@ class LifeTopic:
 
 def some_topics(chance: random.Random) -> list[LifeTopic]:
     """A few, never the same."""
-    kinds = [_brief, _sized, _trimmed, _latest, _both, _changing, _renewed]
+    kinds = [_brief, _aged, _sized, _trimmed, _latest, _both, _changing, _renewed]
     return [kind(chance) for kind in chance.sample(kinds, chance.randint(2, 4))]
 
 
 def _brief(chance: random.Random) -> LifeTopic:
     return LifeTopic("brief", 2, {"retention.ms": str(chance.choice((1_000, 3_000)))})
+
+
+def _aged(chance: random.Random) -> LifeTopic:
+    return LifeTopic("aged", 2, {"retention.ms": str(chance.choice((20_000, 60_000)))}, haste=HASTE)
 
 
 def _sized(chance: random.Random) -> LifeTopic:
@@ -88,7 +113,7 @@ def _latest(chance: random.Random) -> LifeTopic:
 
 def _both(chance: random.Random) -> LifeTopic:
     configs = {"cleanup.policy": BOTH, "retention.ms": "4000", **_compaction(chance)}
-    return LifeTopic("both", 1, configs, keys=KEYS)
+    return LifeTopic("both", 1, configs, keys=KEYS, haste=chance.choice((0.0, HASTE)))
 
 
 def _changing(chance: random.Random) -> LifeTopic:

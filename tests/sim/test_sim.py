@@ -17,8 +17,9 @@ from tests.sim.batch import FIGURES, differences, report, run_seed, run_seeds
 from tests.sim.cluster import has_cluster
 from tests.sim.groups import SEEDS_PER_GROUPS
 from tests.sim.life import has_life
+from tests.sim.outcome import Outcome
 from tests.sim.story import tell
-from tests.sim.world import Outcome, World, play, simulate
+from tests.sim.world import World, play, simulate
 
 SEEDS = range(12)
 ROOT = Path(__file__).parents[2]

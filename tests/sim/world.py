@@ -10,7 +10,6 @@ import random
 import sqlite3
 import tempfile
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from tests.sim.jobs import Jobs
 from tests.sim.life import DataLife, has_life
 from tests.sim.loop import OUTSIDE, Process, SimClock, SimLoop
 from tests.sim.network import Network
+from tests.sim.outcome import Outcome, outcome_of
 from tests.sim.producers import IdempotentProducer, PairProducer
 from tests.sim.readers import Consumer, doubt
 from tests.sim.rows import RowServer
@@ -58,35 +58,6 @@ SETTLE_S = 120.0
 """How long producers may take, once all is well again, until everything is acknowledged."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a simulation came to."""
-
-    seed: int
-    violations: list[str]
-    digest: str
-    history: History
-    acknowledged: int
-    records_read: int
-    crashes: int
-    faults: int
-    hedges: int
-    """PUTs and GETs that were sent a second time."""
-    hedges_won: int
-    groups: int
-    group_commits: int
-    """OffsetCommits of members that were answered without an error."""
-    merges: int
-    records_compacted: int
-    """Dropped, because later ones had their keys."""
-    starts_moved: int
-    """Of logs, by retention."""
-    objects_deleted: int
-    """By jobs, a time of grace after nothing referred to them any more."""
-    steps: int
-    virtual_s: float
-
-
 class World:
     """Everything that one seed decides."""
 
@@ -110,6 +81,8 @@ class World:
         self.guard = Guard(self) if is_guarded(seed) else None
         self.jobs = Jobs(self)
         self.objects.deleting = self.jobs.check_deletion
+        self.chunk_bytes: int | None = None
+        """Of agents' caches; None: as they make them."""
         self.config = self.jobs.configured(self._config())
         self.groups: list[Group] = groups_of(self, [*SHARED, *PAIR])
         agents = self.chance.choice((1, 1, 2))
@@ -127,6 +100,7 @@ class World:
         self.crashes = 0
         self.hedges = 0
         self.hedges_won = 0
+        self.held_back = self.evictions = self.without_memory = 0
         self._is_stormy = False
         self._doubts: list[asyncio.Task[None]] = []
         self._retired: list[Process] = []
@@ -142,12 +116,19 @@ class World:
             flush_bytes_max=self.chance.choice((300, 2_000, 8_000_000)),
             flush_uploads_max=self.chance.choice((1, 2, 4)),
             request_memory_bytes_max=self.chance.choice((400_000, 200_000_000)),
-            fetch_memory_bytes_max=self.chance.choice((20_000, 100_000_000)),
-            cache_bytes_max=self.chance.choice((4 * 2**20, 64 * 2**20)),
+            fetch_memory_bytes_max=self.chance.choice((3_000, 20_000, 20_000, 100_000_000, 100_000_000)),
+            cache_bytes_max=self._cache_bytes(),
             group_session_min_ms=1_000,
             group_rebalance_delay_ms=200,
             agent_timeout_ms=2_000 if self.cluster is None else self.cluster.agent_timeout_ms,
         )
+
+    def _cache_bytes(self) -> int:
+        """At times too small for what is read at once, with chunks that do not hold a batch."""
+        self.chunk_bytes = self.chance.choice((None, None, 700, 4_096))
+        if self.chunk_bytes is None:
+            return self.chance.choice((4 * 2**20, 64 * 2**20))
+        return self.chunk_bytes * self.chance.choice((1, 3, 12))
 
     @property
     def all_places(self) -> list[Partition]:
@@ -185,7 +166,7 @@ class World:
         self._check_pair(connection)
         self.jobs.check_commit(connection)
         if self.life is not None:
-            self.life.starts.see(connection, self.clock.time_ms())
+            self.life.see(connection)
         for group in self.groups:
             group.facts.see_stored(connection)
 
@@ -274,6 +255,9 @@ class World:
         if life.agent is None:
             return
         self.jobs.count(life.agent)
+        self.held_back += life.agent.lifecycle.hold_back.times
+        self.evictions += life.agent.log.cache.evictions
+        self.without_memory += life.agent.log.fetch.counters.answers_without_memory
         for hedges in (life.agent.log.flusher.put_hedges, life.agent.log.cache.hedges):
             if hedges is not None:
                 self.hedges += hedges.started
@@ -454,7 +438,7 @@ def play(
             virtual_s = world.loop.time()
             world.verifying.judge()
             if world.life is not None:
-                world.life.starts.judge(world.clock_spread_ms)
+                world.life.judge()
             for problem in world.loop.problems:
                 world.history.violate("P7", problem)
             world.history.add("world", f"{world.loop.steps} steps")
@@ -466,26 +450,7 @@ def play(
             asyncio.set_event_loop(None)
             product_log.removeHandler(watch)
             product_log.propagate = propagates
-    return Outcome(
-        seed,
-        world.history.violations,
-        world.history.digest(),
-        world.history,
-        world.facts.acknowledged,
-        world.facts.records_read,
-        world.crashes,
-        world.sky.faults,
-        world.hedges,
-        world.hedges_won,
-        len(world.groups),
-        sum(group.facts.commits for group in world.groups),
-        world.jobs.merges,
-        world.jobs.records_compacted,
-        world.jobs.starts_moved,
-        world.jobs.objects_deleted,
-        world.loop.steps,
-        virtual_s,
-    )
+    return outcome_of(world, virtual_s)
 
 
 def _fast_directory() -> str | None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from warp.lifecycle.output import EXTENT_BYTES_MAX
+from warp.lifecycle.swap_parts import ROWS_PER_SWAP
 from warp.metadata.life_model import SegmentTotals
 
 MIB = 2**20
@@ -36,7 +37,9 @@ class MergeLimits:
     segment_bytes_max: int = 32 * MIB
     """Outputs, unless a single batch is larger; less with little memory."""
     swap_rows_max: int = 1500
-    """Index rows that one transaction replaces."""
+    """Index rows that one swap replaces."""
+    swap_part_rows_max: int = ROWS_PER_SWAP
+    """A swap of many logs comes in parts of so many rows, removed and added together: each is a transaction."""
     swap_pause_s: float = 0.2
     """Before asking again what has become of a swap; it doubles."""
     backlog_bytes_max: int = 1024 * MIB

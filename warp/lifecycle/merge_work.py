@@ -270,7 +270,7 @@ class PortionWorker:
     async def _swap(self, lease: Lease, change: Swap) -> None:
         """Put the new in the place of the old, part by part. Refused or dropped, the new is left to the sweep."""
         is_begun = False
-        for part in swap_parts(change):
+        for part in swap_parts(change, self._limits.swap_part_rows_max):
             began_s = self._pace.now_s()
             try:
                 result = await self._swap_surely(lease, replace(part, is_begun=is_begun))

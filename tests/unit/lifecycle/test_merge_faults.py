@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ FAILURES = {
 @pytest.fixture(autouse=True)
 def swaps_in_many_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Here each swap takes several transactions, and anything may happen between them."""
-    monkeypatch.setattr(merge_work, "swap_parts", partial(swap_parts, rows_max=6))
+    monkeypatch.setattr(merge_work, "swap_parts", lambda change, _rows_max: swap_parts(change, 6))
 
 
 def on_cluster(path: Path, scenario: Callable[[Cluster], Coroutine[Any, Any, None]], **options: Any) -> None:
