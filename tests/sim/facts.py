@@ -25,6 +25,8 @@ class Batch:
     base_sequence: int = -1
     base_offset: int | None = None
     """Where it was acknowledged."""
+    timestamp_ms: int = -1
+    """Of all its records; -1 where nobody has noted it."""
     recorded: verifier.Batch | None = None
     """As the verifier knows it."""
 
@@ -60,5 +62,6 @@ class Facts:
                 [(None, value) for value in batch.values],
                 producer=batch.producer if batch.is_idempotent else "",
                 base_sequence=batch.base_sequence,
+                timestamp_ms=batch.timestamp_ms,
             )
         return batch.recorded

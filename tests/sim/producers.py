@@ -154,8 +154,9 @@ class IdempotentProducer:
         values = [f"{self.name}/{partition}/{number}/{index}".encode() for index in range(count)]
         if self._world.chance.random() < LARGE_BATCHES:
             values[0] += b"." * self._world.chance.choice((70_000, 150_000))
+        now_ms = self._world.clock.time_ms()
         data = build_batch(
-            [(None, value, (), self._world.clock.time_ms()) for value in values],
+            [(None, value, (), now_ms) for value in values],
             codec=self._world.chance.choice((0, 0, 0, 3, 4)),
             producer_id=self._producer_id,
             producer_epoch=0,
@@ -164,7 +165,10 @@ class IdempotentProducer:
         self._numbers[partition] += 1
         self._sequences[partition] += count
         sequence = self._sequences[partition] - count
-        return Batch(self.name, partition, number, values, data, is_idempotent=True, base_sequence=sequence)
+        return Batch(
+            self.name, partition, number, values, data,
+            is_idempotent=True, base_sequence=sequence, timestamp_ms=now_ms,
+        )  # fmt: skip
 
     def _send(self, connection: Connection, unit: Unit) -> Sent:
         timeout_ms = self._world.chance.choice((300, 1500, 4000))
@@ -230,9 +234,10 @@ class PairProducer:
 
     def _send(self, connection: Connection) -> Sent:
         value = f"{self.name}/{self._count}".encode()
-        data = build_batch([(None, value, (), self._world.clock.time_ms())])
+        now_ms = self._world.clock.time_ms()
+        data = build_batch([(None, value, (), now_ms)])
         halves = [
-            Batch(self.name, partition, self._count, [value], data, is_idempotent=False)
+            Batch(self.name, partition, self._count, [value], data, is_idempotent=False, timestamp_ms=now_ms)
             for partition in self._halves
         ]
         self._count += 1
