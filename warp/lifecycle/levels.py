@@ -60,6 +60,11 @@ class MergeLimits:
         return max(1, min(self.segment_bytes_max, self.memory_bytes // 4))
 
     @property
+    def gaps_bytes(self) -> int:
+        """How much of what lies between is read along with it, so that fewer requests are needed."""
+        return self.output_bytes // 2
+
+    @property
     def rows_max(self) -> int:
         """Index rows that one merge keeps in mind."""
         return max(1, self.memory_bytes // 8 // ROW_BYTES)

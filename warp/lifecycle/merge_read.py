@@ -28,7 +28,7 @@ GET_BYTES_MAX = 8 * 2**20
 """Of a request for several extents; a single one may be larger."""
 
 GAP_BYTES_MAX = 64 * 1024
-"""Unwanted bytes between two extents that are read rather than asking twice."""
+"""Unwanted bytes between two extents that are read rather than asking twice, while there is room for them."""
 
 GETS_AT_ONCE = 8
 
@@ -67,12 +67,16 @@ class _Range(NamedTuple):
 
 
 class PortionReader:
-    """Reads portions, one at a time. `held` counts what it has in memory until `release`."""
+    """Reads portions, one at a time. `held` counts what it has in memory until `release`.
 
-    def __init__(self, source: ExtentSource, index: MergeIndex, held: HeldBytes) -> None:
+    `gaps_bytes_max` bounds all that is read of a portion without being wanted.
+    """
+
+    def __init__(self, source: ExtentSource, index: MergeIndex, held: HeldBytes, gaps_bytes_max: int) -> None:
         self._source = source
         self._index = index
         self._held = held
+        self._gaps_bytes_max = gaps_bytes_max
         self._held_bytes = 0
         self._bytes: dict[IndexRow, Buffer] = {}
         self._unread: dict[IndexRow, BadExtent | ExtentMoved | None] = {}
@@ -82,7 +86,7 @@ class PortionReader:
         gate = asyncio.Semaphore(GETS_AT_ONCE)
         # Choosing these rows, planning the requests and starting them take a millisecond each.
         await asyncio.sleep(0)
-        ranges = _ranges(rows)
+        ranges = _ranges(rows, self._gaps_bytes_max)
         await asyncio.sleep(0)
         await all_of(self._fetch(part, gate) for part in ranges)
 
@@ -146,15 +150,17 @@ class PortionReader:
         self._bytes[rows[0]] = found.data
 
 
-def _ranges(rows: Iterable[IndexRow]) -> list[_Range]:
-    """What to ask for: extents that lie next to each other together, up to GET_BYTES_MAX."""
+def _ranges(rows: Iterable[IndexRow], gaps_bytes_max: int) -> list[_Range]:
+    """What to ask for: extents that lie near each other together, up to GET_BYTES_MAX."""
     ranges: list[_Range] = []
     for row in sorted(rows, key=lambda row: (row.key, row.position)):
         end = row.position + row.size_bytes
         if ranges:
             last = ranges[-1]
-            is_near = last.rows[0].key == row.key and 0 <= row.position - last.end <= GAP_BYTES_MAX
-            if is_near and end - last.start <= GET_BYTES_MAX:
+            gap_bytes = row.position - last.end
+            is_near = 0 <= gap_bytes <= min(GAP_BYTES_MAX, gaps_bytes_max)
+            if is_near and last.rows[0].key == row.key and end - last.start <= GET_BYTES_MAX:
+                gaps_bytes_max -= gap_bytes
                 last.rows.append(row)
                 ranges[-1] = last._replace(end=end)
                 continue

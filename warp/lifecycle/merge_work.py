@@ -172,7 +172,7 @@ class PortionWorker:
         writer = SegmentWriter(portion.level, size_max=self._limits.output_bytes)
         removed: list[IndexRow] = []
         bad: list[BadExtent] = []
-        reader = PortionReader(self._source, self._store, self.held)
+        reader = PortionReader(self._source, self._store, self.held, self._limits.gaps_bytes)
         try:
             await reader.read(portion.rows)
             async for row, found in self._each(reader, portion.rows, bad):

@@ -219,6 +219,25 @@ def test_memory_stays_bounded_whatever_lies_there(tmp_path: Path) -> None:
     on_cluster(tmp_path, scenario, partitions=6)
 
 
+def test_what_lies_between_extents_is_read_along_within_bounds_alone(tmp_path: Path) -> None:
+    limits = tiny_limits(segment_bytes_max=10**9, due_bytes=(5 * MIB,) * 3, due_segments=(64, 2048, 2048))
+
+    async def scenario(cluster: Cluster) -> None:
+        first, large, last = cluster.topics[0].logs
+        value = cluster.random.randbytes(60_000)
+        for _ in range(100):
+            await cluster.commit(
+                {first: [cluster.batch(300)], large: [_batch_of(value)], last: [cluster.batch(300)]}
+            )
+        # The extents of the large log settle on top; those of the others climb, and it lies between them.
+        job = await cluster.merge(limits)
+        assert {row.level for row in await cluster.rows(last)} == {1}
+        assert job.held_bytes_peak <= limits.memory_bytes
+        await cluster.check()
+
+    on_cluster(tmp_path, scenario, partitions=3)
+
+
 def test_swaps_replace_a_bounded_number_of_rows(tmp_path: Path) -> None:
     async def scenario(cluster: Cluster) -> None:
         for _ in range(6):
