@@ -92,7 +92,10 @@ class ReceiptsWriter:
     def watch(self) -> None:
         """See to it that pending receipts are written in the end."""
         if self.pending and self._timer is None and not self._is_stopped:
-            self._timer = asyncio.get_running_loop().call_later(self._idle_s, self._due)
+            left_s = self._left_s()
+            # Who is not quiet then, or can't store them, is asked again later.
+            wait_s = left_s if left_s > 0 else self._idle_s
+            self._timer = asyncio.get_running_loop().call_later(wait_s, self._due)
 
     def stop(self) -> None:
         """Write nothing more by itself."""
@@ -119,7 +122,10 @@ class ReceiptsWriter:
 
     def _due(self) -> None:
         self._timer = None
-        idle_s = self._clock.monotonic() - self.last_put_at
-        if self.pending and idle_s >= self._idle_s and self._is_quiet():
+        if self.pending and self._left_s() <= 0 and self._is_quiet():
             self._tasks.start(self.write())
         self.watch()
+
+    def _left_s(self) -> float:
+        """How long until no PUT has come by for long enough."""
+        return self.last_put_at + self._idle_s - self._clock.monotonic()

@@ -618,6 +618,23 @@ def test_receipts_are_written_alone_after_an_idle_while_and_only_once() -> None:
     run_sim(main)
 
 
+def test_receipts_wait_for_ten_seconds_after_the_last_put_and_no_longer() -> None:
+    """They were looked at every ten seconds, so those of a PUT between two looks waited for up to twenty."""
+
+    async def main(loop: SimLoop) -> None:
+        bench = Bench(loop)
+        await (await bench.add(append(1))).result
+        await asyncio.sleep(6)
+        await (await bench.add(append(1))).result
+        await asyncio.sleep(9)
+        assert len(bench.store.keys) == 2
+        await asyncio.sleep(2)
+        index = index_of(bench.store.images()[2])
+        assert [receipt.key for receipt in index.receipts] == bench.store.keys[1:2]
+
+    run_sim(main)
+
+
 def test_receipts_that_could_not_be_written_are_written_later() -> None:
     async def main(loop: SimLoop) -> None:
         bench = Bench(loop)
