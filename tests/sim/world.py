@@ -125,7 +125,7 @@ class World:
 
     def _cache_bytes(self) -> int:
         """At times too small for what is read at once, with chunks that do not hold a batch."""
-        self.chunk_bytes = self.chance.choice((None, None, 700, 4_096))
+        self.chunk_bytes = self.chance.choice((None, None, 3_000, 16_000))
         if self.chunk_bytes is None:
             return self.chance.choice((4 * 2**20, 64 * 2**20))
         return self.chunk_bytes * self.chance.choice((1, 3, 12))
