@@ -103,6 +103,22 @@ def test_what_can_not_be_found_has_its_error_and_nothing_is_waited_for(
     with_memory_broker(test)
 
 
+def test_a_partition_that_is_asked_for_twice_is_read_for_neither(with_memory_broker: RunWithBroker) -> None:
+    async def test(broker: Broker) -> None:
+        client = await broker.connect()
+        name = await filled(broker, 1, partitions=2)
+        request = fetch_request({name: {0: 0, 1: 0}}, max_wait_ms=60_000)
+        request.topics += fetch_request({name: {0: 1}}).topics
+        answer = await client.ask(request, 12)
+        assert [[part.error_code for part in topic.partitions] for topic in answer.responses] == [
+            [ErrorCode.INVALID_REQUEST, ErrorCode.NONE],
+            [ErrorCode.INVALID_REQUEST],
+        ]
+        assert offsets_of(answer.responses[0].partitions[1].records) == [0]
+
+    with_memory_broker(test)
+
+
 # ---- limits ----
 
 

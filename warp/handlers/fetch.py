@@ -1,7 +1,9 @@
 """Fetch: record batches out.
 
 Behaviour: limits, waiting and isolation are the fetch service's business; here names and ids become logs. A partition
-that can't be resolved has its error, and then nothing is waited for. Every partition of the request is in the answer.
+that can't be resolved has its error, and then nothing is waited for. Every partition of the request is in the answer;
+one that is asked for twice is INVALID_REQUEST, as in ListOffsets: a request that named one a hundred thousand times
+would cost out of all proportion to its size.
 
 It takes READ on the topics. Where that is taken away while a fetch waits, the records that it has waited for are not
 handed over.
@@ -23,6 +25,7 @@ refused (KIP-110). v13 names topics by id (KIP-516).
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from warp.errors import ErrorCode
@@ -184,7 +187,19 @@ def _resolved(
     for topic in request.topics:
         found = _found(catalogue, topic, access, by_id=by_id)
         targets += [target_of(found, partition.partition) for partition in topic.partitions]
-    return targets
+    return _refuse_twice(targets)
+
+
+def _refuse_twice(targets: list[LogTarget | ErrorCode]) -> list[LogTarget | ErrorCode]:
+    """Each partition once, or not at all."""
+    log_ids = [target.log_id for target in targets if isinstance(target, LogTarget)]
+    if len(set(log_ids)) == len(log_ids):
+        return targets
+    times = Counter(log_ids)
+    return [
+        ErrorCode.INVALID_REQUEST if isinstance(target, LogTarget) and times[target.log_id] > 1 else target
+        for target in targets
+    ]
 
 
 def _queries(request: FetchRequest, targets: list[LogTarget | ErrorCode]) -> list[FetchPartitionQuery]:
