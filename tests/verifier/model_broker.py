@@ -23,6 +23,7 @@ class Fault(Enum):
 
     LOSE_ACKNOWLEDGED = auto()
     ALTER = auto()
+    ALTER_TIME = auto()
     SWAP = auto()
     STORE_TWICE = auto()
     COPY = auto()
@@ -206,7 +207,8 @@ class Broker:
         if value is not None and self.strikes(Fault.ALTER, at=place):
             records[0] = (key, value + b"!")
         log.records += records
-        log.times_ms += [sent.timestamp_ms] * len(records)
+        time_ms = sent.timestamp_ms + self.strikes(Fault.ALTER_TIME, at=place)
+        log.times_ms += [time_ms] * len(records)
         if (
             log.end >= 2
             and None not in log.records[-2:]

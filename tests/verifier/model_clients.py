@@ -424,4 +424,4 @@ class Model(GroupClients):
             key, value = record
             if is_last and value is not None and self.broker.strikes(Fault.DISAGREE, 0.2):
                 value += b"!"
-            read.add(offset, key, value)
+            read.add(offset, key, value, log.times_ms[offset])

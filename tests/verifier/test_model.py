@@ -15,6 +15,7 @@ SEEDS = range(12)
 FOUND_BY = {
     Fault.LOSE_ACKNOWLEDGED: {"acknowledged records are there"},
     Fault.ALTER: {"nothing comes from nowhere"},
+    Fault.ALTER_TIME: {"records keep their times"},
     Fault.SWAP: {"acknowledged records are there", "copies have senders", "batches are whole"},
     Fault.STORE_TWICE: {"once with idempotence"},
     Fault.COPY: {"copies have senders", "requests are atomic"},
