@@ -12,9 +12,9 @@ KEYS = 7
 """So few keys that every one is written again and again."""
 COMPACT = "compact"
 BOTH = "compact,delete"
-AGED_MS = 40_000
+AGED_MS = 60_000
 """So old is what is written first to a topic whose records have times of their own."""
-HASTE = 6.0
+HASTE = 15.0
 JITTER_MS = 2_000
 SMALL, LARGE = 20, 200
 """Bytes of a value. Retention by size counts batches with their headers: then values are to be most of it."""

@@ -17,6 +17,7 @@ from tests.sim.world import simulate
 from warp._compaction import compact_batches
 from warp.errors import ErrorCode
 from warp.ids import LogId
+from warp.lifecycle import compact_plan, output
 from warp.lifecycle.retention import Retention
 from warp.metadata import commits
 from warp.metadata.session import LOCK_PATTERN
@@ -100,3 +101,14 @@ def test_commits_that_do_not_lock_their_logs_are_noticed(monkeypatch: pytest.Mon
     unlocked = dataclasses.replace(commits.LOCK_LOGS, text=LOCK_PATTERN.sub("", commits.LOCK_LOGS.text))
     monkeypatch.setattr(commits, "LOCK_LOGS", unlocked)
     assert complaints(seed for seed in range(2_000) if has_cluster(seed))
+
+
+def test_extents_that_are_joined_over_spans_of_time_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "is_later", lambda *_: False)
+    monkeypatch.setattr(compact_plan, "is_later", lambda *_: False)
+    assert "beside what is of an earlier" in complaints(seeds_with("aged"))
+
+
+def test_retention_that_takes_nothing_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Retention, "_bounds", lambda _: iter(()))
+    assert "has been" in complaints(seeds_with("aged"))
