@@ -183,6 +183,7 @@ class FetchService:
         # Of partitions that have more than their share the rest counts now.
         asked = {index: view for index, view in asked.items() if _is_all(view)}
         views = await self._resolve(queries, bytes_max, asked, note)
+        asked.clear()
         watch = _Watch(mark, deadline)
         return await self._wait_until_enough(
             queries, views, bytes_max, bytes_min, read_committed, watch, note
@@ -198,7 +199,10 @@ class FetchService:
         watch: _Watch,
         note: FetchNote,
     ) -> list[View]:
-        """Wait for more than these views, which the store has just confirmed."""
+        """Wait for more than these views, which the store has just confirmed; they are used up.
+
+        Who waits holds no extents: there may be many who wait, for an hour, and thousands of extents of each log.
+        """
         loop = asyncio.get_running_loop()
         watch.look_at = loop.time() + self._look_interval_s()
         # Between a view from memory and the wait that builds on it nothing is awaited: no commit is missed.
@@ -208,6 +212,7 @@ class FetchService:
                 break
             if not self._doubtful(queries, watch):
                 room, available = _room(queries, views, read_committed, bytes_min)
+                views.clear()
                 self.counters.waits += 1
                 until = min(watch.deadline, watch.look_at)
                 await self._waiters.wait(room, bytes_min - available, until - now)

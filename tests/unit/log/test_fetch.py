@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -499,6 +500,25 @@ def test_a_fetch_that_would_answer_too_little_sees_what_was_committed_elsewhere_
         bench.commit({LOG: [rows(b"a")]})
         bench.commit_elsewhere({LOG: [rows(b"b")]})
         assert found(await bench.fetch((LOG, 1), bytes_min=bytes_min)) == [(1, b"b")]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_fetch_that_waits_holds_no_extents(is_known: bool) -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        commit = bench.commit if is_known else bench.commit_elsewhere
+        for _ in range(5):
+            commit({LOG: [rows(b"a")]})
+        extent = bench.logs.extents[LOG][2]
+        fetching = asyncio.ensure_future(bench.fetch((LOG, 0), bytes_min=MIB, wait_ms=3_600_000))
+        await until(lambda: bench.service.waiting)
+        bench.tail.forget(LOG)
+        assert not [who for who in gc.get_referrers(extent) if who is not bench.logs.extents[LOG]]
+        bench.commit({LOG: [rows(b"v" * MIB)]})
+        answer = await asyncio.wait_for(fetching, 5)
+        assert [offset for offset, _ in found(answer)] == [0, 1, 2, 3, 4]
 
     run(scenario())
 
