@@ -48,6 +48,13 @@ _ASKS_MAX = 3
 _ASK_BYTES_MIN = 64 * 1024
 """So much of a partition the index is asked for at least, among however many."""
 
+_ASK_EXTENTS_MAX = 20_000
+"""Extents that one fetch asks the index for, some 400 bytes each: where they are small it takes very many of them to
+fill an answer. SQLite, which runs on the loop, needs 5 µs for each."""
+
+_ASK_EXTENTS_MIN = 16
+"""Of each partition: no answer is made of more chunks."""
+
 
 class FetchService:
     """Serves fetches of one agent. `memory` is the budget of response buffers.
@@ -290,16 +297,19 @@ class FetchService:
         `asked` keeps what the store said, by place in the request. Memory is looked at last, for all partitions at
         once, so the views belong to one moment.
         """
-        for _ in range(_ASKS_MAX):
+        asks = 0
+        while True:
             views, unknown = self._from_memory(queries, bytes_max, asked)
+            if asks >= _ASKS_MAX:
+                for index in unknown:
+                    views[index] = asked.get(index, _UNKNOWN)
+                # What memory has let go of only now the store was not asked about yet.
+                unknown = [index for index in unknown if index not in asked]
             if not unknown:
                 return views
             said = await self._ask([queries[index] for index in unknown], bytes_max, note)
             asked.update(zip(unknown, said, strict=True))
-        views, unknown = self._from_memory(queries, bytes_max, asked)
-        for index in unknown:
-            views[index] = asked.get(index, _UNKNOWN)
-        return views
+            asks += 1
 
     def _from_memory(
         self, queries: Sequence[FetchPartitionQuery], bytes_max: int, asked: Mapping[int, View]
@@ -327,7 +337,11 @@ class FetchService:
         for query in queries:
             end_offset = self._tail.end_offset(query.log_id)
             if end_offset is not None:
-                places.append(ExtentQuery(query.log_id, end_offset, min(query.bytes_max, bytes_max)))
+                places.append(
+                    ExtentQuery(
+                        query.log_id, end_offset, min(query.bytes_max, bytes_max), _share_of_extents(queries)
+                    )
+                )
         asked_at = asyncio.get_running_loop().time()
         try:
             reads = await self._ask_index(places, note)
@@ -352,8 +366,10 @@ class FetchService:
         The index of all that a thousand of them might give would be many times larger than what fits into an answer.
         """
         share_bytes = min(bytes_max, max(bytes_max // len(queries), _ASK_BYTES_MIN))
+        extents_max = _share_of_extents(queries)
         places = [
-            ExtentQuery(query.log_id, query.offset, min(query.bytes_max, share_bytes)) for query in queries
+            ExtentQuery(query.log_id, query.offset, min(query.bytes_max, share_bytes), extents_max)
+            for query in queries
         ]
         asked_at = asyncio.get_running_loop().time()
         try:
@@ -409,6 +425,11 @@ _UNKNOWN = View(ErrorCode.KAFKA_STORAGE_ERROR)
 def _unless_known(view: View) -> View:
     """A view when the store can't be asked: what is known remains true, what is not there can't be told."""
     return view if view.error or view.extents else _UNKNOWN
+
+
+def _share_of_extents(queries: Sequence[FetchPartitionQuery]) -> int:
+    """How many extents of each partition the index is asked for."""
+    return max(_ASK_EXTENTS_MIN, _ASK_EXTENTS_MAX // len(queries))
 
 
 def _is_all(view: View) -> bool:

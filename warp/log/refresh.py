@@ -29,12 +29,12 @@ Place = tuple[LogId, int]
 
 
 class _Round:
-    """The questions that the next read will carry, each with the largest size wanted, and the answer to come."""
+    """The questions that the next read will carry, each for as much as anybody wants, and the answer to come."""
 
-    __slots__ = ("answers", "bytes_max")
+    __slots__ = ("answers", "wanted")
 
     def __init__(self) -> None:
-        self.bytes_max: dict[Place, int] = {}
+        self.wanted: dict[Place, ExtentQuery] = {}
         self.answers: asyncio.Future[dict[Place, LogRead]] = asyncio.get_running_loop().create_future()
 
 
@@ -60,7 +60,8 @@ class Refresher:
         current = self._next
         for query in queries:
             place = (query.log_id, query.offset)
-            current.bytes_max[place] = max(query.bytes_max, current.bytes_max.get(place, 0))
+            before = current.wanted.get(place)
+            current.wanted[place] = query if before is None else _both(before, query)
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
         answers = await asyncio.shield(current.answers)
@@ -88,7 +89,7 @@ class Refresher:
             self._next = None
 
     async def _carry(self, current: _Round) -> None:
-        queries = [ExtentQuery(*place, bytes_max) for place, bytes_max in current.bytes_max.items()]
+        queries = list(current.wanted.values())
         answers: dict[Place, LogRead] = {}
         try:
             for start in range(0, len(queries), QUERIES_PER_READ_MAX):
@@ -96,6 +97,8 @@ class Refresher:
                 self.reads += 1
                 for query, read in zip(part, await self._index.read_extents(part), strict=True):
                     answers[query.log_id, query.offset] = read
+                # Where the database is in this process nothing else lets the loop go.
+                await asyncio.sleep(0)
         except Exception as error:  # noqa: BLE001 - whatever it is belongs to those who asked, who let it rise
             self.failures += 1
             current.answers.set_exception(error)
@@ -103,3 +106,9 @@ class Refresher:
             current.answers.exception()
         else:
             current.answers.set_result(answers)
+
+
+def _both(one: ExtentQuery, other: ExtentQuery) -> ExtentQuery:
+    """One question in the place of two about the same log and offset."""
+    bytes_max = max(one.bytes_max, other.bytes_max)
+    return ExtentQuery(one.log_id, one.offset, bytes_max, max(one.extents_max, other.extents_max))

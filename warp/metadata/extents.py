@@ -28,12 +28,18 @@ async def read_extents(database: Database, queries: Sequence[ExtentQuery]) -> li
     """Answer the queries from one snapshot, in their order.
 
     An offset outside [log start, next offset) gets the log's state and no extents. At least one extent, then as many as
-    it takes to reach `bytes_max`, but not more than EXTENTS_PER_QUERY_MAX.
+    it takes to reach `bytes_max`, but not more than `extents_max` and EXTENTS_PER_QUERY_MAX.
     """
     async with database.snapshot() as session:
         states = await log_states(session, [query.log_id for query in queries])
         wanted = [
-            (number, query.log_id, query.offset, query.bytes_max, EXTENTS_PER_QUERY_MAX)
+            (
+                number,
+                query.log_id,
+                query.offset,
+                query.bytes_max,
+                min(query.extents_max, EXTENTS_PER_QUERY_MAX),
+            )
             for number, query in enumerate(queries)
             if (state := states.get(query.log_id)) and state.start_offset <= query.offset < state.next_offset
         ]

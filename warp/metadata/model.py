@@ -156,11 +156,15 @@ class CommitResult:
 
 @dataclass(frozen=True, slots=True)
 class ExtentQuery:
-    """Extents of one log from the one that holds `offset` on, until their sizes reach `bytes_max` (at least one)."""
+    """Extents of one log from the one that holds `offset` on, until their sizes reach `bytes_max` (at least one).
+
+    Fewer, where that would be more than `extents_max`, or than the store gives at once: to be read on from there.
+    """
 
     log_id: LogId
     offset: int
     bytes_max: int
+    extents_max: int = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)

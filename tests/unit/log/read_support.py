@@ -124,7 +124,8 @@ class PlainLogs:
         for extent in self.extents[query.log_id]:
             if extent.end_offset > query.offset:
                 chosen.append(extent)
-                if sum(extent.size_bytes for extent in chosen) >= query.bytes_max:
+                is_full = sum(extent.size_bytes for extent in chosen) >= query.bytes_max
+                if is_full or len(chosen) == query.extents_max:
                     break
         return chosen
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.unit.log.read_support import LOG, OTHER, PlainLogs, PlainStore, run, values_of
 from warp.ids import LogId
+from warp.log import fetch
 from warp.log.answer import FetchLimits, FetchPartitionQuery
 from warp.log.cache import ChunkCache
 from warp.log.fetch import FetchService
@@ -153,6 +154,24 @@ def test_the_index_is_asked_for_little_of_each_when_many_are_asked_for() -> None
         assert {query.bytes_max for query in asked} == {64 * 1024}
         await bench.fetch(LOGS[:2], offsets)
         assert {query.bytes_max for query in bench.logs.reads[1]} == {512 * 1024}
+
+    run(scenario())
+
+
+def test_few_extents_of_each_are_asked_for_when_many_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "_ASK_EXTENTS_MAX", 20 * PARTITIONS)
+
+    async def scenario() -> None:
+        bench = Bench(cache_chunks=64, segments=100)
+        offsets = dict.fromkeys(LOGS, 0)
+        await bench.fetch(LOGS, offsets)
+        await bench.fetch(LOGS[:2], dict.fromkeys(LOGS, 0))
+        asked = [{query.extents_max for query in read} for read in bench.logs.reads]
+        assert asked == [{20}, {20 * PARTITIONS // 2}]
+        while any(offset < 100 for offset in offsets.values()):
+            before = dict(offsets)
+            assert await bench.fetch(LOGS, offsets)
+            assert all(offsets[log_id] - before[log_id] <= 20 for log_id in LOGS)
 
     run(scenario())
 

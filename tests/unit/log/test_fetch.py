@@ -16,10 +16,11 @@ from warp.ids import LogId
 from warp.log.answer import FetchAnswer, FetchLimits, FetchPartitionQuery
 from warp.log.cache import ChunkCache
 from warp.log.fetch import FetchService
+from warp.log.hints import LogHint
 from warp.log.memory import MemoryBudget
 from warp.log.reader import VIEW_BYTES_MIN
 from warp.log.tail import TailIndex
-from warp.metadata.model import CommitResult
+from warp.metadata.model import CommitResult, LogRead
 
 NOW = 1_700_000_000_000
 MIB = 2**20
@@ -353,6 +354,23 @@ def test_records_are_looked_up_again_when_where_they_are_was_learned_too_long_ag
             now[0] = seconds
             assert found(await bench.fetch((LOG, 0))) == [(0, b"a"), (1, b"b")]
             assert (len(bench.logs.reads), bench.store.gets) == (looks, looks)
+
+    run(scenario())
+
+
+def test_what_memory_lets_go_of_while_the_store_is_asked_about_others_is_looked_up_too() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        # Each question makes what is known older, and after three of them too old.
+        bench.tail = TailIndex(age_s_max=2, now=lambda: float(len(bench.logs.reads)))
+        bench.service = FetchService(bench.logs, bench.cache, bench.tail, bench.memory)
+        bench.commit({LOG: [rows(b"a")]})
+        bench.tail.fill(LogRead(bench.logs.state(OTHER), []))
+        bench.service.hinted([LogHint(OTHER, next_offset=5)])
+        answer = await bench.fetch((LOG, 0), (OTHER, 0))
+        assert [part.error for part in answer.partitions] == [ErrorCode.NONE, ErrorCode.NONE]
+        assert found(answer) == [(0, b"a")]
+        assert len(bench.logs.reads) == 4
 
     run(scenario())
 

@@ -42,6 +42,14 @@ def test_a_read_stops_at_its_bound_on_extents(store: Store, monkeypatch: pytest.
     assert bases(read) == [0, 10, 20]
 
 
+def test_a_read_stops_at_the_bound_of_its_query(store: Store) -> None:
+    first, second = store.new_topic("t", 2).logs
+    store.append(first, 1, 2, 3)
+    store.append(second, 1, 2, 3)
+    reads = store.read_extents([ExtentQuery(first, 0, 1 << 30, 2), ExtentQuery(second, 10, 1 << 30, 1)])
+    assert [bases(read) for read in reads] == [[0, 10], [10]]
+
+
 @pytest.mark.parametrize("offset", [-1, 10, 19, 30, 31, 2**62])
 def test_an_offset_outside_the_log_gets_its_state_alone(store: Store, offset: int) -> None:
     [log] = store.new_topic("t").logs
