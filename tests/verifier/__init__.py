@@ -20,7 +20,8 @@ any agent. `agent` names a life of an agent (another one after each restart), ""
 must not take back is not judged then. Names of clients are for people, but those of `producer`s matter: one name is
 one idempotent producer (with one producer id), whose batches to a partition are ordered by (epoch, base_sequence);
 "" is none, whose every send may add a copy. An `epoch` of -1 is unknown. `timestamp_ms` is that of the youngest
-record; retention needs it.
+record; retention needs it, and what is read back is held against it where `LogRead.add` is told the times of records.
+Headers are not known here: `adapters/seals.py` makes another value of what has come with others than were sent.
 
 **Many records**, and clients that hide their requests, as librdkafka's: `Recorder.stream` takes records one by one,
 numbers them as their producer does, and needs some 60 bytes for each beside its content; `Recorder.reader` takes
