@@ -20,7 +20,7 @@ from warp.log.hints import LogHint
 from warp.log.memory import MemoryBudget
 from warp.log.reader import VIEW_BYTES_MIN
 from warp.log.tail import TailIndex
-from warp.metadata.model import CommitResult, LogRead
+from warp.metadata.model import CommitResult
 
 NOW = 1_700_000_000_000
 MIB = 2**20
@@ -361,15 +361,18 @@ def test_records_are_looked_up_again_when_where_they_are_was_learned_too_long_ag
 def test_what_memory_lets_go_of_while_the_store_is_asked_about_others_is_looked_up_too() -> None:
     async def scenario() -> None:
         bench = Bench()
+        third = LogId(9)
+        bench.logs.extents[third], bench.logs.starts[third] = [], 0
         # Each question makes what is known older, and after three of them too old.
         bench.tail = TailIndex(age_s_max=2, now=lambda: float(len(bench.logs.reads)))
         bench.service = FetchService(bench.logs, bench.cache, bench.tail, bench.memory)
-        bench.commit({LOG: [rows(b"a")]})
-        bench.tail.fill(LogRead(bench.logs.state(OTHER), []))
+        bench.commit({LOG: [rows(b"a")], OTHER: [rows(b"b")]})
+        bench.commit_elsewhere({third: [rows(b"c")]})
+        # It is asked about in vain: what was heard of it has not happened yet.
         bench.service.hinted([LogHint(OTHER, next_offset=5)])
-        answer = await bench.fetch((LOG, 0), (OTHER, 0))
-        assert [part.error for part in answer.partitions] == [ErrorCode.NONE, ErrorCode.NONE]
-        assert found(answer) == [(0, b"a")]
+        answer = await bench.fetch((LOG, 0), (OTHER, 1), (third, 0))
+        assert [part.error for part in answer.partitions] == [ErrorCode.NONE] * 3
+        assert [found(answer, number) for number in range(3)] == [[(0, b"a")], [], [(0, b"c")]]
         assert len(bench.logs.reads) == 4
 
     run(scenario())
