@@ -180,9 +180,28 @@ async def statements_while_idle(agent: LoadAgent) -> dict[str, float]:
     return {operation: count for operation, count in found.items() if count}
 
 
+async def write_once(client: Client) -> None:
+    """A record, to a topic that is gone then: an agent that has written asks for its last commit with every beat."""
+    answer = await client.ask(
+        CreateTopicsRequest(
+            topics=[
+                CreatableTopic(
+                    name="first", num_partitions=1, replication_factor=1, assignments=[], configs=[]
+                )
+            ]
+        ),
+        4,
+    )
+    assert answer.topics[0].error_code == 0, answer
+    assert (await client.produce("first", batch(b"a record"))).error_code == 0
+    answer = await client.ask(DeleteTopicsRequest(topic_names=["first"], timeout_ms=60_000), 5)
+    assert answer.responses[0].error_code == 0, answer
+
+
 async def use(agent: LoadAgent, figures: Figures) -> None:
     """Make 10 topics of 1,000 partitions, and do everything with all of them."""
     async with desk(agent, figures) as at:
+        await write_once(at.client)
         idle_before = await statements_while_idle(agent)
         before = agent.facts()
         await create(at, "10 topics of 1,000", WIDE)
