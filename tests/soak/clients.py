@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from tests.soak.model import Stream
 from tests.support.client_load import QUICK, GroupReader
 from tests.support.raw_load import Score
-from tests.verifier import Recorder
+from tests.verifier import Limit, Listed, ListedOffset, ListOffsets, Recorder
 from tests.verifier.adapters.confluent import content_of
 from tests.verifier.adapters.seals import headers_of
 
@@ -156,6 +156,7 @@ class Roamer(Worker):
     def __init__(self, recorder: Recorder, bootstrap: str, streams: Sequence[Stream], seed: int) -> None:
         self._streams = streams
         self._source = random.Random(seed)
+        self._recorder = recorder
         self._reader = recorder.reader("roaming reader")
         self._consumer = reader(bootstrap)
         super().__init__("roaming reader", self._roam)
@@ -167,10 +168,10 @@ class Roamer(Worker):
     def _roam(self) -> None:
         stream = self._source.choice(self._streams)
         place = TopicPartition(stream.kind.name, stream.partition)
-        try:
-            low, high = self._consumer.get_watermark_offsets(place, 10.0)
-        except KafkaException:
+        ends = self._ends(stream, place)
+        if ends is None:
             return  # The agent is being started again.
+        low, high = ends
         if low == high:
             self.pause(0.1)
             return
@@ -179,6 +180,24 @@ class Roamer(Worker):
         self._consumer.assign([place])
         self._reader.moved(stream.place)
         self._read(stream, place.offset, high)
+
+    def _ends(self, stream: Stream, place: TopicPartition) -> tuple[int, int] | None:
+        """Where it starts and where it ends, which the verifier is told; None where nobody says so."""
+        ops = [
+            self._recorder.begin("roaming reader", ListOffsets([stream.place], limit))
+            for limit in (Limit.EARLIEST, Limit.LATEST)
+        ]
+        try:
+            ends = self._consumer.get_watermark_offsets(place, 10.0)
+        except KafkaException:
+            ends = None
+        if ends is None:
+            for op in ops:
+                op.lost()
+            return None
+        for op, end in zip(ops, ends, strict=True):
+            op.answered(Listed({stream.place: ListedOffset(0, end)}))
+        return ends
 
     def _judge_age(self, stream: Stream, start: int) -> None:
         """Retention goes on while the partition is written to."""

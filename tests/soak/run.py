@@ -28,7 +28,8 @@ NEEDED = (
     "one order for everybody", "later writes come later", "agents agree", "once with idempotence",
     "order of producers", "groups process everything", "nothing comes from nowhere", "deleted records stay away",
     "deleted topics stay away", "nothing goes without a reason", "the last of each key stays",
-    "old values stay away", "retention takes what is old", "nothing referenced is missing",
+    "old values stay away", "retention takes what is old", "nothing referenced is missing", "read your writes",
+    "watermarks never go back",
 )  # fmt: skip
 """Checks that have something to look at in every soak: where one of them has not, it has proved nothing."""
 

@@ -201,6 +201,7 @@ def test_a_reader_notices_that_retention_stands_still_while_a_log_is_written_to(
     roamer.stop()
     overdue = [problem for problem in roamer.score.problems if "overdue" in problem]
     assert bool(overdue) is is_overdue, roamer.score.problems
+    assert judge(story.recorder.history, []).figures.checks["read your writes"]
 
 
 def test_what_every_soak_has_to_look_at_are_checks_of_the_verifier() -> None:
