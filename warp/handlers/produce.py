@@ -63,6 +63,11 @@ _ZSTD_SINCE = 7
 _IDS_SINCE = 13
 
 
+def batches_of(request: ProduceRequest) -> int:
+    """How many batches wait for their commit together."""
+    return sum(len(topic.partition_data) for topic in request.topic_data)
+
+
 def produce(context: RequestContext, request: ProduceRequest) -> Any:
     """Stage the batches; what is left is waiting for the commit."""
     context.client.used_s = context.services.clock.monotonic()

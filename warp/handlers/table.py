@@ -64,6 +64,8 @@ class ApiEntry:
     """The first version to advertise, where it is lower than the first one served."""
     unavailable: ErrorCode = ErrorCode.REQUEST_TIMED_OUT
     """What to answer while a store can't be reached: an error that clients of this API retry."""
+    parts: Callable[[Any], int] | None = None
+    """How many parts of a request wait together for its answer, each at its own cost in memory."""
     name: str = field(init=False)
     """Kafka's name of the API."""
     request: type[Request] = field(init=False)
@@ -93,6 +95,7 @@ TABLE: tuple[ApiEntry, ...] = (
         # librdkafka before 2.11.1 compresses only where Produce v0 is advertised, as it is by Kafka 4.
         advertised_from=0,
         unavailable=ErrorCode.NOT_ENOUGH_REPLICAS,
+        parts=produce.batches_of,
     ),
     ApiEntry(
         ApiKey.FETCH,

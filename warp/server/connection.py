@@ -25,7 +25,7 @@ from warp.handlers.context import Held, Later, NoAnswer
 from warp.handlers.table import Order
 from warp.protocol import DecodeError, FrameSplitter
 from warp.server.dispatch import OUTCOME_DROPPED
-from warp.server.exchange import REQUEST_BYTES, Exchange
+from warp.server.exchange import REQUEST_BYTES, Exchange, request_bytes
 from warp.server.incoming import Incoming
 from warp.server.mute import HOLD_THROTTLE, Mute
 from warp.server.outgoing import Outgoing
@@ -267,8 +267,9 @@ class Connection(Incoming, asyncio.BufferedProtocol):
             self._memory.release(len(frame))
             self._close(str(error))
             return
-        self._memory.charge(REQUEST_BYTES)
-        exchange = Exchange(call, len(frame) + REQUEST_BYTES)
+        beside_bytes = request_bytes(call)
+        self._memory.charge(beside_bytes)
+        exchange = Exchange(call, len(frame) + beside_bytes)
         self._exchanges.append(exchange)
         self._advance(exchange, self._dispatcher.begin(call))
 

@@ -14,6 +14,17 @@ if TYPE_CHECKING:
 REQUEST_BYTES = 2_048
 """What a request costs beside its frame until it is answered, measured with small Produces that wait for a commit."""
 
+PART_BYTES = 1_024
+"""The same of each further batch of a Produce: what is read of it, checked and decided takes many times the bytes of a
+small one."""
+
+
+def request_bytes(call: Call) -> int:
+    """What a request costs beside its frame."""
+    if call.entry.parts is None:
+        return REQUEST_BYTES
+    return REQUEST_BYTES + PART_BYTES * max(0, call.entry.parts(call.request) - 1)
+
 
 class Exchange:
     """One request that has been started, and what becomes of it."""

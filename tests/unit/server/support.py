@@ -9,13 +9,19 @@ from typing import Any, cast
 
 from warp.errors import ErrorCode
 from warp.handlers.context import Endpoint, Later, NoAnswer, RequestContext, Services
+from warp.handlers.produce import batches_of
 from warp.handlers.table import ApiEntry, Order
 from warp.log.memory import MemoryBudget
 from warp.protocol import ApiKey, Request, Response, decode, encode_request_frame
 from warp.protocol.messages.api_versions import ApiVersionsRequest, ApiVersionsResponse
 from warp.protocol.messages.fetch import FetchRequest, FetchResponse
 from warp.protocol.messages.metadata import MetadataRequest, MetadataResponse
-from warp.protocol.messages.produce import ProduceRequest, ProduceResponse
+from warp.protocol.messages.produce import (
+    ProducePartition,
+    ProduceRequest,
+    ProduceResponse,
+    ProduceTopic,
+)
 from warp.security.quotas.quotas import Quotas
 from warp.server.connection import Connection
 from warp.server.dispatch import Dispatcher
@@ -193,8 +199,10 @@ def fetch() -> Request:
     return FetchRequest(max_wait_ms=0, min_bytes=0, topics=[])
 
 
-def produce(acks: int = 1) -> Request:
-    return ProduceRequest(acks=acks, timeout_ms=1000, topic_data=[])
+def produce(acks: int = 1, batches: int = 0) -> Request:
+    partitions = [ProducePartition(index=index, records=b"") for index in range(batches)]
+    topics = [ProduceTopic(name="t", partition_data=partitions)] if batches else []
+    return ProduceRequest(acks=acks, timeout_ms=1000, topic_data=topics)
 
 
 class Bench:
@@ -221,7 +229,7 @@ class Bench:
             ApiEntry(ApiKey.API_VERSIONS, self._at_once, self._failed),
             ApiEntry(ApiKey.METADATA, self._serial_or_parked, self._failed_metadata),
             ApiEntry(ApiKey.FETCH, self._fetch, self._failed, Order.CONCURRENT),
-            ApiEntry(ApiKey.PRODUCE, self._produce, self._failed, Order.STAGED),
+            ApiEntry(ApiKey.PRODUCE, self._produce, self._failed, Order.STAGED, parts=batches_of),
         )
         self.quotas = Quotas(self.clock.monotonic)
         services = cast(Services, SimpleNamespace(quotas=self.quotas))

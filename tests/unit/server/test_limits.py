@@ -10,7 +10,7 @@ import pytest
 from tests.unit.server.support import Bench, at_once, fetch, frame, produce, run, serial, settle
 from warp.handlers.context import Held
 from warp.protocol.messages.fetch import FetchResponse
-from warp.server.exchange import REQUEST_BYTES
+from warp.server.exchange import PART_BYTES, REQUEST_BYTES
 
 LOGGER = "warp.server"
 
@@ -57,6 +57,24 @@ def test_many_small_requests_count_with_what_they_really_cost() -> None:
             bench.end("commit")
             await settle()
         assert [peer.answered() for peer in peers] == [[0, 1, 2, 3, 4]] * 10
+        assert bench.memory.used_bytes == 0
+
+    run(test)
+
+
+def test_many_small_batches_count_with_what_they_really_cost() -> None:
+    async def test() -> None:
+        bench = Bench(memory_bytes=100 * PART_BYTES)
+        peers = [bench.connect() for _ in range(10)]
+        for peer in peers:
+            peer.send((1, produce(batches=50)))
+        await settle()
+        assert len(bench.begun) == 2
+        assert 100 * PART_BYTES <= bench.memory.used_bytes <= 150 * PART_BYTES
+        for _ in peers:
+            bench.end("commit")
+            await settle()
+        assert [peer.answered() for peer in peers] == [[1]] * 10
         assert bench.memory.used_bytes == 0
 
     run(test)
