@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -39,7 +41,8 @@ class FaultyAgent(ClusterAgent):
         self.life = 0
         """Counts its processes."""
         self.is_previous = False
-        self.failed_starts = 0
+        self.failed_starts: Counter[str] = Counter()
+        """By the last line that was said."""
         self._is_over = False
         self.is_held = threading.Lock()
         """Whoever does something to its process has it."""
@@ -76,8 +79,8 @@ class FaultyAgent(ClusterAgent):
         while not self._is_over:
             try:
                 self.start()
-            except AssertionError:
-                self.failed_starts += 1
+            except AssertionError as error:
+                self.failed_starts[_without_time(str(error).rpartition("\n")[2])] += 1
                 if time.monotonic() > deadline_s and not self._is_over:
                     raise
                 time.sleep(RETRY_S)
@@ -98,3 +101,11 @@ class FaultyAgent(ClusterAgent):
         """End it, whatever state it is in."""
         self.give_up()
         self._starter.shutdown()
+
+
+def _without_time(line: str) -> str:
+    """What a line of a log in JSON says."""
+    try:
+        return str(json.loads(line)["message"])
+    except (ValueError, LookupError, TypeError):
+        return line

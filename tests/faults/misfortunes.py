@@ -150,7 +150,7 @@ def _connections_cut(place: Place, misfortune: Misfortune) -> Iterator[None]:
 def _commits_cut(place: Place, misfortune: Misfortune) -> Iterator[None]:
     with ExitStack() as stack:
         for proxy in _databases(place, misfortune):
-            stack.enter_context(proxy.cutting_commits(tuple(CutAt), misfortune.share / 2, LATE_S))
+            stack.enter_context(proxy.cutting_commits(tuple(CutAt), misfortune.share, LATE_S))
         yield
 
 

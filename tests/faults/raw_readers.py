@@ -31,7 +31,7 @@ PLACES_MAX = 3
 COMMIT_ATTEMPT_S = 1.0
 """Less than leases live: when they have gone elsewhere, what was sent before may still be on its way."""
 LOOKS_MAX = 3
-"""After each commit, so that one that comes late is seen before the next one covers it."""
+"""Before the next commit, which covers one that has come late."""
 
 
 class RawReader(Caller):
@@ -125,9 +125,9 @@ class Committer(Caller):
             if is_found:
                 offset += 1
                 self.score.done += 1
-                for _ in range(self.source.randint(1, LOOKS_MAX)):
-                    await self._look()
             await self.rest(self._pause_s)
+            for _ in range(self.source.randint(1, LOOKS_MAX)):
+                await self._look()
         self.hang_up()
         self._watch.hang_up()
 

@@ -33,7 +33,7 @@ TOMBSTONE_SHARE = 0.1
 LARGE_SHARE = 0.02
 LARGE_BYTES = 40_000
 TIMEOUT_MS = 4_000
-HASTY_SHARE = 0.1
+HASTY_SHARE = 0.2
 HASTY_TIMEOUT_MS = (30, 400)
 """Some give the agent so little time that it has to tell them REQUEST_TIMED_OUT, whatever comes of it: then a segment
 whose commit is tried again holds requests that wait and others that do not any more."""

@@ -74,6 +74,8 @@ class Run:
         lines = [f"misfortunes: {happened}", *self._ways(), f"clients came to their goal: {done}"]
         lives = sum(agent.life for agent in self.place.agents)
         lines.append(f"agents: {len(self.place.agents)}, processes {lives}")
+        failed = sum((agent.failed_starts for agent in self.place.agents), Counter())
+        lines += [f"could not start, {count} times: {why[:300]}" for why, count in failed.most_common()]
         return "\n".join([*lines, self.verdict.report()])
 
     def _ways(self) -> list[str]:
