@@ -31,7 +31,8 @@ def opened(
     found = list(headers)
     if found == headers_of(key, value, timestamp_ms):
         return value
-    return b"%r of %d with the headers %r" % (value, timestamp_ms, found)
+    # The verifier shows the beginning.
+    return b"other headers, time than sent: %r of %d with %r" % (value, timestamp_ms, found)
 
 
 def note_of(offset: int) -> str:
