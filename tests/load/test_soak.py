@@ -117,7 +117,8 @@ class Grounds:
                 objects = len(self.place.objects()) - rows["segments live"]
                 if self.rows()["segments gone"] == rows["segments gone"]:
                     return [self._level(agent, rows, objects) for agent in self.agents]
-            assert time.monotonic() < deadline_s, f"never comes to rest: {busy}, {rows}"
+            problems = self.churn.problems[:5]
+            assert time.monotonic() < deadline_s, f"never comes to rest: {busy}, {rows}, {problems}"
             time.sleep(0.2)
 
     def _busy(self, rows: dict[str, int]) -> dict[str, int]:
@@ -208,6 +209,8 @@ def soak(grounds: Grounds, rounds: int, round_s: float, figures: Figures) -> Non
     for name, count in sorted(grounds.churn.done.items()):
         figures.note(f"visits: {name.replace('_', ' ')}", count)
         assert count >= rounds, f"{name} was hardly done"
+    figures.note("groups that lost their coordinator meanwhile", grounds.churn.passed)
+    assert grounds.churn.passed <= grounds.churn.done["group"] // 2, "groups hardly live"
     figures.note("fetches that waited as their client vanished", grounds.churn.waited)
     assert grounds.churn.waited >= rounds, "hardly anybody waited"
     loads = sum(agent.metric("warp_cache_loads_total") for agent in grounds.agents)
