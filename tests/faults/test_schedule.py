@@ -7,6 +7,7 @@ import itertools
 import pytest
 
 from tests.faults.misfortunes import ACTIONS
+from tests.faults.run import MAY_BE_IDLE
 from tests.faults.schedule import (
     AGENTS,
     CALM_AFTER_S,
@@ -20,6 +21,7 @@ from tests.faults.schedule import (
     draw,
     place_of,
 )
+from tests.verifier import CHECKS
 
 SECONDS = 60.0
 
@@ -74,3 +76,7 @@ def test_what_happens_to_an_agent_happens_to_one_that_is_there() -> None:
         schedule = of_seed(seed)
         for misfortune in schedule.misfortunes:
             assert misfortune.agent is None or misfortune.agent < AGENTS[schedule.place]
+
+
+def test_what_may_have_nothing_to_look_at_are_checks_of_the_verifier() -> None:
+    assert set(CHECKS) >= MAY_BE_IDLE

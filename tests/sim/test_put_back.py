@@ -25,8 +25,8 @@ from warp.metadata.restore_store import RestoreStore
 from warp.metadata.sqlite import SqliteDatabase
 from warp.metadata.store import MetadataStore
 
-ALONE = [seed for seed in range(40) if not has_cluster(seed) and not is_guarded(seed)][:6]
-CLUSTERS = range(CLUSTER_SEED, CLUSTER_SEED + 6 * SEEDS_PER_CLUSTER, SEEDS_PER_CLUSTER)
+ALONE = [seed for seed in range(40) if not has_cluster(seed) and not is_guarded(seed)][:3]
+CLUSTERS = range(CLUSTER_SEED, CLUSTER_SEED + 4 * SEEDS_PER_CLUSTER, SEEDS_PER_CLUSTER)
 DELETES_LATE_S = 1.0
 """What somebody was about to delete when the database was put back, he deletes."""
 RECEIPTS_S = 12.0
