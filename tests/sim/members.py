@@ -361,7 +361,8 @@ class Member:
         for _ in range(self._chance.randint(1, 4)):
             if not beating.done():
                 await self._poll(positions)
-                await asyncio.sleep(self._chance.choice((0.0, 0.02, 0.3)))
+                # When all is well there may be much to catch up with, batch by batch.
+                await asyncio.sleep(0.0 if self._group.is_calm else self._chance.choice((0.0, 0.02, 0.3)))
         await self._commit(positions)
 
     async def _poll(self, positions: dict[Partition, int]) -> None:

@@ -192,11 +192,11 @@ class Connection(Incoming, asyncio.BufferedProtocol):
     def _take(self, frames: Sequence[Buffer]) -> None:
         """Frames have come: start what may start, and see whether more can be read."""
         if frames:
+            self._outgoing.release_sent()  # who asks on has mostly read: his next answer may wait for that memory
             self._frames.extend(frames)
             self._patience.frames_came()
             if not self.client.is_authenticated and self._asks_too_much(len(frames)):
-                asks_max = self._limits.early_requests_max
-                self._close(f"it asks more than {asks_max} times before it has authenticated")
+                self._close(f"it asks more than {self._limits.early_requests_max} times unauthenticated")
                 return
         if self.blocked:
             self._wait_for_memory()

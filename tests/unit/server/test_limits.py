@@ -242,6 +242,25 @@ def test_the_memory_of_an_answer_is_held_until_it_is_written() -> None:
     run(test)
 
 
+def test_the_memory_of_an_answer_is_given_back_at_the_next_request_of_whoever_has_read_it() -> None:
+    async def test() -> None:
+        released: list[int] = []
+        bench = Bench()
+        peer = bench.connect()
+        peer.transport.takes_all = False
+        peer.send((1, fetch()))
+        await settle()
+        bench.end("fetch", Held(FetchResponse(error_code=0, responses=[]), lambda: released.append(1)))
+        await settle()
+        assert not peer.transport.is_writing_paused, "nobody will say when it has left"
+        peer.transport.unsent = 0
+        assert released == []
+        peer.send((2, fetch()))
+        assert released == [1]
+
+    run(test)
+
+
 @pytest.mark.parametrize("is_paused", [False, True])
 def test_the_memory_of_an_answer_that_nobody_takes_is_given_back(is_paused: bool) -> None:
     async def test() -> None:

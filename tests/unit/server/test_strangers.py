@@ -29,7 +29,7 @@ def test_a_client_that_asks_too_much_before_it_has_authenticated_is_out(
         asking.feed(VERSIONS_REQUEST)
         await settle()
         assert asking.ended() == "close"
-        assert "it asks more than 20 times before it has authenticated" in caplog.text
+        assert "it asks more than 20 times unauthenticated" in caplog.text
         assert patient.ended() is None
 
     with caplog.at_level(logging.WARNING, LOGGER):
