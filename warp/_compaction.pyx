@@ -424,7 +424,8 @@ cdef class _Filtering(_Batches):
         self.header.batch_length = <int32_t> (size - BATCH_PREFIX_BYTES)
         self.header.leader_epoch = LEADER_EPOCH
         self.header.record_count = self.verdict.records
-        self.header.max_timestamp = self.verdict.max_timestamp
+        if not self.header.attributes & LOG_APPEND_TIME_BIT:
+            self.header.max_timestamp = self.verdict.max_timestamp
         if self.verdict.gets_horizon:
             self.header.attributes |= DELETE_HORIZON_BIT
             self.header.base_timestamp = self.rules.horizon_ms

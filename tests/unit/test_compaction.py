@@ -158,6 +158,13 @@ def test_a_batch_that_loses_records_keeps_its_producer_and_last_offset() -> None
     assert records[0].offset_delta == 0
 
 
+def test_a_batch_that_loses_records_keeps_the_time_at_which_it_was_appended() -> None:
+    data = build_batch([(b"a", b"1", [], 5), (b"b", b"2", [], 5), (b"a", b"3", [], 5)], log_append=True)
+    header = replace(read_header(data), max_timestamp=-7)
+    (span,) = scan_batches(bytes(compacted(encode_batch(header, data[61:])).batches))
+    assert (span.record_count, span.max_timestamp) == (2, -7)
+
+
 def test_records_without_key_go() -> None:
     result = compacted(batch((None, b"1"), (b"a", b"1"), (None, None)))
     assert pairs_at(result) == {1: (b"a", b"1")}
