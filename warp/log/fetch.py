@@ -52,8 +52,8 @@ _ASK_EXTENTS_MAX = 20_000
 """Extents that one fetch asks the index for, some 400 bytes each: where they are small it takes very many of them to
 fill an answer. SQLite, which runs on the loop, needs 5 µs for each."""
 
-_ASK_EXTENTS_MIN = 16
-"""Of each partition: no answer is made of more chunks."""
+_ASK_EXTENTS_MIN = 4
+"""Of each partition, however many there are: one would do to get on."""
 
 
 class FetchService:
@@ -437,6 +437,15 @@ def _is_all(view: View) -> bool:
     return view.state is None or not view.extents or view.extents[-1].end_offset >= view.state.next_offset
 
 
+def _is_cut(query: FetchPartitionQuery, view: View, read_committed: bool) -> bool:
+    """Whether the store has more for the answer than it was asked for: to wait for that would be in vain."""
+    if not view.asked or not view.extents:
+        return False
+    if view.extents[-1].end_offset >= view.end_offset(read_committed):
+        return False
+    return sum(extent.size_bytes for extent in view.extents) < query.bytes_max
+
+
 def _covers(extents: Sequence[Extent], offset: int) -> bool:
     return bool(extents) and extents[0].base_offset <= offset < extents[0].end_offset
 
@@ -444,10 +453,12 @@ def _covers(extents: Sequence[Extent], offset: int) -> bool:
 def _is_enough(
     queries: Sequence[FetchPartitionQuery], views: Sequence[View], bytes_min: int, read_committed: bool
 ) -> bool:
-    """Whether the answer may go out: an error among the partitions, or `bytes_min` bytes."""
+    """Whether the answer may go out: an error among the partitions, `bytes_min` bytes, or more than was asked for."""
     if bytes_min <= 0 or any(view.error for view in views):
         return True
-    return _has_bytes(queries, views, bytes_min, read_committed)
+    if _has_bytes(queries, views, bytes_min, read_committed):
+        return True
+    return any(_is_cut(query, view, read_committed) for query, view in zip(queries, views, strict=True))
 
 
 def _has_bytes(

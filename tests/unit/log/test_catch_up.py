@@ -176,6 +176,24 @@ def test_few_extents_of_each_are_asked_for_when_many_are(monkeypatch: pytest.Mon
     run(scenario())
 
 
+def test_a_minimum_beyond_what_the_index_is_asked_for_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fetch, "_ASK_EXTENTS_MAX", 20 * PARTITIONS)
+
+    async def scenario() -> None:
+        bench = Bench(cache_chunks=64, segments=100)
+        queries = [FetchPartitionQuery(log_id, 0, 2**20) for log_id in LOGS]
+        asked_for = 20 * sum(bench.logs.extents[log_id][0].size_bytes for log_id in LOGS)
+        fetching = bench.service.fetch(queries, bytes_max=2**24, bytes_min=2 * asked_for, wait_ms=3_600_000)
+        answer = await asyncio.wait_for(fetching, 20)
+        assert answer.records_bytes > 0
+        assert bench.service.counters.waits == 0
+        answer.release()
+
+    run(scenario())
+
+
 def test_a_minimum_that_few_of_many_partitions_can_give_is_not_waited_for() -> None:
     async def scenario() -> None:
         bench = Bench(cache_chunks=64, segments=300)
