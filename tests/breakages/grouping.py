@@ -206,6 +206,17 @@ MEMBERS = (
         (f"{FAULTS}::test_where_the_outcome_stays_unknown_the_slot_is_read_anew",),
     ),
     Breakage(
+        "settle-by-a-failure-what-may-have-been-done",
+        "P6",
+        "warp/groups/saving.py",
+        "                doubt.is_left = True\n",
+        "                doubt.is_left = not attempts_left\n",
+        (
+            "tests/unit/groups/test_saving.py",
+            f"{FAULTS}::test_a_store_that_is_away_after_an_unknown_outcome_has_not_settled_it",
+        ),
+    ),
+    Breakage(
         "go-on-without-the-lease",
         "P6",
         "warp/groups/runner.py",

@@ -51,6 +51,12 @@ class PendingChange(NamedTuple):
     change: Change
 
 
+class _Doubt:
+    """Whether an attempt to store something may have been done, which no later one that failed can settle."""
+
+    is_left = False
+
+
 Ended = Callable[[PendingChange, Outcome], None]
 
 
@@ -114,11 +120,12 @@ class GroupSaver:
             self._waiting.popleft()
         return taken
 
-    async def _flush(self, batch: Sequence[PendingChange]) -> None:
-        """Store a batch, and tell what became of each."""
+    async def _flush(self, batch: Sequence[PendingChange], doubt: _Doubt | None = None) -> None:
+        """Store a batch, and tell what became of each. `doubt` is what is left of attempts with all of them."""
+        doubt = doubt or _Doubt()
         while batch:
             try:
-                await self._attempt(batch)
+                await self._attempt(batch, doubt)
             except LeaseLost as lost:
                 self._end([one for one in batch if one.tenure.lease in lost.leases], Outcome.LEASE_LOST)
                 kept = [one for one in batch if one.tenure.lease not in lost.leases]
@@ -129,8 +136,10 @@ class GroupSaver:
                 outcome = _outcome_of(error)
                 if outcome is Outcome.REFUSED and len(batch) > 1:
                     for one in batch:
-                        await self._flush([one])
+                        await self._flush([one], doubt)
                     return
+                if doubt.is_left:
+                    outcome = Outcome.UNKNOWN
                 self._tell(error, batch, outcome)
                 self._end(batch, outcome)
             else:
@@ -139,23 +148,17 @@ class GroupSaver:
                 self._end(batch, Outcome.DONE)
             return
 
-    async def _attempt(self, batch: Sequence[PendingChange]) -> None:
+    async def _attempt(self, batch: Sequence[PendingChange], doubt: _Doubt) -> None:
         """One transaction, or several when the outcome is unknown: storing twice what is there changes nothing."""
         delay_s = self._limits.retry_min_s
-        unknown: OutcomeUnknown | None = None
         for attempts_left in reversed(range(self._limits.unknown_attempts_max)):
             try:
                 await self._store_all(batch)
             except OutcomeUnknown as error:
+                doubt.is_left = True
                 if not attempts_left:
                     raise
-                unknown = error
                 _log.warning("%d changes of groups are tried again: %s", len(batch), error)
-            except (MetadataUnavailable, MetadataReadOnly) as error:
-                if unknown is None:
-                    raise
-                # This attempt has changed nothing. The one before may have.
-                raise unknown from error
             else:
                 return
             await asyncio.sleep(delay_s)
