@@ -70,7 +70,8 @@ class LifeTopic:
             is_compacted=COMPACT in policy or self.is_changing,
             retention_ms=retention_ms if deletes and retention_ms >= 0 else None,
             retention_bytes=retention_bytes if deletes and retention_bytes >= 0 else None,
-            tombstone_ms=int(configs.get("delete.retention.ms", 0)),
+            # A tombstone stays for so long after it was written, which its time says nothing of where that hastens.
+            tombstone_ms=0 if self.haste else int(configs.get("delete.retention.ms", 0)),
             compaction_lag_ms=int(configs.get("min.compaction.lag.ms", 0)),
             clock_skew_ms=clock_skew_ms,
         )

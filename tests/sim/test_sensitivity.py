@@ -24,14 +24,15 @@ from warp.metadata.session import Session
 from warp.metadata.sqlite import SqliteDatabase
 from warp.metadata.store import MetadataStore
 
-SEEDS = (0, 4, 2, 6, 10, 11, 8, 7, 3, 1, 5, 9)
-"""All lives of the first twelve, the short ones first."""
+SEEDS = (0, 4, 2, 10, 8, 7, 3, 1, 5, 9)
+"""The short lives first; of the first twelve all but those that take longer to settle than they get here."""
+SETTLE_S = 20.0
 
 
 def promises_seen_to_break(seeds: Iterable[int] = SEEDS) -> set[str]:
     """What the first seed finds that finds anything."""
     for seed in seeds:
-        violations = simulate(seed, settle_s=20.0).violations
+        violations = simulate(seed, settle_s=SETTLE_S).violations
         if violations:
             return {violation.partition(":")[0] for violation in violations}
     return set()

@@ -64,6 +64,10 @@ class Leaving:
         if rules.retention_ms is not None:
             youngest_ms = readback.now_ms - rules.retention_ms + rules.clock_skew_ms
             early = [o for o in range(asked, min(read.start, log.end)) if self._time_ms(log, o) > youngest_ms]
+            if early and rules.is_compacted:
+                # What lies together goes when the youngest that compaction has left of it is old.
+                lasting = self._lasting(log)
+                early = [offset for offset in early if offset in lasting]
             if not early:
                 return ""
             problems.append(f"{len(early)} records were taken early, as {early[0]}")
@@ -117,6 +121,12 @@ class Leaving:
                     last[key] = (offset, content)
         return last
 
+    def _lasting(self, log: FinalLog) -> set[int]:
+        """The offsets of the records that compaction keeps for ever."""
+        contents = self._history.contents
+        last = self._last_of_keys(log).values()
+        return {offset for offset, content in last if not contents.is_tombstone(content)}
+
     def _found(self, read: LogRead) -> dict[bytes, int]:
         contents = self._history.contents
         found: dict[bytes, int] = {}
@@ -162,7 +172,7 @@ class Leaving:
             return "the last of each key stays", f"{where} is gone; its last record stood at {offset}"
         age_ms = readback.now_ms - self._time_ms(log, offset)
         rules = self._context.rules_of(log.partition)
-        if age_ms + rules.clock_skew_ms < rules.tombstone_ms:
+        if rules.tombstone_ms and age_ms + rules.clock_skew_ms < rules.tombstone_ms:
             return "the last of each key stays", f"{where}: its tombstone at {offset} went after {age_ms} ms"
         return None
 

@@ -168,6 +168,17 @@ def an_offset_out_of_range_that_retention_has_not_taken(scene: Scene, wrong: boo
     return "read your writes"
 
 
+def a_young_record_that_was_the_last_of_its_key(scene: Scene, wrong: bool) -> str:
+    """What compaction has taken does not keep what lies beside it from going."""
+    scene.topics["topic"] = TopicRules(is_compacted=True, retention_ms=1_000)
+    for offset, key in enumerate((b"key", b"other" if wrong else b"key")):
+        scene.ack(scene.send(scene.recorder.batch(HERE, [(key, b"value")], timestamp_ms=NOW_MS)), offset)
+    back = scene.recorder.readback("agent", NOW_MS)
+    back.log(HERE, 1, 2).add(1, b"other" if wrong else b"key", b"value")
+    scene.readbacks.append(back)
+    return "nothing goes without a reason"
+
+
 def a_write_to_a_topic_that_was_deleted_before(scene: Scene, wrong: bool) -> str:
     batch = scene.batch("a")
     op = None if wrong else scene.send(batch)
@@ -206,6 +217,7 @@ CORNERS: list[Callable[[Scene, bool], str]] = [
     committed_offsets_that_differ_between_agents,
     a_deletion_of_more_than_was_asked_for,
     an_offset_out_of_range_that_retention_has_not_taken,
+    a_young_record_that_was_the_last_of_its_key,
     a_write_to_a_topic_that_was_deleted_before,
 ]
 

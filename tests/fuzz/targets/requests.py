@@ -164,10 +164,13 @@ async def _ask(life: Life, requests: list[tuple[int, int, bytes]]) -> None:
         if transport.is_closing() or len(_frames(transport.written)) == len(asked):
             break
         await asyncio.sleep(0)
-    _read(_frames(transport.written), asked)
-    if not transport.is_closing():
-        transport.abort()
-    await settle()
+    try:
+        _read(_frames(transport.written), asked)
+    finally:
+        # Also where the answer is a find: an agent is only through when all have left it.
+        if not transport.is_closing():
+            transport.abort()
+        await settle()
 
 
 def _frame(number: int, key: int, version: int, body: bytes) -> bytes:

@@ -274,7 +274,7 @@ def test_the_sum_of_memory_follows_the_settings() -> None:
     saved = sum(memory_bounds(config_of()).values()) - sum(memory_bounds(small).values())
     requests = parse_size("248MiB") + parse_size("60MiB") + parse_size("7MiB") + parse_size("31MiB")
     consumers = 2 * parse_size("112MiB")
-    assert saved == requests + consumers + 9_900 * 4096
+    assert saved == requests + consumers + 9_900 * 6 * 1024
 
 
 def test_connections_with_tls_count_with_what_they_may_hold() -> None:
@@ -284,7 +284,7 @@ def test_connections_with_tls_count_with_what_they_may_hold() -> None:
     more = sum(memory_bounds(secured).values()) - sum(
         memory_bounds(config_of(connections_max="100")).values()
     )
-    assert more == 100 * (300 * 1024 - 4096) + parse_size("100MiB")
+    assert more == 100 * (300 * 1024 - 6 * 1024) + parse_size("100MiB")
 
 
 def test_the_sum_of_memory_has_a_term_for_each_row_of_the_documented_one() -> None:
@@ -295,4 +295,4 @@ def test_the_sum_of_memory_has_a_term_for_each_row_of_the_documented_one() -> No
     assert len(rows) == len(bounds)
     for row, name in zip(rows, bounds, strict=True):
         assert row.startswith(name), row
-    assert re.search(r"\| open connections \| 4 KiB each", table)
+    assert re.search(r"\| open connections \| 6 KiB each", table)

@@ -17,7 +17,7 @@ from warp.metadata.sqlite import OLDEST_SQLITE
 from warp.units import approximate_size
 
 MIB: Final = 2**20
-CONNECTION_BYTES: Final = 4096
+CONNECTION_BYTES: Final = 6 * 1024
 TLS_CONNECTION_BYTES: Final = 300 * 1024
 """While it sends, or its peer takes nothing."""
 HTTP_TLS_BYTES_MAX: Final = 100 * MIB
