@@ -321,7 +321,9 @@ class FetchService:
             read = self._tail.read(query.log_id, query.offset, min(query.bytes_max, bytes_max))
             said = asked.get(index)
             if read is not None:
-                views.append(View(ErrorCode.NONE, read.state, read.extents, said is not None))
+                # A question that failed has asked nothing, even if an older one's answer came to memory meanwhile.
+                is_asked = said is not None and not said.error
+                views.append(View(ErrorCode.NONE, read.state, read.extents, is_asked))
             elif said is not None and (said.error or said.extents):
                 views.append(said)
             else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -20,7 +20,7 @@ from warp.log.hints import LogHint
 from warp.log.memory import MemoryBudget
 from warp.log.reader import VIEW_BYTES_MIN
 from warp.log.tail import TailIndex
-from warp.metadata.model import CommitResult
+from warp.metadata.model import CommitResult, ExtentQuery, LogRead
 
 NOW = 1_700_000_000_000
 MIB = 2**20
@@ -354,6 +354,35 @@ def test_records_are_looked_up_again_when_where_they_are_was_learned_too_long_ag
             now[0] = seconds
             assert found(await bench.fetch((LOG, 0))) == [(0, b"a"), (1, b"b")]
             assert (len(bench.logs.reads), bench.store.gets) == (looks, looks)
+
+    run(scenario())
+
+
+def test_an_older_answer_does_not_stand_in_for_a_question_that_failed() -> None:
+    """Seed 2121 of the simulator: a record that had been acknowledged before a fetch began was not there for it."""
+
+    async def scenario() -> None:
+        bench = Bench()
+        bench.commit_elsewhere({LOG: [rows(b"a")]})
+        read_extents, gate = bench.logs.read_extents, asyncio.Event()
+
+        async def late(queries: Sequence[ExtentQuery]) -> list[LogRead]:
+            answer = await read_extents(queries)
+            await gate.wait()
+            return answer
+
+        bench.logs.read_extents = late  # type: ignore[method-assign]
+        older = asyncio.ensure_future(bench.fetch((LOG, 0)))
+        await until(lambda: bench.logs.reads)
+        await asyncio.sleep(0.01)
+        bench.commit_elsewhere({LOG: [rows(b"b")]})
+        fetches = [asyncio.ensure_future(bench.fetch((LOG, 1), bytes_min=number)) for number in range(2)]
+        await asyncio.sleep(0.01)
+        bench.logs.is_down = True
+        gate.set()
+        assert found(await older) == [(0, b"a")]
+        for fetch in fetches:
+            assert (await fetch).partitions[0].error is ErrorCode.KAFKA_STORAGE_ERROR
 
     run(scenario())
 
