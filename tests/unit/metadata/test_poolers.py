@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -20,7 +21,11 @@ from warp.metadata.urls import open_database
 
 pytestmark = pytest.mark.postgres
 
-SQL = parse_statements("-- name: pid\nselect pg_backend_pid()\n-- name: show\nselect current_setting($1)")
+SQL = parse_statements(
+    "-- name: pid\nselect pg_backend_pid()\n"
+    "-- name: show\nselect current_setting($1)\n"
+    "-- name: prepared\nselect count(*)::int from pg_prepared_statements"
+)
 COMMITS = 20
 
 
@@ -123,8 +128,16 @@ def test_a_transaction_pooler_that_nobody_spoke_of_is_told_by_name(
         await store.open()
         await other.open()
         try:
-            # Two connections are somebody else's now, those among them that know this agent's statements.
-            async with other.transaction(), other.transaction():
+            # All connections are somebody else's now, but for one that does not know this agent's statements.
+            async with AsyncExitStack() as held:
+                strange = []
+                for _ in range(SERVER_CONNECTIONS["transaction"]):
+                    stack = AsyncExitStack()
+                    session = await stack.enter_async_context(other.transaction())
+                    if [tuple(row) for row in await session.all(SQL["prepared"])] == [(0,)]:
+                        strange.append(stack)
+                    held.push_async_callback(stack.aclose)
+                await strange[0].aclose()
                 with pytest.raises(MetadataUnavailable, match="add pooler=transaction to the URL"):
                     await store.check()
         finally:
