@@ -201,8 +201,8 @@ MEMBERS = (
         "take-an-unknown-outcome-of-a-group-for-a-failure",
         "P6",
         "warp/groups/saving.py",
-        "        return Outcome.UNKNOWN\n",
-        "        return Outcome.AWAY\n",
+        "                    outcome = Outcome.UNKNOWN\n",
+        "                    outcome = Outcome.AWAY\n",
         (f"{FAULTS}::test_where_the_outcome_stays_unknown_the_slot_is_read_anew",),
     ),
     Breakage(

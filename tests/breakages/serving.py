@@ -26,6 +26,32 @@ TOGETHER = "test_what_comes_while_a_notice_is_on_its_way_goes_together_the_newes
 
 VISIBLE = (
     Breakage(
+        "take-a-question-that-failed-for-asked",
+        "P5",
+        "warp/log/fetch.py",
+        "                is_asked = said is not None and not said.error\n",
+        "                is_asked = said is not None\n",
+        (f"{FETCH}::test_an_older_answer_does_not_stand_in_for_a_question_that_failed",),
+    ),
+    Breakage(
+        "wait-for-more-than-the-index-was-asked-for",
+        "P5",
+        "warp/log/fetch.py",
+        "    return sum(extent.size_bytes for extent in view.extents) < query.bytes_max\n",
+        "    return False\n",
+        (
+            "tests/unit/log/test_catch_up.py::test_a_minimum_beyond_what_the_index_is_asked_for_is_not_waited_for",
+        ),
+    ),
+    Breakage(
+        "give-memory-back-only-as-time-goes-by",
+        "P8",
+        "warp/server/connection.py",
+        "            self._outgoing.release_sent()  # who asks on",
+        "            pass  # who asks on",
+        (f"{LIMITS}::test_the_memory_of_an_answer_is_given_back_at_the_next_request_of_whoever_has_read_it",),
+    ),
+    Breakage(
         "answer-before-the-readers-are-told",
         "P5",
         "warp/log/flush.py",
